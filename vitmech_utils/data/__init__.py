@@ -1,0 +1,1 @@
+"""Chirps, the figures that carry them, and the datasets made of both."""

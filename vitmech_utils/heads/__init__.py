@@ -1,0 +1,1 @@
+"""Reading and changing attention heads: capture, ablation, semantics."""

@@ -1,0 +1,1 @@
+"""Pre-trained backbones, the chirp regressor, and its fine-tuning."""

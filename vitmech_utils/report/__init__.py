@@ -1,0 +1,1 @@
+"""What readers see: plots, the head picker, claims and the staged book."""
