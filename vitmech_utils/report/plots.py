@@ -1,0 +1,260 @@
+"""The figure style of the whole book: one look, colour-blind-safe maps, a white card under every figure.
+
+Layers and heads are 0-based in arrays and tables, 1-based on every axis drawn here.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize, TwoSlopeNorm
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+SEQUENTIAL = "cividis"
+"""Map for shares, entropies and other quantities without a meaningful middle."""
+DIVERGING = "RdBu_r"
+"""Map for signed quantities; red raises, blue lowers, white is zero."""
+ATTENTION = "viridis"
+"""Map for attention laid over an image."""
+
+REGION_COLOURS: dict[str, str] = {
+    "chirp": "#D55E00",
+    "plot background": "#332288",
+    "title": "#0072B2",
+    "axis label": "#009E73",
+    "tick label": "#56B4E9",
+    "colour bar": "#CC79A7",
+    "colour-bar label": "#E69F00",
+    "frame": "#000000",
+    "margin": "#BBBBBB",
+}
+"""One fixed colour per region (Okabe and Ito's palette, with Tol's indigo for the plot background)."""
+
+CLASS_COLOURS: dict[str, str] = {
+    "monosemantic": "#D55E00",
+    "polysemantic": "#0072B2",
+    "diffuse": "#BBBBBB",
+    "positional": "#009E73",
+    "sink": "#332288",
+}
+"""One fixed colour per class of head."""
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for the book: white card, readable sizes, no clutter."""
+    plt.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "figure.dpi": 100,
+            "figure.figsize": (7.2, 4.0),
+            "figure.constrained_layout.use": True,
+            "savefig.facecolor": "white",
+            "savefig.transparent": False,
+            "savefig.dpi": 100,
+            "axes.facecolor": "white",
+            "axes.edgecolor": "#444444",
+            "axes.labelcolor": "#222222",
+            "axes.labelsize": 10,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(
+                color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#000000"]
+            ),
+            "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans"],
+            "font.size": 10,
+            "image.cmap": SEQUENTIAL,
+            "image.interpolation": "nearest",
+            "legend.fontsize": 9,
+            "legend.frameon": False,
+            "lines.linewidth": 1.6,
+            "text.color": "#222222",
+            "xtick.color": "#444444",
+            "ytick.color": "#444444",
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+        }
+    )
+
+
+def to_grid(frame: pd.DataFrame, value: str) -> np.ndarray:
+    """Column `value` of a table with columns layer and head (0-based) as an array [layer, head].
+
+    Raises ValueError when a (layer, head) pair occurs twice; absent pairs are NaN.
+    """
+    missing = {"layer", "head", value} - set(frame.columns)
+    if missing:
+        raise ValueError(
+            f"table lacks the column(s) {sorted(missing)}; it has {list(frame.columns)}. "
+            "Pass a table with one row per layer and head."
+        )
+    if frame.duplicated(["layer", "head"]).any():
+        layer, head = frame.loc[frame.duplicated(["layer", "head"]), ["layer", "head"]].iloc[0]
+        raise ValueError(
+            f"layer {layer}, head {head} (0-based) occurs more than once; "
+            "expected one row per head: filter the table (one mode, one region, one query) first."
+        )
+    grid = np.full((int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1), np.nan)
+    grid[frame["layer"].to_numpy(int), frame["head"].to_numpy(int)] = frame[value].to_numpy(float)
+    return grid
+
+
+def heatmap(
+    ax: "Axes",
+    values: pd.DataFrame | np.ndarray,
+    *,
+    value: str = "effect",
+    label: str,
+    diverging: bool = False,
+    limits: tuple[float, float] | None = None,
+    marked: np.ndarray | None = None,
+    annotate: str | None = None,
+    colour_bar: bool = True,
+) -> "AxesImage":
+    """Draw a layer x head grid with 1-based ticks and a colour bar that names quantity and unit.
+
+    `values` is an array [layer, head] or a table with columns layer, head (0-based) and `value`. `marked`
+    [layer, head] bool puts a dot on cells (say, those whose interval excludes zero); `annotate` is a format
+    such as ".1f" that writes the numbers in. Cells that are NaN are hatched. A diverging map is centred at 0.
+    """
+    grid = to_grid(values, value) if isinstance(values, pd.DataFrame) else np.asarray(values, dtype=float)
+    if grid.ndim != 2:
+        raise ValueError(f"heatmap expects an array [layer, head], got shape {grid.shape}.")
+    ax.set_facecolor("#dddddd")
+    ax.patch.set_hatch("////")
+    ax.patch.set_edgecolor("#999999")
+    image = ax.imshow(
+        grid, aspect="auto", cmap=DIVERGING if diverging else SEQUENTIAL, norm=_norm(grid, diverging, limits)
+    )
+    layers, heads = grid.shape
+    ax.set_xticks(range(heads), [str(head + 1) for head in range(heads)])
+    ax.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
+    ax.set_xlabel("head")
+    ax.set_ylabel("layer")
+    ax.tick_params(length=0)
+    for layer, head in np.ndindex(grid.shape):
+        if np.isnan(grid[layer, head]):
+            continue
+        ink = _ink(image.cmap(image.norm(grid[layer, head])))
+        if annotate is not None:
+            ax.text(
+                head,
+                layer,
+                format(grid[layer, head], annotate),
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize=7,
+            )
+        if marked is not None and marked[layer, head]:
+            ax.plot(head + 0.36, layer - 0.28, ".", color=ink, markersize=4)
+    if colour_bar:
+        ax.figure.colorbar(image, ax=ax, label=label)
+    return image
+
+
+def map_grid(
+    image: np.ndarray,
+    maps: np.ndarray,
+    *,
+    scale: Literal["map", "shared"] = "map",
+    label: str = "attention",
+    title: str = "",
+    width: float = 5.6,
+    strength: float = 0.72,
+) -> "Figure":
+    """Lay every head's map over one image: rows are layers, columns heads, all 1-based.
+
+    `image` is [row, column, 3] uint8 or float in [0, 1]; `maps` [layer, head, row, column], non-negative.
+    `scale="map"` stretches each map to its own [0, 1] (hides magnitudes), "shared" uses one scale for all.
+    """
+    maps = np.asarray(maps, dtype=float)
+    if maps.ndim != 4:
+        raise ValueError(f"map_grid expects maps [layer, head, row, column], got shape {maps.shape}.")
+    layers, heads = maps.shape[:2]
+    tile, gap = 112, 6
+    step = tile + gap
+    if scale == "shared":
+        low, high = np.zeros((layers, heads)), np.full((layers, heads), np.nanmax(maps))
+    else:
+        low, high = maps.min((2, 3)), maps.max((2, 3))
+    mosaic = np.ones((layers * step - gap, heads * step - gap, 3))
+    for layer, head in np.ndindex(layers, heads):
+        unit = (maps[layer, head] - low[layer, head]) / max(high[layer, head] - low[layer, head], 1e-12)
+        y, x = layer * step, head * step
+        mosaic[y : y + tile, x : x + tile] = overlay(image, unit, size=tile, strength=strength)
+    figure, ax = plt.subplots(figsize=(width, (width - 0.6) * layers / heads + 0.9))
+    ax.imshow(mosaic, interpolation="antialiased")
+    ax.set_xticks([tile / 2 + step * head for head in range(heads)], [str(head + 1) for head in range(heads)])
+    ax.set_yticks(
+        [tile / 2 + step * layer for layer in range(layers)], [str(layer + 1) for layer in range(layers)]
+    )
+    ax.set_xlabel("head")
+    ax.set_ylabel("layer")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(title)
+    norm = Normalize(0, float(high.max()) if scale == "shared" else 1)
+    units = label if scale == "shared" else f"{label}, each map scaled to [0, 1]"
+    figure.colorbar(
+        mpl.cm.ScalarMappable(norm, ATTENTION),
+        ax=ax,
+        label=units,
+        location="top",
+        shrink=0.7,
+        aspect=40,
+        pad=0.01,
+    )
+    return figure
+
+
+def overlay(
+    image: np.ndarray, unit_map: np.ndarray, *, size: int = 224, strength: float = 0.72
+) -> np.ndarray:
+    """Blend a map in [0, 1] [row, column] over a greyed image; returns float [size, size, 3] in [0, 1]."""
+    pixels = np.asarray(image, dtype=float)
+    if pixels.max() > 1:
+        pixels = pixels / 255
+    grey = _resize(pixels.mean(-1), size)[..., None]
+    colour = mpl.colormaps[ATTENTION](_resize(np.clip(unit_map, 0, 1), size))[..., :3]
+    return np.clip((1 - strength) * grey + strength * colour, 0, 1)
+
+
+def share_bars(ax: "Axes", shares: pd.DataFrame, order: list[str] | None = None) -> None:
+    """Stack region shares: rows of `shares` are bars, columns regions; colours from REGION_COLOURS."""
+    left = np.zeros(len(shares))
+    for region in order or [name for name in REGION_COLOURS if name in shares.columns]:
+        ax.barh(
+            shares.index.astype(str), shares[region], left=left, color=REGION_COLOURS[region], label=region
+        )
+        left += shares[region].to_numpy()
+    ax.invert_yaxis()
+    ax.legend(ncols=1, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _resize(array: np.ndarray, size: int) -> np.ndarray:
+    rows = (np.arange(size) * array.shape[0]) // size
+    columns = (np.arange(size) * array.shape[1]) // size
+    return array[np.ix_(rows, columns)]
+
+
+def _norm(grid: np.ndarray, diverging: bool, limits: tuple[float, float] | None) -> Normalize:
+    finite = grid[np.isfinite(grid)]
+    if not finite.size:
+        finite = np.zeros(1)
+    if not diverging:
+        return Normalize(*(limits or (float(finite.min()), float(finite.max()))))
+    low, high = limits or (-float(np.abs(finite).max()), float(np.abs(finite).max()))
+    return TwoSlopeNorm(0.0, min(low, -1e-9), max(high, 1e-9))
+
+
+def _ink(rgba: tuple[float, float, float, float]) -> str:
+    return "black" if 0.299 * rgba[0] + 0.587 * rgba[1] + 0.114 * rgba[2] > 0.5 else "white"
