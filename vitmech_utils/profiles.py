@@ -1,0 +1,215 @@
+"""Profiles: the numbers of a run (how many images, steps, seeds), validated once, at the edge."""
+
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+AblationMode = Literal["zero", "mean", "resample", "qkv-weights", "published-code"]
+LOCAL_PREFIXES = ("/", "./", "../", "~")
+
+
+class ProfileError(ValueError):
+    """A profile, or a value given on the command line, that cannot be used."""
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=10_000_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Train(_Section):
+    """Fine-tuning: `images` distinct training images, `steps` optimizer steps of `batch_size` images."""
+
+    images: Count
+    batch_size: Annotated[Count, Field(le=4096)]
+    steps: Count
+    learning_rate: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
+    eval_images: Annotated[Count, Field(ge=2)]
+    patience: Count
+
+
+class Images(_Section):
+    """A section that only says how many held-out images a chapter looks at."""
+
+    images: Count
+
+
+class Ablation(_Section):
+    """Head ablation: images, modes, images per batch, bootstrap resamples over images."""
+
+    images: Annotated[Count, Field(ge=2)]
+    modes: Annotated[list[AblationMode], Field(min_length=1)]
+    batch: Count
+    bootstrap: Annotated[Count, Field(ge=100)]
+
+
+class Semantics(_Section):
+    """Mono- or polysemantic: images, and shuffles of the permutation control."""
+
+    images: Annotated[Count, Field(ge=2)]
+    permutations: Annotated[Count, Field(ge=10)]
+
+
+class Profile(_Section):
+    """All numbers of one run. Frozen; unknown keys and out-of-range values are refused."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    backbone: Annotated[str, Field(min_length=1)]
+    adapter: Literal["train", "published"]
+    seeds: Annotated[
+        list[Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**31)]], Field(min_length=1)
+    ]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    train: Train
+    gallery: Images
+    attention: Images
+    ablation: Ablation
+    semantics: Semantics
+    audit: Images
+
+    @model_validator(mode="after")
+    def _local_backbone_exists(self) -> Self:
+        if self.backbone.startswith(LOCAL_PREFIXES) and not Path(self.backbone).expanduser().is_dir():
+            raise ValueError(f"backbone: the folder {self.backbone!r} does not exist")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over all values, hex: two runs belong together only if it is the same."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def repository_root(start: Path | None = None) -> Path:
+    """Find the clone: the nearest folder with `profiles/` and `notebooks/`, from `start` upwards.
+
+    `start` defaults to `$VITMECH_ROOT`, else the working folder; the package's own parent is tried last.
+    Raises `ProfileError` when there is none.
+    """
+    first = start or Path(os.environ.get("VITMECH_ROOT") or Path.cwd())
+    own = Path(__file__).resolve().parents[1]
+    for folder in (first.resolve(), *first.resolve().parents, own):
+        if (folder / "profiles").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    raise ProfileError(
+        f"no clone of the book found from {first} upwards (expected a folder with profiles/ and notebooks/): "
+        "work inside the clone, or set VITMECH_ROOT to it"
+    )
+
+
+def load_profile(
+    name_or_path: str | Path, overrides: dict[str, Any] | None = None, root: Path | None = None
+) -> Profile:
+    """Read a profile by name (`quick`) or path (`mine.yaml`), with dotted overrides (`{"train.steps": 3}`).
+
+    Raises `ProfileError` naming the file, the key, the value and what was expected.
+    """
+    path = _profile_path(name_or_path, root)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ProfileError(
+            f"{path}: expected keys and values at the top level, found {type(values).__name__}"
+        )
+    for key, value in (overrides or {}).items():
+        _set_dotted(values, key, value)
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        raise ProfileError(_explain(path, error)) from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `train.steps=3` into a known dotted key and a YAML value; raises `ProfileError`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ProfileError(f"-p {text}: expected KEY=VALUE, as in -p train.steps=3")
+    _check_key(key.strip())
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ProfileError(f"-p {text}: the value is not readable as YAML: {error}") from error
+
+
+def dotted_keys(model: type[BaseModel] = Profile) -> list[str]:
+    """List every key that can be overridden, sections flattened with dots."""
+    keys = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += [f"{name}.{inner}" for inner in dotted_keys(field.annotation)]
+        else:
+            keys.append(name)
+    return keys
+
+
+def _profile_path(name_or_path: str | Path, root: Path | None) -> Path:
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")) or "/" in text:
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise ProfileError(f"profile file {text!r} does not exist (looked in {Path.cwd()})")
+        return path
+    folder = (root or repository_root()) / "profiles"
+    path = folder / f"{text}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        raise ProfileError(
+            f"unknown profile {text!r}{_suggest(text, known)}: "
+            f"expected one of {', '.join(known)}, or a path"
+        )
+    return path
+
+
+def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    _check_key(key)
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            return  # the file itself is wrong here; validation names it
+        values = inner
+    values[last] = value
+
+
+def _check_key(key: str) -> None:
+    known = dotted_keys()
+    if key not in known:
+        raise ProfileError(
+            f"unknown parameter {key!r}{_suggest(key, known)}: expected one of {', '.join(known)}"
+        )
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_suggest(key, dotted_keys())}")
+        elif problem["type"] == "missing":
+            lines.append(f"{key}: missing")
+        elif not key:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+        else:
+            lines.append(f"{key} is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+    return f"{path}: " + "; ".join(lines)
