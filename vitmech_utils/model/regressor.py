@@ -1,0 +1,270 @@
+"""The chirp regressor: a ViT with LoRA adapters, and a small head that reads three numbers off its CLS token."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.backbones import DEFAULT, load_backbone, tiny
+
+IMAGE_SIZE = 224
+SETTINGS, ADAPTER, HEAD = "regressor.json", "adapter_model.safetensors", "head.safetensors"
+
+
+class AdapterError(RuntimeError):
+    """An adapter folder is incomplete, damaged, or made for another backbone."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adaptation (Hu et al. 2021) of query and value, with the study's numbers as defaults."""
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.1
+
+
+@dataclass
+class Prediction(ModelOutput):
+    """What the regressor returns: standardized predictions, and the loss where labels were given."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class ChirpRegressor(nn.Module):
+    """A ViT backbone and a 256-128-3 regression head on the CLS token of its last hidden state.
+
+    Predictions are standardized start time, start frequency and end frequency (dimensionless); `seconds_and_hertz`
+    converts them. Make one with `build` or `load`, not through the constructor.
+    """
+
+    def __init__(self, backbone: nn.Module, backbone_name: str, fingerprint: str | None = None):
+        super().__init__()
+        self.backbone = backbone
+        self.backbone_name = backbone_name
+        self.fingerprint = fingerprint or weights_fingerprint(backbone)
+        self.head = nn.Sequential(
+            nn.Linear(backbone.config.hidden_size, 256),
+            nn.ReLU(),
+            nn.Linear(256, 128),
+            nn.ReLU(),
+            nn.Linear(128, len(LABEL_NAMES)),
+        )
+
+    @classmethod
+    def build(
+        cls,
+        backbone: str | PreTrainedModel = DEFAULT,
+        lora: LoraSettings | None = LoraSettings(),
+        attention: str = "sdpa",
+        seed: int = 0,
+    ) -> ChirpRegressor:
+        """Wrap a backbone (a name for `load_backbone`, or a loaded model) with fresh LoRA adapters and a fresh head.
+
+        `lora=None` freezes the whole backbone and trains the head alone. `seed` sets the initial weights.
+        """
+        name = (
+            backbone
+            if isinstance(backbone, str)
+            else (backbone.config.name_or_path or backbone.config.model_type)
+        )
+        model = load_backbone(backbone, attention) if isinstance(backbone, str) else backbone
+        fingerprint = weights_fingerprint(model)
+        model.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if lora is not None:
+                model = get_peft_model(model, _lora_config(model, lora))
+            return cls(model, name, fingerprint).eval()
+
+    @classmethod
+    def tiny(cls, seed: int = 0, layers: int = 12, heads: int = 12) -> ChirpRegressor:
+        """A merged random regressor of 12 x 12 heads, for unit tests alone."""
+        return cls.build(tiny(seed, layers, heads), lora=None, seed=seed)
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "image 3 height width"],
+        labels: Float[Tensor, "image 3"] | None = None,
+    ) -> Prediction:
+        """Predict standardized labels [image, 3]; with `labels`, also their mean squared error."""
+        if pixel_values.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]: "
+                f"resize the images to {IMAGE_SIZE} x {IMAGE_SIZE} pixels"
+            )
+        hidden = self.backbone(pixel_values=pixel_values).last_hidden_state
+        logits = self.head(hidden[:, 0])
+        loss = None if labels is None else nn.functional.mse_loss(logits.float(), labels.float())
+        return Prediction(loss=loss, logits=logits)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head[0].weight.device
+
+    @property
+    def is_merged(self) -> bool:
+        """True where no LoRA adapter stands beside the weights, as every analysis of heads requires."""
+        return not isinstance(self.backbone, PeftModel)
+
+    def merged(self) -> ChirpRegressor:
+        """A copy in evaluation mode whose LoRA updates are added to the weights; `self` stays as it is."""
+        twin = copy.deepcopy(self)
+        if not twin.is_merged:
+            twin.backbone = twin.backbone.merge_and_unload(safe_merge=True)
+        return twin.requires_grad_(False).eval()
+
+    def without_adapter(self) -> ChirpRegressor:
+        """A copy whose backbone is the pre-trained one again, under the same (fine-tuned) head."""
+        twin = copy.deepcopy(self)
+        if twin.is_merged:
+            twin.backbone = load_backbone(self.backbone_name)
+        else:
+            twin.backbone = twin.backbone.unload()
+        return twin.requires_grad_(False).eval()
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
+
+        The folder appears whole or not at all. Raises `AdapterError` for a merged model: its adapter is gone.
+        """
+        if self.is_merged:
+            raise AdapterError(
+                "this regressor is merged, its adapter no longer exists; save the model before .merged()"
+            )
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
+            ready = Path(scratch) / "adapter"
+            ready.mkdir()
+            adapter = {
+                k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(self.backbone).items()
+            }
+            save_file(adapter, ready / ADAPTER, metadata={"format": "pt"})
+            head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
+            save_file(head, ready / HEAD, metadata={"format": "pt"})
+            config = copy.deepcopy(self.backbone.peft_config["default"])
+            config.base_model_name_or_path, config.inference_mode = self.backbone_name, True
+            config.save_pretrained(ready)
+            (ready / SETTINGS).write_text(json.dumps(self._settings(), indent=2) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            ready.replace(folder)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str, backbone: str | None = None, attention: str = "sdpa") -> ChirpRegressor:
+        """Read an adapter folder onto its backbone, strictly; `backbone` says where to find it if it has moved.
+
+        Raises `AdapterError` where a file is missing or damaged, where the adapter was trained on another backbone
+        (the error names both), or where a weight has no counterpart.
+        """
+        folder = Path(folder)
+        missing = [n for n in (SETTINGS, ADAPTER, HEAD, "adapter_config.json") if not (folder / n).is_file()]
+        if missing:
+            raise AdapterError(
+                f"{folder}: not an adapter folder, it lacks {', '.join(missing)}. Train one with chapter 02 "
+                "(vitmech run 02), or use the published one."
+            )
+        try:
+            settings = json.loads((folder / SETTINGS).read_text())
+            adapter, head = load_file(folder / ADAPTER), load_file(folder / HEAD)
+            config = LoraConfig.from_pretrained(folder)
+        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise AdapterError(
+                f"{folder}: damaged adapter ({error}). Restore it, or train it again."
+            ) from error
+        name = backbone or settings["backbone"]
+        model = load_backbone(name, attention)
+        if (fingerprint := weights_fingerprint(model)) != settings["backbone_fingerprint"]:
+            raise AdapterError(
+                f"{folder}: this adapter was trained on backbone {settings['backbone']!r} (fingerprint "
+                f"{settings['backbone_fingerprint'][:12]}), but {name!r} was loaded (fingerprint {fingerprint[:12]}). "
+                "Name the backbone that it was trained on, or train an adapter for this one."
+            )
+        model.requires_grad_(False)
+        regressor = cls(get_peft_model(model, config), settings["backbone"], fingerprint)
+        _check_keys(folder / ADAPTER, set(get_peft_model_state_dict(regressor.backbone)), set(adapter))
+        _check_keys(folder / HEAD, set(regressor.head.state_dict()), set(head))
+        try:
+            set_peft_model_state_dict(regressor.backbone, adapter)
+            regressor.head.load_state_dict(head, strict=True)
+        except RuntimeError as error:
+            raise AdapterError(f"{folder}: its weights do not fit backbone {name!r}: {error}") from error
+        return regressor.eval()
+
+    def _settings(self) -> dict:
+        return {
+            "backbone": self.backbone_name,
+            "backbone_fingerprint": self.fingerprint,
+            "image_size": IMAGE_SIZE,
+            "labels": list(LABEL_NAMES),
+            "label_mean": [float(x) for x in LABEL_MEAN],
+            "label_std": [float(x) for x in LABEL_STD],
+            "lora": asdict(_settings_of(self.backbone.peft_config["default"])),
+            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "vitmech-utils")},
+        }
+
+
+def seconds_and_hertz(standardized: Float[Tensor, "*image 3"]) -> Float[Tensor, "*image 3"]:
+    """Convert standardized labels or predictions to seconds, hertz and hertz."""
+    mean, std = (
+        torch.as_tensor(x, dtype=standardized.dtype, device=standardized.device)
+        for x in (LABEL_MEAN, LABEL_STD)
+    )
+    return standardized * std + mean
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the shapes and values of all weights, whatever their names (these change between releases)."""
+    digests = []
+    for value in model.state_dict().values():
+        digest = hashlib.sha256(str(tuple(value.shape)).encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
+    names = {id(module): name for name, module in model.named_modules()}
+    blocks = find_blocks(model).blocks
+    linears = [projection.linear for b in blocks for projection in (b.query, b.value)]
+    if len({id(linear) for linear in linears}) < len(linears):
+        raise AdapterError(
+            "query and value share one linear layer in this backbone; LoRA on both alone is not possible"
+        )
+    targets = sorted({names[id(linear)].rsplit(".", 1)[-1] for linear in linears})
+    return LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=targets
+    )  # fmt: skip
+
+
+def _settings_of(config: LoraConfig) -> LoraSettings:
+    return LoraSettings(r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout)
+
+
+def _check_keys(path: Path, expected: set[str], found: set[str]) -> None:
+    if expected != found:
+        raise AdapterError(
+            f"{path}: {len(expected - found)} weights are missing (first: {sorted(expected - found)[:2]}) and "
+            f"{len(found - expected)} have no counterpart (first: {sorted(found - expected)[:2]}). "
+            "It belongs to another backbone or another version of it."
+        )
