@@ -170,8 +170,7 @@ def _profile_path(name_or_path: str | Path, root: Path | None) -> Path:
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         raise ProfileError(
-            f"unknown profile {text!r}{_suggest(text, known)}: "
-            f"expected one of {', '.join(known)}, or a path"
+            f"unknown profile {text!r}{_suggest(text, known)}: expected one of {', '.join(known)}, or a path"
         )
     return path
 

@@ -1,0 +1,75 @@
+"""Artefacts: files that are whole or absent, their hashes, and values made ready for JSON."""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MANIFEST = "manifest.json"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole or untouched."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write sorted, indented JSON atomically; NaN and infinities are refused (`ValueError`)."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """Hash every file under `folder`, keyed by its path in POSIX form; hidden files and the manifest are left out."""
+    return {
+        path.relative_to(folder).as_posix(): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name != MANIFEST
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form, hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Turn a tensor on any device, or anything array-like, into an array."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn nested containers of NumPy and torch values into JSON's own types; NaN and infinities become None."""
+    if isinstance(value, dict):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "detach"):
+        return to_plain(to_numpy(value).tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
