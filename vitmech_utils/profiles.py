@@ -32,7 +32,11 @@ class _Section(BaseModel):
 
 
 class Train(_Section):
-    """Fine-tuning: `images` distinct training images, `steps` optimizer steps of `batch_size` images."""
+    """Fine-tuning: `images` distinct training images, `steps` optimizer steps of `batch_size` images.
+
+    Every `every` steps the model is judged on held-out images and a checkpoint is kept; `patience` judgements
+    without gain end the training. Precision `auto` is bfloat16 where the processor computes in it, else float32.
+    """
 
     images: Count
     batch_size: Annotated[Count, Field(le=4096)]
@@ -40,6 +44,9 @@ class Train(_Section):
     learning_rate: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
     eval_images: Annotated[Count, Field(ge=2)]
     patience: Count
+    every: Count = 100
+    schedule: Literal["cosine", "constant", "reduce_lr_on_plateau"] = "cosine"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class Images(_Section):
