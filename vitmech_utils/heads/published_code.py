@@ -1,0 +1,158 @@
+"""What the study's published analysis code does, retold in plain steps so that each can be looked at.
+
+The steps are those of the PyPI package `vision-mech-interp-attn-head` 0.1.8 (MIT) and its documented use,
+in our own words. Chapter 06 runs them; nothing else in the book relies on them but the ablation mode
+`published-code`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitmech_utils.heads.replay import Replay, predict
+from vitmech_utils.model.anatomy import Anatomy, AttentionBlock, find_blocks
+
+# The statistics by which the analysis normalizes pixels, and which the training never used.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The documented baseline loss of the published analysis.
+DOCUMENTED_BASELINE = 2465.65
+
+
+def zero_rows(block: AttentionBlock, row: int) -> None:
+    """Set one row of the query, key and value weights to zero, in place; the biases stay.
+
+    The published code calls the row's index "head". A row is one of a head's `head_size` dimensions.
+    """
+    with torch.no_grad():
+        for projection in (block.key, block.value, block.query):
+            projection.weight[row] = 0
+
+
+def head_of_row(anatomy: Anatomy, row: int) -> int:
+    """The head (0-based) to which a row of a query, key or value weight belongs."""
+    return row // anatomy.head_size
+
+
+def literal_procedure(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], batch: int = 32
+) -> tuple[Float[Tensor, "image target"], Float[Tensor, "layer head image target"]]:
+    """The published loop, step by step: predict a batch, then zero the row, and never put anything back.
+
+    Changes `model`'s weights: pass a copy. Returns the predictions before, and those of each scenario.
+    """
+    anatomy = find_blocks(model)
+    baseline = torch.cat([predict(model, part) for part in pixel_values.split(batch)])
+    scenarios = torch.empty(anatomy.layers, anatomy.heads, *baseline.shape, dtype=torch.float64)
+    for layer, block in enumerate(anatomy.blocks):
+        for head in range(anatomy.heads):
+            predictions = []
+            for part in pixel_values.split(batch):
+                predictions.append(predict(model, part))
+                zero_rows(block, head)
+            scenarios[layer, head] = torch.cat(predictions)
+    return baseline.double().cpu(), scenarios
+
+
+def published_procedure(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    batch: int = 32,
+    order: Sequence[int] | None = None,
+) -> tuple[Float[Tensor, "image target"], Float[Tensor, "layer head image target"]]:
+    """The outcome of `literal_procedure`, about twice as fast and on a copy: `model` keeps its weights.
+
+    `order` visits the layers (0-based) in another order than the published one; results stay in place:
+    `[layer, head]`. While one layer's rows are zeroed the layers before it stand still, so their part of
+    the forward pass is run once. The first `batch` images of a scenario meet the weights as the scenario
+    before left them, the others the weights with this scenario's row zeroed.
+    """
+    model = copy.deepcopy(model)
+    anatomy = find_blocks(model)
+    weight = next(model.parameters())
+    order = range(anatomy.layers) if order is None else order
+    if sorted(order) != list(range(anatomy.layers)):
+        raise ValueError(f"order is {list(order)}, expected each layer from 0 to {anatomy.layers - 1} once")
+    baseline, scenarios = [], {}
+    with torch.inference_mode():
+        for layer in order:
+            block = anatomy.blocks[layer]
+            untouched = [p.weight[: anatomy.heads].clone() for p in (block.query, block.key, block.value)]
+            for start in range(0, len(pixel_values), batch):
+                _put_back(block, untouched)
+                part = pixel_values[start : start + batch].to(dtype=weight.dtype, device=weight.device)
+                run = Replay(model, anatomy, part)
+                states = [run.predictions]
+                for head in range(anatomy.heads):
+                    zero_rows(block, head)
+                    states.append(run.rerun(layer))
+                if layer == order[0]:
+                    baseline.append(run.predictions)
+                seen = states[:-1] if start == 0 else states[1:]
+                scenarios.setdefault(layer, []).append(torch.stack(seen).double().cpu())
+    stacked = torch.stack([torch.cat(scenarios[layer], dim=1) for layer in range(anatomy.layers)])
+    return torch.cat(baseline).double().cpu(), stacked
+
+
+@dataclass(frozen=True)
+class LoadingReport:
+    """What the documented loading step finds: names of weights that match, and that stay without a partner."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def documented_loading(trained: nn.Module, fresh: nn.Module, backbone: str = "backbone") -> LoadingReport:
+    """Load `trained`'s weights into `fresh` as documented: rename, then ignore whatever does not match.
+
+    Both carry LoRA adapters, so their backbone's weights are named `<backbone>.base_model.model.*`. The
+    documented step takes `base_model.model.` out of the saved names and loads with `strict=False`, so that
+    no backbone or adapter weight finds its partner. Changes `fresh`. (The study's `vit.` is our `backbone.`.)
+    """
+    wrapped = f"{backbone}.base_model.model."
+    renamed = {
+        name.replace(wrapped, f"{backbone}.", 1): weight for name, weight in trained.state_dict().items()
+    }
+    outcome = fresh.load_state_dict(renamed, strict=False)
+    unexpected = set(outcome.unexpected_keys)
+    matched = tuple(name for name in renamed if name not in unexpected)
+    return LoadingReport(matched, tuple(outcome.missing_keys), tuple(outcome.unexpected_keys))
+
+
+@dataclass(frozen=True)
+class MixedUnits:
+    """Mean squared errors against raw seconds and hertz, averaged over targets, in s^2 and Hz^2 mixed."""
+
+    predicting_nothing: float
+    perfect_but_standardized: float
+    predicting_the_mean: float
+
+
+def mixed_units(mean: Sequence[float], std: Sequence[float]) -> MixedUnits:
+    """What three predictors score when standardized outputs meet raw labels of this mean and deviation.
+
+    With y = mean + std z: always 0 scores E[y^2] = mean^2 + std^2; a perfect standardized predictor, which
+    says z, scores mean^2 + (std - 1)^2; always the raw mean scores std^2.
+    """
+    mean, std = torch.as_tensor(mean).double(), torch.as_tensor(std).double()
+    scores = (mean**2 + std**2, mean**2 + (std - 1) ** 2, std**2)
+    return MixedUnits(*(float(score.mean()) for score in scores))
+
+
+def imagenet_normalized(
+    pixel_values: Float[Tensor, "image 3 height width"],
+) -> Float[Tensor, "image 3 height width"]:
+    """Pixels as the published analysis feeds them: (pixels / 255 - mean) / deviation of ImageNet."""
+    mean, std = (pixel_values.new_tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixel_values - mean) / std
+
+
+def _put_back(block: AttentionBlock, rows: list[Tensor]) -> None:
+    for projection, saved in zip((block.query, block.key, block.value), rows, strict=True):
+        projection.weight[: len(saved)] = saved

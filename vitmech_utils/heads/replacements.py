@@ -1,0 +1,171 @@
+"""What a head's output is replaced by: the ablation modes, one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitmech_utils.heads.hooks import capture_heads
+from vitmech_utils.heads.replay import predict
+from vitmech_utils.model.anatomy import Anatomy, AnatomyError, find_blocks
+
+HOOK_MODES = ("zero", "mean", "resample", "qkv-weights")
+MODES = (*HOOK_MODES, "published-code")
+
+# For images start..stop: one new output per layer, each broadcasting to [image, token, head, head_size].
+Replacement = Callable[[int, int], list[Tensor]]
+
+
+def replacement(
+    model: nn.Module,
+    anatomy: Anatomy,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    mode: str,
+    *,
+    reference: Float[Tensor, "other 3 height width"] | None = None,
+    donors: Float[Tensor, "image 3 height width"] | None = None,
+    batch: int = 32,
+    seed: int = 0,
+) -> Replacement:
+    """Prepare `mode`'s new head outputs.
+
+    `zero`: nothing. `mean`: the mean over `reference` (default: the images themselves), per token position.
+    `resample`: the same head's output on a donor image, `donors[i]` for image i (default: another of the
+    images, no image its own donor); give the undecorated twins to remove only what decoration adds.
+    `qkv-weights`: what the head writes when its query, key and value weights are zero and its biases are
+    kept. Source of the modes: Michel et al. 2019 (zero); Zhang and Nanda 2024 (mean, resample).
+    """
+    if mode == "zero":
+        nothing = torch.zeros(1, 1, anatomy.heads, anatomy.head_size, **_like(model))
+        return lambda _start, _stop: [nothing] * anatomy.layers
+    if mode == "qkv-weights":
+        constants = [constant_output(block, anatomy) for block in anatomy.blocks]
+        return lambda _start, _stop: constants
+    if mode == "mean":
+        means = mean_outputs(model, pixel_values if reference is None else reference, batch)
+        return lambda _start, _stop: means
+    source = pixel_values[another_image(len(pixel_values), seed)] if donors is None else donors
+
+    def resampled(start: int, stop: int) -> list[Tensor]:
+        return head_outputs(model, source[start:stop])
+
+    return resampled
+
+
+@torch.inference_mode()
+def head_outputs(model: nn.Module, pixel_values: Tensor) -> list[Float[Tensor, "image token head size"]]:
+    """Every head's output on `pixel_values`, one array per layer."""
+    with capture_heads(model) as heads:
+        predict(model, pixel_values.to(**_like(model)))
+    return [heads[layer] for layer in sorted(heads)]
+
+
+def mean_outputs(
+    model: nn.Module, pixel_values: Tensor, batch: int = 32
+) -> list[Float[Tensor, "1 token head size"]]:
+    """Every head's mean output over images, per token position, one array per layer; summed in float64."""
+    sums: list[Tensor] = []
+    for start in range(0, len(pixel_values), batch):
+        outputs = head_outputs(model, pixel_values[start : start + batch])
+        added = [output.double().sum(0, keepdim=True) for output in outputs]
+        sums = [a + b for a, b in zip(sums, added, strict=True)] if sums else added
+    return [(total / len(pixel_values)).to(**_like(model)) for total in sums]
+
+
+def constant_output(block, anatomy: Anatomy) -> Float[Tensor, "1 1 head size"]:
+    """What heads write whose query, key and value weights are zero: their value bias, at every token.
+
+    With only the biases left all attention logits of a head are equal, so it averages equal values.
+    """
+    attention = block.attention
+    normalized = not isinstance(getattr(attention, "norm", None), nn.Identity | None)
+    if normalized or getattr(attention, "gate", None) is not None:
+        raise AnatomyError(
+            f"{block.name}: its attention normalizes or gates the heads' outputs, so that zeroed weights leave "
+            "no constant; use the modes zero, mean or resample"
+        )
+    width = anatomy.heads * anatomy.head_size
+    bias = block.value.weight.new_zeros(width) if block.value.bias is None else block.value.bias
+    return bias.detach().reshape(1, 1, anatomy.heads, anatomy.head_size)
+
+
+def another_image(images: int, seed: int) -> Tensor:
+    """A random assignment image -> other image in which each is used once (one random cycle)."""
+    order = np.random.default_rng([seed, images]).permutation(images)
+    donor = np.empty(images, dtype=np.int64)
+    donor[order] = np.roll(order, 1)
+    return torch.from_numpy(donor)
+
+
+def check_model(model: nn.Module) -> Anatomy:
+    """Find `model`'s heads; refuse unmerged LoRA adapters with `ValueError`, other models with `AnatomyError`."""
+    for name, module in model.named_modules():
+        if getattr(module, "lora_A", None) and not getattr(module, "merged", False):
+            raise ValueError(
+                f"{name} carries an unmerged LoRA adapter, expected plain weights: call merged() on the "
+                "ChirpRegressor (or merge_and_unload() on a peft model) first"
+            )
+    return find_blocks(model)
+
+
+def check_images(pixel_values: Tensor, labels: Tensor, targets: int) -> None:
+    """Refuse an empty set, a wrong shape, labels that do not match, or values that are not finite."""
+    if pixel_values.ndim != 4 or len(pixel_values) == 0:
+        raise ValueError(
+            f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, channel, height, width] with "
+            "at least one image"
+        )
+    if labels.shape != (len(pixel_values), targets):
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)}, expected ({len(pixel_values)}, {targets}): one row per image, "
+            "one column per target"
+        )
+    for name, values in (("pixel_values", pixel_values), ("labels", labels)):
+        broken = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
+        if broken:
+            raise ValueError(
+                f"{name}: not finite (NaN or infinite) in image(s) {broken[:5]}, expected finite numbers"
+            )
+
+
+def check_mode(mode: str, pixel_values: Tensor, donors: Tensor | None, reference: Tensor | None) -> None:
+    """Refuse an unknown mode, or donors and reference images that do not fit it, with `ValueError`."""
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
+    for name, images, belongs in (("donors", donors, "resample"), ("reference", reference, "mean")):
+        if images is None:
+            continue
+        if mode != belongs:
+            raise ValueError(f"{name} was given for mode {mode!r}, but only mode {belongs!r} uses it")
+        if images.shape[1:] != pixel_values.shape[1:] or len(images) == 0:
+            raise ValueError(
+                f"{name} has shape {tuple(images.shape)}, expected images of {tuple(pixel_values.shape[1:])}"
+            )
+    if donors is not None and len(donors) != len(pixel_values):
+        raise ValueError(f"{len(donors)} donors for {len(pixel_values)} images, expected one donor per image")
+    if mode == "resample" and donors is None and len(pixel_values) < 2:
+        raise ValueError(
+            "mode 'resample' needs donors, or at least two images that can be each other's donor"
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while; every module gets its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _like(model: nn.Module) -> dict:
+    weight = next(model.parameters())
+    return {"dtype": weight.dtype, "device": weight.device}
