@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -92,7 +93,7 @@ class ChirpRegressor(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if lora is not None:
-                model = get_peft_model(model, _lora_config(model, lora))
+                model = _wrap(model, _lora_config(model, lora))
             return cls(model, name, fingerprint).eval()
 
     @classmethod
@@ -201,7 +202,7 @@ class ChirpRegressor(nn.Module):
                 "Name the backbone that it was trained on, or train an adapter for this one."
             )
         model.requires_grad_(False)
-        regressor = cls(get_peft_model(model, config), settings["backbone"], fingerprint)
+        regressor = cls(_wrap(model, config), settings["backbone"], fingerprint)
         _check_keys(folder / ADAPTER, set(get_peft_model_state_dict(regressor.backbone)), set(adapter))
         _check_keys(folder / HEAD, set(regressor.head.state_dict()), set(head))
         try:
@@ -255,6 +256,13 @@ def _lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
     return LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=targets
     )  # fmt: skip
+
+
+def _wrap(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    config.base_model_name_or_path = model.name_or_path or None
+    with warnings.catch_warnings():  # peft asks transformers 5.23 for a property that is about to be renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, config)
 
 
 def _settings_of(config: LoraConfig) -> LoraSettings:

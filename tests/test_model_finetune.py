@@ -1,0 +1,100 @@
+"""Fine-tuning: it learns, resumes to the same bytes, and is scored by known formulas."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from vitmech_utils.model.finetune import Recipe, correlations, fine_tune, predict, score
+from vitmech_utils.model.regressor import ChirpRegressor
+
+
+class Stripes(Dataset):
+    """Images whose three colour channels carry the three labels as brightness: an easy task of known answer."""
+
+    def __init__(self, size, seed):
+        self.labels = torch.randn(size, 3, generator=torch.Generator().manual_seed(seed))
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        pixels = (0.5 + 0.15 * self.labels[i])[:, None, None].expand(3, 224, 224).contiguous()
+        return {
+            "pixel_values": pixels,
+            "labels": self.labels[i],
+            "regions": torch.zeros(224, 224, dtype=torch.uint8),
+        }
+
+
+RECIPE = Recipe(steps=12, batch_size=7, every=4, learning_rate=3e-3, warmup_steps=1, precision="float32")
+
+
+def weights(regressor):
+    return {name: p.detach().clone() for name, p in regressor.named_parameters() if p.requires_grad}
+
+
+def test_training_lowers_the_held_out_loss_and_leaves_the_backbone_alone(tmp_path):
+    regressor = ChirpRegressor.build("tiny")
+    frozen = {n: p.clone() for n, p in regressor.named_parameters() if not p.requires_grad}
+    training = fine_tune(regressor, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "checkpoints")
+    losses = training.history["held_out_loss"].dropna()
+    assert losses.iloc[-1] < 0.9 * losses.iloc[0]
+    assert list(training.history.loc[training.history["held_out_loss"].notna(), "step"]) == [4, 8, 12]
+    assert all(torch.equal(p, frozen[n]) for n, p in training.regressor.named_parameters() if n in frozen)
+
+
+def test_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    whole = ChirpRegressor.build("tiny")
+    fine_tune(whole, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "whole")
+
+    class KilledError(Exception):
+        pass
+
+    class Breaking(Stripes):
+        visits = 0
+
+        def __getitem__(self, i):
+            Breaking.visits += 1
+            if Breaking.visits > 7 * 6:  # in the middle of step 7, after the checkpoint of step 4
+                raise KilledError
+            return super().__getitem__(i)
+
+    with pytest.raises(KilledError):
+        fine_tune(ChirpRegressor.build("tiny"), Breaking(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")
+    resumed = ChirpRegressor.build("tiny", seed=5)  # its weights must come from the checkpoint, not from here
+    fine_tune(resumed, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")
+    for name, weight in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], weight), name
+
+
+def test_merged_regressor_is_not_trainable(tmp_path):
+    with pytest.raises(ValueError, match="merged"):
+        fine_tune(ChirpRegressor.tiny(), Stripes(7, 0), Stripes(7, 1), RECIPE, tmp_path)
+
+
+def test_predictions_do_not_depend_on_the_batch():
+    regressor = ChirpRegressor.tiny()
+    one, labels = predict(regressor, Stripes(5, 0), batch_size=1)
+    two, _ = predict(regressor, Stripes(5, 0), batch_size=3)
+    assert one.shape == labels.shape == (5, 3)
+    np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_score_knows_a_perfect_and_a_constant_prediction():
+    labels = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    shifted = labels + np.array([0.0, 1.0, 0.0], dtype=np.float32)
+    table = score(shifted, labels).set_index("target")
+    assert table.loc["start_freq", "r"] == pytest.approx(1.0)
+    assert table.loc["start_freq", "mse"] == pytest.approx(1.0)
+    assert table.loc["start_freq", "rmse"] == pytest.approx(100 / 12**0.5, rel=1e-4)
+    assert table.loc["start_time", "mse"] == 0
+    assert (table["images"] == 50).all()
+    assert correlations(np.ones((50, 3)), labels) == {"r_start_time": 0, "r_start_freq": 0, "r_end_freq": 0}
+
+
+def test_study_recipe_has_the_published_numbers():
+    recipe = Recipe.study()
+    assert (recipe.learning_rate, recipe.batch_size, recipe.patience) == (1e-4, 32, 4)
+    assert recipe.schedule == "reduce_lr_on_plateau"
+    assert (recipe.steps, recipe.every) == (250_000, 2_500)
