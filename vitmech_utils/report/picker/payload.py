@@ -1,0 +1,320 @@
+"""From plain arrays to what the picker's page carries: a small JSON spec and content-addressed, compressed chunks."""
+
+import hashlib
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from vitmech_utils.report.picker.checks import checked, checked_images, checked_names, checked_texts
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The picker's data: `spec` is JSON-ready, `chunks` maps a content hash to bytes; layers and heads are 0-based.
+
+    `maps`, `images` and `shares` stay here for the static figure: float32 [twin, variant, image, layer, head, row,
+    column], uint8 [twin, image, height, width, 3] and None or float32 [variant, image, layer, head, region].
+    """
+
+    spec: dict
+    chunks: dict[str, bytes]
+    maps: np.ndarray
+    images: np.ndarray
+    shares: np.ndarray | None
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Builder:
+    spec: dict
+    chunks: dict[str, bytes] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, raw: bytes, compress: bool = True) -> None:
+        data = zlib.compress(raw, 9) if compress else raw
+        key = hashlib.sha256(data).hexdigest()[:20]
+        self.chunks[key] = data
+        self.sizes[name] = len(data)
+        self.spec["chunks"][name] = {"id": key, "codec": "deflate" if compress else "raw"}
+
+
+def build_payload(
+    maps: object,
+    images: object,
+    *,
+    variants: Sequence[str] | None,
+    twin_maps: object | None,
+    twin_images: object | None,
+    twins: Sequence[str],
+    image_labels: Sequence[str] | None,
+    effect: object | None,
+    effect_low: object | None,
+    effect_high: object | None,
+    effect_label: str,
+    effect_unit: str,
+    lift: object | None,
+    entropy: object | None,
+    entropy_unit: str,
+    head_class: object | None,
+    evidence: object | None,
+    shares: object | None,
+    area_shares: object | None,
+    regions: Sequence[str],
+    query_maps: object | None,
+    query_heads: Sequence[tuple[int, int]] | None,
+    query_image: int,
+    map_levels: int,
+    query_levels: int,
+    title: str,
+    name: str,
+) -> Payload:
+    """Check, quantize and compress a picker's arrays; the arguments are those of `HeadPicker`."""
+    all_maps = _stack_maps(maps, twin_maps)
+    twin_count, variant_count, image_count, layers, heads, rows, columns = all_maps.shape
+    pictures = [checked_images("images", images, image_count)]
+    if (twin_maps is None) != (twin_images is None):
+        raise ValueError("twin_maps and twin_images: expected both or neither, got only one of them")
+    if twin_images is not None:
+        pictures.append(checked_images("twin_images", twin_images, image_count))
+        if pictures[1].shape != pictures[0].shape:
+            raise ValueError(
+                f"twin_images: expected shape {pictures[0].shape} as images, got {pictures[1].shape}"
+            )
+    for option, levels in (("map_levels", map_levels), ("query_levels", query_levels)):
+        if not 2 <= levels <= 256:
+            raise ValueError(f"{option}: expected a number of grey levels in 2..256, got {levels}")
+    region_names = [str(region) for region in regions]
+    spec = {
+        "version": 1,
+        "title": title,
+        "name": name,
+        "layers": layers,
+        "heads": heads,
+        "rows": rows,
+        "columns": columns,
+        "height": pictures[0].shape[1],
+        "width": pictures[0].shape[2],
+        "variants": checked_names("variants", variants or [""], variant_count, "variant"),
+        "twins": checked_names("twins", list(twins)[:twin_count], twin_count, "twin")
+        if twin_count > 1
+        else [""],
+        "imageLabels": checked_names("image_labels", image_labels, image_count, "image")
+        if image_labels is not None
+        else [f"image {index + 1}" for index in range(image_count)],
+        "regions": region_names,
+        "chunks": {},
+    }
+    builder = _Builder(spec)
+    spec["images"] = _add_images(builder, pictures)
+    for twin in range(twin_count):
+        for variant in range(variant_count):
+            raw = quantize(all_maps[twin, variant].reshape(-1, rows * columns), map_levels)
+            builder.add(f"maps:{twin}:{variant}", raw)
+    spec["levels"] = map_levels
+    spec["sharedMaximum"] = _rounded(np.quantile(all_maps, 0.999)) or _rounded(all_maps.max()) or 1.0
+    share_array, area_array = _check_shares(
+        shares, area_shares, variant_count, image_count, layers, heads, region_names
+    )
+    if share_array is not None:
+        raw = np.round(np.clip(share_array, 0, 1) * 65535).astype("<u2").tobytes()
+        builder.add("shares", raw)
+        spec["shares"] = {"variants": share_array.shape[0], "images": share_array.shape[1]}
+    if area_array is not None:
+        spec["areaShares"] = [[_rounded(value) for value in row] for row in area_array]
+    if lift is None and share_array is not None and area_array is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lift = share_array[0].mean(axis=0) / np.where(
+                area_array.mean(axis=0) > 0, area_array.mean(axis=0), np.nan
+            )
+    grid = (layers, heads)
+    spec["measures"] = _measures(
+        grid,
+        effect,
+        effect_low,
+        effect_high,
+        effect_label,
+        effect_unit,
+        lift,
+        region_names,
+        entropy,
+        entropy_unit,
+    )
+    if head_class is not None:
+        texts = checked_texts("head_class", head_class, *grid)
+        names = sorted(set(texts) - {""})
+        spec["classes"] = {"names": names, "values": [names.index(text) if text else None for text in texts]}
+    if evidence is not None:
+        spec["evidence"] = checked_texts("evidence", evidence, *grid)
+    if query_maps is not None:
+        spec["query"] = _add_queries(
+            builder, query_maps, query_heads, query_image, query_levels, all_maps.shape[2:]
+        )
+    return Payload(spec, builder.chunks, all_maps, np.stack(pictures), share_array, builder.sizes)
+
+
+def quantize(flat: np.ndarray, levels: int) -> bytes:
+    """Quantize float maps [map, patch] to bytes: each map's maximum as little-endian float32, then all maps' levels.
+
+    Every map has its own scale, so the error is at most half a level of that map's maximum.
+    """
+    peaks = flat.max(axis=1)
+    safe = np.where(peaks > 0, peaks, 1)[:, None]
+    steps = np.round(flat / safe * (levels - 1)).astype(np.uint8)
+    return peaks.astype("<f4").tobytes() + steps.tobytes()
+
+
+def _stack_maps(maps: object, twin_maps: object | None) -> np.ndarray:
+    axes = "variant (optional), image, layer, head, row, column"
+    free = [None] * 6
+    main = checked("maps", maps, axes, free, free[1:], minimum=0)
+    main = main if main.ndim == 6 else main[None]
+    if twin_maps is None:
+        return main[None]
+    twin = checked("twin_maps", twin_maps, axes, main.shape, main.shape[1:], minimum=0)
+    if twin.ndim == 5 and len(main) != 1:
+        raise ValueError(f"twin_maps: expected shape {main.shape} ([{axes}]), got {twin.shape}")
+    return np.stack([main, twin.reshape(main.shape)])
+
+
+def _add_images(builder: _Builder, pictures: list[np.ndarray]) -> list[list[list[int]]]:
+    """Append all images to one chunk, each as the smaller of PNG and WebP; return [start, end] per twin and image."""
+    blob, spans = b"", []
+    for stack in pictures:
+        row = []
+        for picture in stack:
+            data = _encode(picture)
+            row.append([len(blob), len(blob) + len(data)])
+            blob += data
+        spans.append(row)
+    builder.add("images", blob, compress=False)
+    return spans
+
+
+def _encode(picture: np.ndarray) -> bytes:
+    image = Image.fromarray(picture)
+    candidates = []
+    for options in ({"format": "PNG", "optimize": True}, {"format": "WEBP", "quality": 92, "method": 4}):
+        buffer = io.BytesIO()
+        image.save(buffer, **options)
+        candidates.append(buffer.getvalue())
+    return min(candidates, key=len)
+
+
+def _check_shares(shares, area_shares, variants, images, layers, heads, regions):
+    count = len(regions)
+    if shares is None and area_shares is None:
+        return None, None
+    if not count:
+        raise ValueError(
+            "regions: expected the names of the regions that shares and area_shares speak of, got none"
+        )
+    share_array = area_array = None
+    if shares is not None:
+        grid = (layers, heads, count)
+        axes = "variant and image (both optional), layer, head, region"
+        share_array = checked(
+            "shares", shares, axes, grid, (images, *grid), (variants, images, *grid), minimum=0
+        )
+        share_array = share_array.reshape((1,) * (5 - share_array.ndim) + share_array.shape)
+    if area_shares is not None:
+        area_array = checked(
+            "area_shares", area_shares, "image (optional), region", (count,), (images, count), minimum=0
+        )
+        area_array = area_array.reshape(-1, count)
+    for name, array in (("shares", share_array), ("area_shares", area_array)):
+        if array is not None and array.max() > 1.001:
+            raise ValueError(
+                f"{name}: expected fractions in [0, 1], got {array.max():g}; divide percentages by 100"
+            )
+    return share_array, area_array
+
+
+def _measures(
+    grid, effect, low, high, effect_label, effect_unit, lift, regions, entropy, entropy_unit
+) -> list[dict]:
+    measures = []
+    if effect is None and (low is not None or high is not None):
+        raise ValueError(
+            "effect: expected an array [layer, head] beside effect_low and effect_high, got None"
+        )
+    if effect is not None:
+        measure = {"key": "effect", "label": effect_label, "unit": effect_unit, "kind": "diverging"}
+        parts = {"values": ("effect", effect), "low": ("effect_low", low), "high": ("effect_high", high)}
+        for key, (name, values) in parts.items():
+            if values is not None:
+                measure[key] = _listed(checked(name, values, "layer, head", grid, allow_nan=True))
+        measures.append(measure)
+    if lift is not None:
+        if not regions:
+            raise ValueError("regions: expected the names of the regions that lift speaks of, got none")
+        array = checked("lift", lift, "layer, head, region", (*grid, len(regions)), minimum=0, allow_nan=True)
+        for index, region in enumerate(regions):
+            measure = {
+                "key": f"lift:{index}",
+                "label": f"lift: {region}",
+                "unit": "× area share",
+                "kind": "log",
+            }
+            measures.append(measure | {"region": index, "values": _listed(array[..., index])})
+    if entropy is not None:
+        array = checked("entropy", entropy, "layer, head", grid, minimum=0, allow_nan=True)
+        measure = {
+            "key": "entropy",
+            "label": "entropy of the map",
+            "unit": entropy_unit,
+            "kind": "sequential",
+        }
+        measures.append(measure | {"values": _listed(array)})
+    return measures
+
+
+def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -> dict:
+    images, layers, heads, rows, columns = shape
+    if not 0 <= query_image < images:
+        raise ValueError(f"query_image: expected an index in 0..{images - 1} (0-based), got {query_image}")
+    pairs = query_heads
+    if pairs is None:
+        pairs = [(layer, head) for layer in range(layers) for head in range(heads)]
+        maps = checked(
+            "query_maps", query_maps, "layer, head, query row, query column, row, column",
+            (layers, heads, None, None, None, None), minimum=0,
+        )  # fmt: skip
+        maps = maps.reshape(-1, *maps.shape[2:])
+    else:
+        outside = [pair for pair in pairs if not (0 <= pair[0] < layers and 0 <= pair[1] < heads)]
+        if outside:
+            raise ValueError(
+                f"query_heads: expected (layer, head) pairs in 0..{layers - 1} and 0..{heads - 1} (0-based), got {outside}"
+            )
+        maps = checked(
+            "query_maps", query_maps, "head of query_heads, query row, query column, row, column",
+            (len(pairs), None, None, None, None), minimum=0,
+        )  # fmt: skip
+    for axis, size, limit in zip(
+        ("query row", "query column", "row", "column"), maps.shape[1:], (rows, columns) * 2, strict=True
+    ):
+        if size > limit:
+            raise ValueError(
+                f"query_maps: expected at most {limit} in axis {axis!r} (as in maps), got {size}"
+            )
+    builder.add("query", quantize(maps.reshape(-1, maps.shape[-2] * maps.shape[-1]), levels))
+    names = ("queryRows", "queryColumns", "rows", "columns")
+    return {
+        "image": int(query_image),
+        "levels": levels,
+        "heads": [int(layer) * heads + int(head) for layer, head in pairs],
+        **dict(zip(names, maps.shape[1:], strict=True)),
+    }
+
+
+def _listed(array: np.ndarray) -> list[float | None]:
+    return [_rounded(value) for value in array.ravel()]
+
+
+def _rounded(value: float) -> float | None:
+    """Five significant digits; None for NaN, which JSON does not know."""
+    return None if np.isnan(value) else float(f"{float(value):.5g}")

@@ -1,0 +1,836 @@
+// The head picker: one file for JupyterLab (an anywidget front-end module) and for static pages.
+// All state is in the model's traits; layers, heads, images and patches are 0-based there and 1-based on the screen.
+// Traits: layer, head, image, query (-1 = CLS), variant, twin (-1 = side by side), measure, scale ("map" | "shared"),
+// opacity. Data: _spec (JSON) and _chunks (content hash -> bytes), both made by payload.py.
+
+// ---- Colours: control points of colour-blind-safe maps ----
+
+const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
+const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+const BLUE_ORANGE = ["#0b3c6f", "#2f6fae", "#7fb2d8", "#c9dfee", "#f4f2ee", "#f6d2ab", "#e39a55", "#b75d17", "#6d2f04"];
+const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#7a7a7a"]; // Okabe and Ito
+const UNKNOWN = "#b9b9b5";
+
+const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+
+function colourTable(stops) {
+  const points = stops.map(channels);
+  return Array.from({ length: 256 }, (_, index) => {
+    const place = (index / 255) * (points.length - 1);
+    const low = Math.min(Math.floor(place), points.length - 2);
+    return points[low].map((value, channel) => Math.round(value + (points[low + 1][channel] - value) * (place - low)));
+  });
+}
+
+const TABLES = { heat: colourTable(CIVIDIS), sequential: colourTable(VIRIDIS), diverging: colourTable(BLUE_ORANGE) };
+TABLES.log = TABLES.diverging;
+// One 32-bit word per colour (little-endian RGBA), so that a map is painted by one table look-up per patch.
+const HEAT_WORDS = Uint32Array.from(TABLES.heat, ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0);
+
+const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
+const gradient = (table) => `linear-gradient(to right, ${[0, 32, 64, 96, 128, 160, 192, 224, 255].map((at) => css(table[at])).join(", ")})`;
+
+function inkOn([r, g, b]) {
+  const linear = [r, g, b].map((value) => ((value / 255 + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.2 ? "#101216" : "#ffffff";
+}
+
+// ---- Numbers as text ----
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
+
+function plain(value, digits = 2) {
+  if (!known(value)) return "unknown";
+  if (value === 0) return "0";
+  const places = clamp(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0, 6);
+  return value.toFixed(places).replace("-", "\u2212");
+}
+const signed = (value, digits = 2) => (known(value) && value > 0 ? "+" : "") + plain(value, digits);
+const percent = (share) => (known(share) ? `${plain(share * 100, share < 0.1 ? 2 : 3)} %` : "unknown");
+
+function withUnit(measure, value) {
+  if (!known(value)) return "unknown";
+  if (measure.kind === "log") return `${plain(value)} ${measure.unit}`;
+  return `${measure.kind === "diverging" ? signed(value) : plain(value, 3)} ${measure.unit}`.trim();
+}
+
+// ---- A tiny element builder: text becomes text nodes, so no label is ever read as HTML ----
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.className = value;
+    else if (name in element && typeof value === "boolean") element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function canvas(width, height, name) {
+  const element = make("canvas", { class: name, "aria-hidden": "true" });
+  element.width = width;
+  element.height = height;
+  return element;
+}
+
+// ---- Data: chunks are found by content hash, inflated once per page, shared by all pickers ----
+
+const inflated = (globalThis.__vitmechPickerChunks ??= new Map());
+
+function loadChunk(model, { id, codec }) {
+  if (!inflated.has(id)) inflated.set(id, inflate(chunkBytes(model, id), codec));
+  return inflated.get(id);
+}
+
+function chunkBytes(model, id) {
+  const live = model.get("_chunks")?.[id];
+  if (live) return new Uint8Array(live.buffer ?? live, live.byteOffset ?? 0, live.byteLength);
+  const script = document.querySelector(`script[data-vm-chunk="${id}"]`);
+  if (!script) throw new Error("The picker's data is not on this page; run the notebook again.");
+  const text = atob(script.textContent.trim());
+  const bytes = new Uint8Array(text.length);
+  for (let index = 0; index < text.length; index += 1) bytes[index] = text.charCodeAt(index);
+  return bytes;
+}
+
+async function inflate(bytes, codec) {
+  if (codec === "raw") return bytes;
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// A stack of quantized maps: first each map's maximum as float32, then one byte per patch.
+function mapStack(bytes, count, size, levels) {
+  const peaks = new Float32Array(bytes.buffer, bytes.byteOffset, count);
+  const start = count * 4;
+  return (index) => ({ peak: peaks[index], steps: bytes.subarray(start + index * size, start + (index + 1) * size), levels });
+}
+
+async function loadData(model, spec) {
+  const heads = spec.layers * spec.heads;
+  const images = spec.imageLabels.length;
+  const data = { pictures: [], maps: [] };
+  const blob = await loadChunk(model, spec.chunks.images);
+  const decode = ([start, end]) => createImageBitmap(new Blob([blob.subarray(start, end)]));
+  data.pictures = await Promise.all(spec.images.map((row) => Promise.all(row.map(decode))));
+  data.maps = await Promise.all(spec.twins.map((_, twin) => Promise.all(spec.variants.map(async (_, variant) => {
+    const bytes = await loadChunk(model, spec.chunks[`maps:${twin}:${variant}`]);
+    return mapStack(bytes, images * heads, spec.rows * spec.columns, spec.levels);
+  }))));
+  if (spec.shares) {
+    const bytes = await loadChunk(model, spec.chunks.shares);
+    data.shares = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  }
+  if (spec.query) {
+    const { heads: stored, queryRows, queryColumns, rows, columns, levels } = spec.query;
+    const bytes = await loadChunk(model, spec.chunks.query);
+    data.queries = mapStack(bytes, stored.length * queryRows * queryColumns, rows * columns, levels);
+  }
+  return data;
+}
+
+// ---- What is picked, read from the traits ----
+
+function reader(model, spec, data) {
+  const number = (trait, low, high) => clamp(Math.round(Number(model.get(trait)) || 0), low, high);
+  const pick = () => {
+    const layer = number("layer", 0, spec.layers - 1);
+    const head = number("head", 0, spec.heads - 1);
+    const wanted = model.get("measure");
+    return {
+      layer,
+      head,
+      index: layer * spec.heads + head,
+      image: number("image", 0, spec.imageLabels.length - 1),
+      query: number("query", -1, spec.rows * spec.columns - 1),
+      variant: number("variant", -1, spec.variants.length - 1),
+      twin: number("twin", -1, spec.twins.length - 1),
+      measure: measureList(spec).find(({ key }) => key === wanted) ?? measureList(spec)[0],
+      shared: model.get("scale") === "shared",
+      opacity: clamp(Number(model.get("opacity")), 0, 1),
+    };
+  };
+  const queryCell = ({ query }) => {
+    const row = Math.floor(query / spec.columns);
+    const column = query % spec.columns;
+    return [Math.floor((row * spec.query.queryRows) / spec.rows), Math.floor((column * spec.query.queryColumns) / spec.columns)];
+  };
+  const queryable = (state) => Boolean(spec.query && state.image === spec.query.image && spec.query.heads.includes(state.index));
+  // Patch queries are stored for the first variant and the first twin.
+  const asksPatch = (state, twin, variant) => state.query >= 0 && twin === 0 && variant === 0 && queryable(state);
+  const map = (state, twin, variant) => {
+    if (asksPatch(state, twin, variant)) {
+      const [row, column] = queryCell(state);
+      const { queryRows, queryColumns, rows, columns, heads } = spec.query;
+      const index = (heads.indexOf(state.index) * queryRows + row) * queryColumns + column;
+      return { ...data.queries(index), rows, columns, patch: true };
+    }
+    const { rows, columns, layers, heads } = spec;
+    return { ...data.maps[twin][variant](state.image * layers * heads + state.index), rows, columns, patch: false };
+  };
+  const share = (state, region, variant = 0) => {
+    if (!data.shares) return null;
+    const image = spec.shares.images === 1 ? 0 : state.image;
+    const block = Math.min(Math.max(variant, 0), spec.shares.variants - 1) * spec.shares.images + image;
+    return data.shares[(block * spec.layers * spec.heads + state.index) * spec.regions.length + region] / 65535;
+  };
+  const area = (state, region) => spec.areaShares?.[spec.areaShares.length === 1 ? 0 : state.image][region] ?? null;
+  const panels = (state) => {
+    const shown = (choice, names) => (choice < 0 ? names.map((_, index) => index) : [choice]);
+    return shown(state.twin, spec.twins).flatMap((twin) => shown(state.variant, spec.variants).map((variant) => [twin, variant]));
+  };
+  return { pick, map, share, area, panels, queryable, asksPatch, queryCell };
+}
+
+function measureList(spec) {
+  const list = [...spec.measures];
+  if (spec.classes) list.push({ key: "class", label: "class", unit: "", kind: "class", values: spec.classes.values });
+  return list.length ? list : [{ key: "none", label: "nothing", unit: "", kind: "none", values: [] }];
+}
+
+const headName = ({ layer, head }) => `layer ${layer + 1}, head ${head + 1}`;
+const panelName = (spec, twin, variant) => [spec.variants[variant], spec.twins[twin]].filter(Boolean).join(" · ");
+
+// ---- Colour scale of the grid ----
+
+function gridScale(measure, spec) {
+  const values = measure.values.filter(known);
+  if (measure.kind === "class" || measure.kind === "none" || !values.length) return null;
+  if (measure.kind === "sequential") {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    return { place: (value) => (value - low) / (high - low || 1), ticks: [plain(low, 3), plain((low + high) / 2, 3), plain(high, 3)] };
+  }
+  // Diverging scales are symmetric about "no effect" (0) or "as its area" (1); the largest 2 % may be clipped.
+  const size = measure.kind === "log" ? (value) => Math.abs(Math.log2(Math.max(value, 1e-6))) : Math.abs;
+  const sizes = values.map(size).sort((a, b) => a - b);
+  const most = sizes[sizes.length - 1];
+  const limit = clamp(sizes[Math.floor((sizes.length - 1) * 0.98)], 1e-9, measure.kind === "log" ? 4 : Infinity);
+  const [below, above] = most > limit * 1.0001 ? ["≤ ", "≥ "] : ["", ""];
+  if (measure.kind === "log") {
+    const factor = 2 ** limit;
+    return { place: (value) => 0.5 + Math.log2(Math.max(value, 1e-6)) / limit / 2, ticks: [`${below}${plain(1 / factor)}`, "1", `${above}${plain(factor)}`] };
+  }
+  return { place: (value) => 0.5 + value / limit / 2, ticks: [`${below}${plain(-limit)}`, "0", `${above}${signed(limit)}`] };
+}
+
+function cellColour(measure, scale, index) {
+  const value = measure.values[index];
+  if (!known(value)) return channels(UNKNOWN);
+  if (measure.kind === "class") return channels(CLASSES[value % CLASSES.length]);
+  return TABLES[measure.kind][clamp(Math.round(scale.place(value) * 255), 0, 255)];
+}
+
+const isSure = ({ low, high }, index) => Boolean(low && high && known(low[index]) && known(high[index]) && low[index] * high[index] > 0);
+
+// ---- Left: the grid of heads ----
+
+function buildGrid(model, spec, read) {
+  const cells = [];
+  const change = (layer, head) => setTraits(model, { layer, head });
+  const grid = make("div", { class: "vm-grid", role: "grid" });
+  grid.style.setProperty("--vm-heads", spec.heads);
+  grid.style.setProperty("--vm-cell", `${spec.layers > 16 ? 17 : 24}px`);
+  grid.classList.toggle("vm-dense", spec.layers > 16 || spec.heads > 12);
+  const header = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "columnheader" }, "L\\H"));
+  for (let head = 0; head < spec.heads; head += 1) {
+    header.append(make("div", { class: "vm-axis", role: "columnheader", "aria-label": `head ${head + 1}` }, `${head + 1}`));
+  }
+  grid.append(header);
+  for (let layer = 0; layer < spec.layers; layer += 1) {
+    const row = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "rowheader", "aria-label": `layer ${layer + 1}` }, `${layer + 1}`));
+    for (let head = 0; head < spec.heads; head += 1) {
+      const cell = make("div", { class: "vm-cell", role: "gridcell", tabindex: "-1", "aria-selected": "false" });
+      cell.dataset.index = cells.length;
+      cells.push(cell);
+      row.append(cell);
+    }
+    grid.append(row);
+  }
+  const indexOf = (event) => event.target.closest?.(".vm-cell")?.dataset.index;
+  const readout = make("div", { class: "vm-readout", "aria-hidden": "true" });
+  const describe = (measure, index) => {
+    const name = headName({ layer: Math.floor(index / spec.heads), head: index % spec.heads });
+    if (measure.kind === "none") return name;
+    const value = measure.kind === "class" ? spec.classes.names[measure.values[index]] ?? "no class" : withUnit(measure, measure.values[index]);
+    return `${name}: ${measure.kind === "class" ? "" : `${measure.label} `}${value}`;
+  };
+  grid.addEventListener("click", (event) => {
+    const index = indexOf(event);
+    if (index === undefined) return;
+    change(Math.floor(index / spec.heads), index % spec.heads);
+    cells[index].focus({ preventScroll: true });
+  });
+  grid.addEventListener("pointerover", (event) => {
+    const index = indexOf(event);
+    if (index !== undefined) write(readout, describe(read.pick().measure, Number(index)));
+  });
+  grid.addEventListener("pointerleave", () => write(readout, HINT));
+  grid.addEventListener("keydown", (event) => {
+    const target = arrowTarget(event, read.pick(), spec);
+    if (!target) return;
+    event.preventDefault();
+    change(...target);
+    cells[target[0] * spec.heads + target[1]].focus({ preventScroll: true });
+  });
+  write(readout, HINT);
+
+  const select = make("select", { "aria-label": "Colour the grid by", onchange: (event) => setTraits(model, { measure: event.target.value }) });
+  for (const measure of measureList(spec)) select.append(make("option", { value: measure.key }, measure.unit ? `${measure.label} (${measure.unit})` : measure.label));
+  const legend = make("div", { class: "vm-legend" });
+  const panel = make("div", { class: "vm-heads" }, make("span", { class: "vm-label", "aria-hidden": "true" }, "Grid coloured by"), select, grid, legend, readout);
+  let painted = null;
+  let picked = null;
+
+  function paint(state) {
+    const { measure } = state;
+    const scale = gridScale(measure, spec);
+    select.value = measure.key;
+    grid.setAttribute("aria-label", `Heads: ${spec.layers} layers by ${spec.heads} heads, coloured by ${measure.label}`);
+    cells.forEach((cell, index) => {
+      const colour = cellColour(measure, scale, index);
+      cell.style.background = css(colour);
+      cell.style.color = inkOn(colour);
+      cell.classList.toggle("vm-sure", isSure(measure, index));
+      write(cell, measure.kind === "class" && known(measure.values[index]) ? initial(spec, measure.values[index]) : "");
+      cell.setAttribute("aria-label", describe(measure, index));
+    });
+    legend.replaceChildren(...gridLegend(measure, scale, spec));
+  }
+
+  function update(state) {
+    if (painted !== state.measure.key) paint(state);
+    painted = state.measure.key;
+    if (picked === state.index) return;
+    if (picked !== null) mark(cells[picked], false);
+    mark(cells[state.index], true);
+    picked = state.index;
+  }
+  return { panel, update };
+}
+
+const HINT = "Click a head, or move with the arrow keys.";
+
+function mark(cell, chosen) {
+  cell.setAttribute("aria-selected", String(chosen));
+  cell.tabIndex = chosen ? 0 : -1;
+}
+
+function arrowTarget(event, { layer, head }, spec) {
+  const [last, end] = [spec.layers - 1, spec.heads - 1];
+  const moves = {
+    ArrowUp: [layer - 1, head], ArrowDown: [layer + 1, head], ArrowLeft: [layer, head - 1], ArrowRight: [layer, head + 1],
+    Home: [event.ctrlKey ? 0 : layer, 0], End: [event.ctrlKey ? last : layer, end], PageUp: [0, head], PageDown: [last, head],
+  };
+  const move = !event.altKey && !event.metaKey && moves[event.key];
+  return move ? [clamp(move[0], 0, last), clamp(move[1], 0, end)] : null;
+}
+
+const initial = (spec, value) => (spec.classes.names[value].trim()[0] ?? "?").toUpperCase();
+
+function swatch(colour, text) {
+  const element = make("i", { class: "vm-swatch", "aria-hidden": "true" }, text);
+  element.style.background = css(colour);
+  element.style.color = inkOn(colour);
+  return element;
+}
+
+function gridLegend(measure, scale, spec) {
+  if (measure.kind === "class") {
+    const keys = spec.classes.names.map((name, value) => make("span", {}, swatch(channels(CLASSES[value % CLASSES.length]), initial(spec, value)), name));
+    return [make("div", { class: "vm-keys" }, ...keys)];
+  }
+  if (!scale) return [];
+  const parts = [rampLegend(TABLES[measure.kind], scale.ticks), make("div", {}, [measure.label, measure.unit].filter(Boolean).join(", "))];
+  if (measure.low) parts.push(make("div", {}, "A dot: the interval excludes 0."));
+  if (measure.values.some((value) => !known(value))) parts.push(make("div", { class: "vm-keys" }, make("span", {}, swatch(channels(UNKNOWN), ""), "unknown")));
+  return parts;
+}
+
+function rampLegend(table, ticks) {
+  const ramp = make("div", { class: "vm-ramp", "aria-hidden": "true" });
+  ramp.style.background = gradient(table);
+  return make("div", {}, ramp, make("div", { class: "vm-ticks" }, ...ticks.map((tick) => make("span", {}, tick))));
+}
+
+// ---- Middle: the map over the image ----
+
+function buildStage(model, spec, data, read) {
+  const panels = make("div", { class: "vm-panels" });
+  const ramp = rampLegend(TABLES.heat, ["", "", ""]);
+  const uniform = make("div", { class: "vm-uniform" });
+  ramp.querySelector(".vm-ramp").append(uniform);
+  const ticks = ramp.querySelectorAll(".vm-ticks span");
+  const unit = make("div", {}, "");
+  const readout = make("div", { class: "vm-readout", "aria-hidden": "true" });
+  const controls = stageControls(model, spec);
+  const strip = imageStrip(model, spec, data);
+  const panel = make("div", { class: "vm-stage" }, panels, make("div", { class: "vm-legend" }, ramp, unit), readout, controls.panel, strip.panel);
+  let frames = [];
+  let layout = "";
+
+  function update(state) {
+    const shown = read.panels(state);
+    if (layout !== shown.join(";")) {
+      frames = shown.map(([twin, variant]) => buildFrame(model, spec, data, read, twin, variant, readout));
+      panels.replaceChildren(...frames.map(({ figure }) => figure));
+      panels.dataset.count = shown.length;
+      layout = shown.join(";");
+    }
+    const maps = shown.map(([twin, variant]) => read.map(state, twin, variant));
+    const tops = maps.map(({ peak }) => (state.shared ? spec.sharedMaximum : peak));
+    frames.forEach((frame, index) => frame.update(state, maps[index], tops[index]));
+    updateLegend(state, maps, tops);
+    controls.update(state);
+    strip.update(state);
+  }
+
+  function updateLegend(state, maps, tops) {
+    const alike = state.shared || maps.length === 1;
+    const even = 1 / (maps[0].rows * maps[0].columns);
+    write(ticks[0], "0");
+    write(ticks[1], alike ? percent(tops[0] / 2) : "half");
+    write(ticks[2], alike ? (state.shared ? "≥ " : "") + percent(tops[0]) : "each map's own maximum");
+    uniform.hidden = !alike || even > tops[0];
+    uniform.style.left = `${(100 * even) / tops[0]}%`;
+    write(unit, `attention per patch${alike ? `; the mark is uniform attention, ${percent(even)}` : ""}`);
+  }
+  return { panel, update };
+}
+
+function buildFrame(model, spec, data, read, twin, variant, readout) {
+  const photo = canvas(spec.width, spec.height, "vm-photo");
+  let heat = canvas(spec.columns, spec.rows, "vm-heat");
+  const layers = make("div", { class: "vm-layers", role: "img" }, photo, heat);
+  layers.style.aspectRatio = `${spec.width} / ${spec.height}`;
+  const patch = make("div", { class: "vm-patch", hidden: true });
+  const aim = make("button", { class: "vm-aim", type: "button", hidden: true });
+  const caption = make("figcaption", {});
+  const frame = make("div", { class: "vm-frame" }, layers, patch, aim);
+  const figure = make("figure", { class: "vm-panel" }, frame, caption);
+  let image = null;
+  let shown = null;
+
+  const patchAt = (event) => {
+    const box = frame.getBoundingClientRect();
+    return [
+      clamp(Math.floor(((event.clientY - box.top) / box.height) * spec.rows), 0, spec.rows - 1),
+      clamp(Math.floor(((event.clientX - box.left) / box.width) * spec.columns), 0, spec.columns - 1),
+    ];
+  };
+  frame.addEventListener("pointermove", (event) => {
+    const [row, column] = patchAt(event);
+    const value = (shown.steps[Math.floor((row * shown.rows) / spec.rows) * shown.columns + Math.floor((column * shown.columns) / spec.columns)] / (shown.levels - 1)) * shown.peak;
+    write(readout, `row ${row + 1}, column ${column + 1}: ${percent(value)} of attention, ${plain(value * shown.rows * shown.columns)} × uniform`);
+  });
+  frame.addEventListener("pointerleave", () => write(readout, ""));
+  aim.addEventListener("click", (event) => {
+    if (event.detail === 0) setTraits(model, { query: middlePatch(spec) }); // pressed by keyboard
+    else { const [row, column] = patchAt(event); setTraits(model, { query: row * spec.columns + column }); }
+  });
+  aim.addEventListener("keydown", (event) => {
+    const state = read.pick();
+    if (event.key === "Escape") setTraits(model, { query: -1 });
+    const from = state.query < 0 ? middlePatch(spec) : state.query;
+    const step = { rows: spec.query.queryRows, columns: spec.query.queryColumns };
+    const cell = read.queryCell({ query: from });
+    const moved = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!moved) return;
+    event.preventDefault();
+    const row = Math.ceil((clamp(cell[0] + moved[0], 0, step.rows - 1) * spec.rows) / step.rows);
+    const column = Math.ceil((clamp(cell[1] + moved[1], 0, step.columns - 1) * spec.columns) / step.columns);
+    setTraits(model, { query: row * spec.columns + column });
+  });
+
+  function update(state, map, top) {
+    if (image !== state.image) {
+      const context = photo.getContext("2d");
+      context.drawImage(data.pictures[twin][state.image], 0, 0, spec.width, spec.height);
+      image = state.image;
+    }
+    if (heat.width !== map.columns || heat.height !== map.rows) Object.assign(heat, { width: map.columns, height: map.rows });
+    paintHeat(heat, map, top);
+    shown = map;
+    heat.style.opacity = state.opacity;
+    layers.classList.toggle("vm-grey", state.opacity > 0);
+    aim.hidden = !(twin === 0 && variant === 0 && read.queryable(state));
+    patch.hidden = !map.patch;
+    if (map.patch) placePatch(patch, read.queryCell(state), spec.query);
+    const from = map.patch ? `patch ${patchName(state.query, spec)} as query` : "CLS query";
+    layers.setAttribute("aria-label", altText(spec, state, map, twin, variant, from));
+    aim.setAttribute("aria-label", `Choose the query patch; now ${from}. Arrow keys move it, Escape returns to the CLS query.`);
+    write(caption, [panelName(spec, twin, variant), from].filter(Boolean).join(" · "));
+  }
+  return { figure, update };
+}
+
+const middlePatch = ({ rows, columns }) => Math.floor(rows / 2) * columns + Math.floor(columns / 2);
+const patchName = (query, { columns }) => `row ${Math.floor(query / columns) + 1}, column ${(query % columns) + 1}`;
+
+function paintHeat(heat, { steps, peak, levels }, top) {
+  const context = heat.getContext("2d");
+  const pixels = context.createImageData(heat.width, heat.height);
+  const words = new Uint32Array(pixels.data.buffer);
+  const factor = top > 0 ? ((peak / top) * 255) / (levels - 1) : 0;
+  for (let index = 0; index < words.length; index += 1) words[index] = HEAT_WORDS[Math.min(255, Math.round(steps[index] * factor))];
+  context.putImageData(pixels, 0, 0);
+}
+
+function placePatch(patch, [row, column], { queryRows, queryColumns }) {
+  Object.assign(patch.style, {
+    top: `${(100 * row) / queryRows}%`, left: `${(100 * column) / queryColumns}%`, height: `${100 / queryRows}%`, width: `${100 / queryColumns}%`,
+  });
+}
+
+function altText(spec, state, { steps, peak, columns }, twin, variant, from) {
+  const top = steps.indexOf(Math.max(...steps));
+  const place = `row ${Math.floor(top / columns) + 1}, column ${(top % columns) + 1}`;
+  const who = panelName(spec, twin, variant);
+  return `Attention map of ${headName(state)}${who ? ` (${who})` : ""}, ${from}, over ${spec.imageLabels[state.image]}: highest at ${place} with ${percent(peak)}.`;
+}
+
+// Radio buttons carry a name that is unique on the page, so that two pickers never share a group.
+let groups = 0;
+function segments(label, options, choose) {
+  const name = `vm-group-${(groups += 1)}-${Math.random().toString(36).slice(2, 8)}`;
+  const inputs = options.map(([value]) => make("input", { type: "radio", name, value: String(value), onchange: () => choose(value) }));
+  const labels = options.map(([, text], index) => make("label", {}, inputs[index], text));
+  const panel = make("fieldset", {}, make("legend", { class: "vm-label" }, label), make("div", { class: "vm-segments" }, ...labels));
+  return { panel, update: (value) => inputs.forEach((input) => { input.checked = input.value === String(value); }) };
+}
+
+function stageControls(model, spec) {
+  const controls = [];
+  const add = (trait, label, options, choose) => {
+    const control = segments(label, options, choose ?? ((value) => setTraits(model, { [trait]: value })));
+    controls.push([control, (state) => ({ query: state.query < 0 ? "cls" : "patch", scale: state.shared ? "shared" : "map" })[trait] ?? state[trait]]);
+    return control.panel;
+  };
+  const sides = (names) => [...names.map((name, index) => [index, name]), [-1, "side by side"]];
+  const panel = make("div", { class: "vm-controls" });
+  if (spec.variants.length > 1) panel.append(add("variant", "Model", sides(spec.variants)));
+  if (spec.twins.length > 1) panel.append(add("twin", "Image", sides(spec.twins)));
+  panel.append(add("scale", "Scale", [["map", "per map"], ["shared", "shared"]]));
+  if (spec.query) {
+    const choose = (value) => setTraits(model, value === "cls" ? { query: -1 } : { query: middlePatch(spec), image: spec.query.image });
+    panel.append(add("query", "Query", [["cls", "CLS"], ["patch", "patch"]], choose));
+  }
+  const slider = make("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": "Opacity of the map", oninput: () => setTraits(model, { opacity: Number(slider.value) }) });
+  panel.append(make("div", {}, make("span", { class: "vm-label", "aria-hidden": "true" }, "Opacity of the map"), slider));
+  const update = (state) => {
+    controls.forEach(([control, value]) => control.update(value(state)));
+    slider.value = state.opacity;
+  };
+  return { panel, update };
+}
+
+function imageStrip(model, spec, data) {
+  const control = segments("Images", spec.imageLabels.map((label, index) => [index, label]), (image) => setTraits(model, { image }));
+  const list = control.panel.querySelector(".vm-segments");
+  list.className = "vm-strip";
+  list.querySelectorAll("label").forEach((label, index) => {
+    const thumb = canvas(116, Math.round((116 * spec.height) / spec.width), "vm-thumb");
+    thumb.getContext("2d").drawImage(data.pictures[0][index], 0, 0, thumb.width, thumb.height);
+    const text = make("span", {}, spec.imageLabels[index]);
+    label.title = spec.imageLabels[index];
+    label.replaceChildren(label.querySelector("input"), thumb, text);
+  });
+  control.panel.hidden = spec.imageLabels.length < 2;
+  let shown = null;
+  const update = ({ image }) => {
+    if (image !== shown) control.update(image);
+    shown = image;
+  };
+  return { panel: control.panel, update };
+}
+
+// ---- Right: what is known of the picked head ----
+
+function buildFacts(spec, read) {
+  const name = make("div", { class: "vm-name", role: "heading", "aria-level": "3" });
+  const kind = make("div", { class: "vm-class", hidden: !spec.classes });
+  const evidence = make("p", { class: "vm-evidence", hidden: !spec.evidence });
+  const effect = effectFact(spec);
+  const bars = regionBars(spec, read);
+  const panel = make("div", { class: "vm-facts" }, make("div", {}, name, kind, evidence, effect.panel), bars.panel);
+  function update(state) {
+    write(name, `Layer ${state.layer + 1} · head ${state.head + 1}`);
+    const value = spec.classes?.values[state.index];
+    if (spec.classes) {
+      if (known(value)) kind.replaceChildren(swatch(channels(CLASSES[value % CLASSES.length]), initial(spec, value)), spec.classes.names[value]);
+      else kind.replaceChildren("no class");
+    }
+    write(evidence, spec.evidence?.[state.index] ?? "");
+    effect.update(state);
+    bars.update(state);
+  }
+  return { panel, update };
+}
+
+function effectFact(spec) {
+  const measure = spec.measures.find(({ key }) => key === "effect");
+  const panel = make("div", { class: "vm-effect", hidden: !measure });
+  if (!measure) return { panel, update: () => {} };
+  const value = make("span", { class: "vm-value" });
+  const interval = make("span", { class: "vm-aside" });
+  const [zero, span, dot] = ["vm-zero", "vm-span", "vm-dot"].map((name) => make("div", { class: name }));
+  const forest = make("div", { class: "vm-forest", "aria-hidden": "true" }, zero, span, dot);
+  panel.append(make("div", { class: "vm-label" }, measure.label), make("div", {}, value, " ", interval), forest);
+  const all = [...measure.values, ...(measure.low ?? []), ...(measure.high ?? []), 0].filter(known);
+  const [low, high] = [Math.min(...all), Math.max(...all)];
+  const place = (number) => 2 + (96 * (number - low)) / (high - low || 1);
+  const at = (element, number) => { element.style.left = `${place(number)}%`; };
+  at(zero, 0);
+  panel.append(make("div", { class: "vm-aside" }, "Scale: all heads; the line is 0."));
+  function update({ index }) {
+    const ends = [measure.low?.[index], measure.high?.[index]];
+    write(value, withUnit(measure, measure.values[index]));
+    write(interval, ends.every(known) ? `[${signed(ends[0])}, ${signed(ends[1])}]` : "");
+    span.hidden = !ends.every(known);
+    dot.hidden = !known(measure.values[index]);
+    if (!span.hidden) { at(span, ends[0]); span.style.width = `${place(ends[1]) - place(ends[0])}%`; }
+    if (!dot.hidden) at(dot, measure.values[index]);
+  }
+  return { panel, update };
+}
+
+function regionBars(spec, read) {
+  const panel = make("div", { hidden: !spec.shares || !spec.regions.length });
+  if (panel.hidden) return { panel, update: () => {} };
+  const title = make("div", { class: "vm-label" });
+  const rows = spec.regions.map((region) => {
+    const [fill, tick, text] = [make("i"), make("b"), make("span")];
+    const bar = make("div", { class: "vm-bar" }, make("span", { title: region }, region), text, make("div", { class: "vm-track", "aria-hidden": "true" }, fill, tick));
+    return { bar, fill, tick, text };
+  });
+  panel.append(title, make("div", { class: "vm-bars" }, ...rows.map(({ bar }) => bar)));
+  if (spec.areaShares) panel.append(make("div", { class: "vm-aside" }, make("i", { class: "vm-key" }), "the region's share of the area; × is the lift"));
+  function update(state) {
+    const variant = Math.max(state.variant, 0);
+    const whose = [spec.shares.variants > 1 ? spec.variants[variant] : "", spec.shares.images > 1 ? spec.imageLabels[state.image] : "all images"];
+    write(title, `Attention share by region, CLS query (${whose.filter(Boolean).join(", ")})`);
+    rows.forEach(({ fill, tick, text }, region) => {
+      const share = read.share(state, region, variant);
+      const area = read.area(state, region);
+      fill.style.width = `${share * 100}%`;
+      tick.hidden = !known(area);
+      if (known(area)) tick.style.left = `${area * 100}%`;
+      write(text, `${percent(share)}${area > 0 ? ` · ${plain(share / area)} ×` : ""}`);
+    });
+  }
+  return { panel, update };
+}
+
+// ---- The sentence above all, read out by screen readers when it changes ----
+
+function summary(spec, state, read) {
+  const parts = [];
+  const effect = spec.measures.find(({ key }) => key === "effect");
+  const kind = spec.classes?.names[spec.classes.values[state.index]];
+  if (kind) parts.push(`class ${kind}`);
+  if (effect) {
+    const ends = [effect.low?.[state.index], effect.high?.[state.index]];
+    const interval = ends.every(known) ? ` [${signed(ends[0])}, ${signed(ends[1])}]` : "";
+    parts.push(`${effect.label} ${withUnit(effect, effect.values[state.index])}${interval}`);
+  }
+  if (spec.shares) {
+    const variant = Math.max(state.variant, 0);
+    const shares = spec.regions.map((_, region) => read.share(state, region, variant));
+    const top = shares.indexOf(Math.max(...shares));
+    const area = read.area(state, top);
+    parts.push(`most attention on ${spec.regions[top]}, ${percent(shares[top])}${area > 0 ? ` (${plain(shares[top] / area)} × its area)` : ""}`);
+  }
+  return [`Layer ${state.layer + 1}, head ${state.head + 1}`, parts.length ? `: ${parts.join("; ")}.` : "."];
+}
+
+// ---- Downloads ----
+
+function download(blob, name) {
+  const link = make("a", { href: URL.createObjectURL(blob), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// Text that a spreadsheet would take for a formula gets an apostrophe in front.
+function csvField(value) {
+  if (!known(value) && typeof value !== "string") return "";
+  const text = typeof value === "string" ? value.replace(/^(?=[=+\-@\t\r])/, "'") : String(value);
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csvTable(spec, state, read) {
+  const variant = Math.max(state.variant, 0);
+  const effect = spec.measures.find(({ key }) => key === "effect");
+  const columns = [["layer (1-based)", ({ layer }) => layer + 1], ["head (1-based)", ({ head }) => head + 1]];
+  for (const measure of spec.measures) columns.push([`${measure.label} (${measure.unit})`, ({ index }) => measure.values[index]]);
+  if (effect?.low) columns.push(["interval low", ({ index }) => effect.low[index]]);
+  if (effect?.high) columns.push(["interval high", ({ index }) => effect.high[index]]);
+  if (spec.classes) columns.push(["class", ({ index }) => spec.classes.names[spec.classes.values[index]] ?? ""]);
+  if (spec.evidence) columns.push(["evidence", ({ index }) => spec.evidence[index]]);
+  if (spec.shares) {
+    const whose = [spec.variants[variant], spec.shares.images > 1 ? spec.imageLabels[state.image] : "all images"].filter(Boolean).join(", ");
+    spec.regions.forEach((region, at) => columns.push([`attention share of ${region} (${whose})`, (place) => read.share({ ...state, ...place }, at, variant)]));
+  }
+  if (spec.areaShares) spec.regions.forEach((region, at) => columns.push([`area share of ${region}`, () => read.area(state, at)]));
+  const lines = [columns.map(([title]) => csvField(title)).join(",")];
+  for (let index = 0; index < spec.layers * spec.heads; index += 1) {
+    const place = { index, layer: Math.floor(index / spec.heads), head: index % spec.heads };
+    lines.push(columns.map(([, value]) => csvField(value(place))).join(","));
+  }
+  return new Blob(["\ufeff", lines.join("\r\n"), "\r\n"], { type: "text/csv;charset=utf-8" });
+}
+
+function drawPicture(root, spec, state) {
+  const figures = [...root.querySelectorAll(".vm-panel")];
+  const [side, gap, top] = [480, 24, 64];
+  const height = Math.round((side * spec.height) / spec.width);
+  const picture = canvas(gap + figures.length * (side + gap), top + height + 96, "");
+  const context = picture.getContext("2d");
+  const text = (string, x, y, font, width) => { context.font = `${font} system-ui, sans-serif`; context.fillText(string, x, y, width); };
+  context.fillStyle = "#ffffff";
+  context.fillRect(0, 0, picture.width, picture.height);
+  context.fillStyle = "#1b1d21";
+  text(`${headName(state).replace("l", "L")} · ${spec.imageLabels[state.image]}`, gap, 30, "600 18px", picture.width - 2 * gap);
+  text(spec.title, gap, 52, "14px", picture.width - 2 * gap);
+  figures.forEach((figure, index) => {
+    const x = gap + index * (side + gap);
+    const [photo, heat] = figure.querySelectorAll("canvas");
+    context.save();
+    if (state.opacity > 0) context.filter = "grayscale(1)";
+    context.drawImage(photo, x, top, side, height);
+    context.restore();
+    context.save();
+    context.imageSmoothingEnabled = false;
+    context.globalAlpha = state.opacity;
+    context.drawImage(heat, x, top, side, height);
+    context.restore();
+    text(figure.querySelector("figcaption").textContent, x, top + height + 20, "13px", side);
+  });
+  const ramp = context.createLinearGradient(gap, 0, gap + side, 0);
+  TABLES.heat.forEach((colour, index) => ramp.addColorStop(index / 255, css(colour)));
+  context.fillStyle = ramp;
+  context.fillRect(gap, top + height + 36, side, 12);
+  context.fillStyle = "#1b1d21";
+  const ticks = [...root.querySelectorAll(".vm-stage .vm-ticks span")].map((tick) => tick.textContent);
+  text("0", gap, top + height + 64, "13px", side);
+  context.textAlign = "right";
+  text(`${ticks[2]} attention per patch`, gap + side, top + height + 64, "13px", side - 20);
+  return new Promise((resolve) => { picture.toBlob(resolve, "image/png"); });
+}
+
+function downloadButtons(root, spec, read) {
+  const stem = () => { const { layer, head, image } = read.pick(); return `L${layer + 1}H${head + 1}_image${image + 1}`; };
+  const png = async () => download(await drawPicture(root, spec, read.pick()), `${stem()}.png`);
+  const table = () => download(csvTable(spec, read.pick(), read), "heads.csv");
+  return make("div", { class: "vm-buttons" },
+    make("button", { class: "vm-button", type: "button", "aria-label": "Download the shown map as PNG", onclick: png }, "PNG"),
+    make("button", { class: "vm-button", type: "button", "aria-label": "Download the table of heads as CSV", onclick: table }, "CSV"));
+}
+
+// ---- Deep links: #L6H4 belongs to the page's first picker, #name:L6H4 to the picker of that name ----
+
+function followLinks(model, spec, host) {
+  const isFirst = document.querySelector("[data-vm-host]") === host;
+  const prefix = isFirst ? "" : spec.name ? `${spec.name}:` : null;
+  const target = () => {
+    const found = /^#(?:([\w-]+):)?L(\d{1,3})H(\d{1,3})$/.exec(decodeURIComponent(location.hash));
+    if (!found || !(found[1] === undefined ? isFirst : found[1] === spec.name)) return null;
+    const place = { layer: found[2] - 1, head: found[3] - 1 };
+    return place.layer in Array(spec.layers).fill(0) && place.head in Array(spec.heads).fill(0) ? place : null;
+  };
+  const follow = () => {
+    const place = target();
+    if (!place) return;
+    setTraits(model, place);
+    host.scrollIntoView({ block: "start" });
+  };
+  let timer = 0;
+  const remember = () => {
+    if (prefix === null) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const hash = `#${prefix}L${model.get("layer") + 1}H${model.get("head") + 1}`;
+      if (hash !== location.hash) history.replaceState(history.state, "", hash);
+    }, 250); // browsers refuse many changes of the address within seconds
+  };
+  follow();
+  window.addEventListener("hashchange", follow);
+  model.on("change:layer", remember);
+  model.on("change:head", remember);
+}
+
+// ---- Putting it together ----
+
+const TRAITS = ["layer", "head", "image", "query", "variant", "twin", "measure", "scale", "opacity"];
+
+function setTraits(model, values) {
+  for (const [trait, value] of Object.entries(values)) model.set(trait, value);
+  model.save_changes();
+}
+
+async function render({ model, el }) {
+  const spec = model.get("_spec");
+  const root = make("div", { class: "vm-picker", role: "region", "aria-label": spec.title });
+  let data;
+  try {
+    data = await loadData(model, spec);
+  } catch (error) {
+    root.append(make("p", { class: "vm-error", role: "alert" }, `The head picker cannot be shown here: ${error.message}`));
+    el.append(root);
+    return undefined;
+  }
+  const read = reader(model, spec, data);
+  const sentence = make("p", { class: "vm-summary", "aria-live": "polite" }, make("strong"), make("span"));
+  const parts = [buildGrid(model, spec, read), buildStage(model, spec, data, read), buildFacts(spec, read)];
+  const head = make("div", { class: "vm-head" }, make("div", { class: "vm-title", role: "heading", "aria-level": "2" }, spec.title), downloadButtons(root, spec, read));
+  root.append(make("div", { class: "vm-card" }, head, sentence, make("div", { class: "vm-body" }, ...parts.map(({ panel }) => panel))));
+  let waiting = false;
+  const update = () => {
+    waiting = false;
+    const state = read.pick();
+    parts.forEach((part) => part.update(state));
+    summary(spec, state, read).forEach((text, index) => write(sentence.children[index], text));
+  };
+  // Several traits set together paint once, still before the next frame.
+  const soon = () => { if (!waiting) { waiting = true; queueMicrotask(update); } };
+  update();
+  el.append(root);
+  TRAITS.forEach((trait) => model.on(`change:${trait}`, soon));
+  return () => TRAITS.forEach((trait) => model.off(`change:${trait}`, soon));
+}
+
+function staticModel(state) {
+  const listeners = new Map();
+  return {
+    get: (trait) => state[trait],
+    set(trait, value) {
+      if (state[trait] === value) return;
+      state[trait] = value;
+      listeners.get(`change:${trait}`)?.forEach((listener) => listener());
+    },
+    on: (event, listener) => listeners.set(event, [...(listeners.get(event) ?? []), listener]),
+    off: (event, listener) => listeners.set(event, (listeners.get(event) ?? []).filter((other) => other !== listener)),
+    save_changes: () => {},
+  };
+}
+
+// Static pages call this with the id of the element that holds the state and the fallback.
+export async function mountStatic(id) {
+  const host = document.getElementById(id);
+  const model = staticModel(JSON.parse(host.querySelector("script[data-vm-state]").textContent));
+  const place = make("div");
+  await render({ model, el: place });
+  if (place.querySelector(".vm-card")) host.querySelector(".vm-fallback").replaceWith(place);
+  else host.prepend(place);
+  if (place.isConnected && place.querySelector(".vm-card")) followLinks(model, model.get("_spec"), host);
+}
+
+export default { render };

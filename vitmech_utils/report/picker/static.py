@@ -1,0 +1,195 @@
+"""The picker as a page: self-contained HTML with its fallback, a PNG for viewers without scripts, and whole pages."""
+
+import base64
+import html
+import io
+import json
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from vitmech_utils.report.picker.payload import Payload
+
+HERE = Path(__file__).parent
+_CHUNK = re.compile(r'<script type="text/plain" data-vm-chunk="([0-9a-f]+)">[^<]*</script>\n?')
+_WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+
+
+def picker_html(payload: Payload, state: dict, png: str) -> str:
+    """Return one `<div>` that needs nothing outside it: fallback, styles, state, data and code.
+
+    `state` holds the traits (0-based), `png` is the fallback figure in base64.
+    """
+    host = f"vm-{secrets.token_hex(6)}"
+    chunks = "\n".join(
+        f'<script type="text/plain" data-vm-chunk="{key}">{base64.b64encode(data).decode()}</script>'
+        for key, data in payload.chunks.items()
+    )
+    code = (HERE / "picker.js").read_text(encoding="utf-8")
+    style = (HERE / "picker.css").read_text(encoding="utf-8")
+    return (
+        f'<div id="{host}" data-vm-host>\n<style>{style}</style>\n'
+        f'<script type="application/json" data-vm-state>{_script_json({**state, "_spec": payload.spec})}</script>\n'
+        f'{chunks}\n<div class="vm-picker">{_fallback(payload, state, png)}</div>\n'
+        f'<script type="module">\n{code}\nmountStatic("{host}");\n</script>\n</div>'
+    )
+
+
+def page_html(pickers: Sequence[str], title: str) -> str:
+    """Return a complete HTML page with several pickers' HTML, each chunk of data kept once."""
+    body = "\n".join(share_chunks(pickers))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        "<style>:root { color-scheme: light dark; } "
+        "body { margin: 0; padding: 16px; background: light-dark(#fbfbf9, #101216); color: light-dark(#1b1d21, #e9e7e2); "
+        "font: 16px/1.5 system-ui, sans-serif; } main > h1 { font-size: 22px; margin: 0 0 12px; }</style>\n"
+        f"</head>\n<body>\n<main>\n<h1>{html.escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def share_chunks(pages: Iterable[str]) -> list[str]:
+    """Return the HTML fragments of one page in order, without the data chunks that an earlier fragment carries."""
+    seen: set[str] = set()
+
+    def keep_first(match: re.Match) -> str:
+        known = match[1] in seen
+        seen.add(match[1])
+        return "" if known else match[0]
+
+    return [_CHUNK.sub(keep_first, page) for page in pages]
+
+
+def share_notebook_data(notebook: dict) -> int:
+    """Make an executed notebook's pickers ready for static pages, in place; return the number of characters saved.
+
+    Repeated data chunks are dropped, and so are the live views and their saved state where a picker's HTML stands
+    beside them: without a kernel, JupyterLab then shows the HTML picker instead of an error.
+    """
+    before = len(json.dumps(notebook))
+    bundles = [
+        output["data"]
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if "data-vm-host" in "".join(output.get("data", {}).get("text/html", ""))
+    ]
+    for bundle, page in zip(bundles, share_chunks("".join(b["text/html"]) for b in bundles), strict=True):
+        bundle["text/html"] = page
+        view = bundle.pop(_WIDGET_MIME, None)
+        states = notebook["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+        if view:
+            states.get("state", {}).pop(view["model_id"], None)
+    return before - len(json.dumps(notebook))
+
+
+def fallback_png(payload: Payload, state: dict) -> bytes:
+    """Draw the static figure: the grid of heads, all heads' maps on the image, and the picked head's map over it."""
+    spec, layer, head, image = payload.spec, state["layer"], state["head"], state["image"]
+    maps = payload.maps[max(state["twin"], 0), max(state["variant"], 0), image]
+    picture = payload.images[max(state["twin"], 0), image]
+    figure = Figure(figsize=(12, 4.3), dpi=100, facecolor="white", layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    _draw_grid(figure, left, spec)
+    left.add_patch(plt.Rectangle((head + 0.5, layer + 0.5), 1, 1, fill=False, edgecolor="black", linewidth=2))
+    tops = maps.max(axis=(2, 3), keepdims=True)
+    mosaic = np.pad(
+        maps / np.where(tops > 0, tops, 1), ((0, 0), (0, 0), (0, 2), (0, 2)), constant_values=np.nan
+    )
+    mosaic = mosaic.transpose(0, 2, 1, 3).reshape(mosaic.shape[0] * mosaic.shape[2], -1)
+    extent = (0.5, spec["heads"] + 0.5, spec["layers"] + 0.5, 0.5)
+    middle.imshow(mosaic, cmap="cividis", extent=extent, aspect="auto", interpolation="nearest")
+    middle.set(title="all maps, each on its own scale", xlabel="head", ylabel="layer")
+    height, width = picture.shape[:2]
+    right.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+    shown = right.imshow(maps[layer, head] * 100, cmap="cividis", alpha=0.6, extent=(0, width, height, 0), interpolation="nearest")  # fmt: skip
+    right.set(
+        title=f"layer {layer + 1}, head {head + 1} on {_plain(spec['imageLabels'][image])}",
+        xticks=[],
+        yticks=[],
+    )
+    figure.colorbar(shown, ax=right, label="attention per patch (%)", shrink=0.8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _draw_grid(figure: Figure, axes, spec: dict) -> None:
+    axes.set(xlabel="head", ylabel="layer")
+    extent = (0.5, spec["heads"] + 0.5, spec["layers"] + 0.5, 0.5)
+    if not spec["measures"]:
+        axes.set(title="heads", xlim=extent[:2], ylim=extent[2:])
+        return
+    measure = spec["measures"][0]
+    values = np.array(measure["values"], dtype=float).reshape(spec["layers"], spec["heads"])
+    options: dict = {"cmap": "viridis"}
+    if measure["kind"] in ("diverging", "log"):
+        values = np.log2(np.maximum(values, 1e-6)) if measure["kind"] == "log" else values
+        limit = max(float(np.nanquantile(np.abs(values), 0.98)), 1e-9)
+        options = {"cmap": "RdBu_r", "norm": TwoSlopeNorm(0, -limit, limit)}
+    shown = axes.imshow(values, extent=extent, aspect="auto", **options)
+    unit = "log2" if measure["kind"] == "log" else measure["unit"]
+    axes.set_title(_plain(measure["label"]))
+    figure.colorbar(shown, ax=axes, label=_plain(unit))
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from reading dollar signs of a label as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _fallback(payload: Payload, state: dict, png: str) -> str:
+    spec = payload.spec
+    place = f"layer {state['layer'] + 1}, head {state['head'] + 1}"
+    alt = (
+        f"Three panels: {spec['layers']} layers by {spec['heads']} heads; all heads' attention maps; "
+        f"the map of {place} over {spec['imageLabels'][state['image']]}."
+    )
+    return (
+        f'<div class="vm-fallback"><p><strong>{html.escape(spec["title"])}</strong></p>'
+        f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{png}">'
+        "<p>This is the static form of an interactive figure; with JavaScript, any head can be picked.</p>"
+        f'<details><summary>Table of all heads</summary><div class="vm-scroll">{_table(spec)}</div></details></div>'
+    )
+
+
+def _table(spec: dict) -> str:
+    columns: list[tuple[str, list]] = []
+    for measure in spec["measures"]:
+        columns.append((f"{measure['label']} ({measure['unit']})", measure["values"]))
+        columns += [(f"interval {end}", measure[end]) for end in ("low", "high") if end in measure]
+    if "classes" in spec:
+        names = spec["classes"]["names"]
+        columns.append(
+            ("class", [None if value is None else names[value] for value in spec["classes"]["values"]])
+        )
+    if "evidence" in spec:
+        columns.append(("evidence", spec["evidence"]))
+    titles = "".join(
+        f'<th scope="col">{html.escape(title)}</th>' for title in ("layer", "head", *(c[0] for c in columns))
+    )
+    rows = []
+    for index in range(spec["layers"] * spec["heads"]):
+        cells = [
+            index // spec["heads"] + 1,
+            index % spec["heads"] + 1,
+            *(values[index] for _, values in columns),
+        ]
+        rows.append("<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in cells) + "</tr>")
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _script_json(value: object) -> str:
+    """JSON that can stand inside a script element: no character of it can end or open a tag."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
