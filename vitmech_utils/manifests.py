@@ -15,7 +15,17 @@ from vitmech_utils.artefacts import MANIFEST, digest, file_hash, write_json
 FORMAT = 1
 PACKAGE = "vitmech_utils"
 # These carry artefacts and do not make them: an edit here leaves results as they are.
-CARRIERS = ("artefacts", "cli", "manifests", "profiles", "runs", "report.stage")
+CARRIERS = (
+    "artefacts",
+    "cli",
+    "doctor",
+    "execute",
+    "manifests",
+    "profiles",
+    "runs",
+    "report.build",
+    "report.stage",
+)
 RECORDED_PACKAGES = (
     "accelerate",
     "anywidget",
@@ -55,19 +65,33 @@ def notebook_hashes(path: Path) -> dict[str, str]:
     }
 
 
+def notebook_source(notebook: Path) -> str:
+    """Join a notebook's code cells into one module's text, magics left out."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
+    return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines)
+
+
+def predecessors(notebook: Path) -> list[str]:
+    """List the chapters whose run a notebook reads: those that its code names as plain strings."""
+    names = {path.stem for path in notebook.parent.glob("[0-9][0-9]_*.ipynb")} - {notebook.stem}
+    tree = ast.parse(notebook_source(notebook))
+    return sorted({n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value in names})
+
+
+def uses_adapter(notebook: Path) -> bool:
+    """Tell whether a notebook loads the fine-tuned model through its chapter."""
+    return any(call in notebook_source(notebook) for call in (".regressor(", ".adapter_folder("))
+
+
 def module_files(notebook: Path, package_parent: Path | None = None) -> list[Path]:
     """List the package's files that a notebook uses, by following import statements from its code cells.
 
     Scripts and styles of a package folder count with it. `package_parent` defaults to where this package lies.
     """
     parent = package_parent or Path(__file__).resolve().parents[1]
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    lines = "".join(
-        "".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code"
-    ).splitlines()
-    source = "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines)
-    wanted = _imported(source, PACKAGE)
-    if ".regressor(" in source:  # Chapter.regressor() loads the model for the notebook
+    wanted = _imported(notebook_source(notebook), PACKAGE)
+    if uses_adapter(notebook):
         wanted.add(f"{PACKAGE}.model.regressor")
     found: dict[str, Path] = {}
     while wanted:

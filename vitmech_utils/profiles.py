@@ -168,10 +168,11 @@ def dotted_keys(model: type[BaseModel] = Profile) -> list[str]:
 def _profile_path(name_or_path: str | Path, root: Path | None) -> Path:
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        path = Path(text).expanduser()
-        if not path.is_file():
-            raise ProfileError(f"profile file {text!r} does not exist (looked in {Path.cwd()})")
-        return path
+        given = Path(text).expanduser()
+        for path in (given, (root or repository_root()) / given):
+            if path.is_file():
+                return path
+        raise ProfileError(f"profile file {text!r} does not exist (looked in {Path.cwd()} and in the clone)")
     folder = (root or repository_root()) / "profiles"
     path = folder / f"{text}.yaml"
     if not path.is_file():

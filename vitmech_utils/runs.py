@@ -152,16 +152,16 @@ class Chapter:
         key = digest([self.profile.hash, self._code["modules"]])[:16]
         return self.run / ".checkpoints" / f"{self.name}-{key}"
 
-    def regressor(self, seed: int | None = None) -> Any:
+    def regressor(self, seed: int | None = None, attention: str = "sdpa") -> Any:
         """Load the fine-tuned ChirpRegressor, merged, in eval mode, on this run's device; record its hash.
 
         It comes from chapter 02's run, or from `published/` when the profile says so. `seed` defaults to the
-        profile's first. Raises `RunError` when it is not there.
+        profile's first; `attention` is transformers' implementation. Raises `RunError` when it is not there.
         """
         folder = self.adapter_folder(seed)
         regressor = importlib.import_module("vitmech_utils.model.regressor").ChirpRegressor
         self._record_adapter(folder)
-        return regressor.load(folder).merged().eval().to(self.device)
+        return regressor.load(folder, attention=attention).merged().eval().to(self.device)
 
     def adapter_folder(self, seed: int | None = None) -> Path:
         """Return the folder of the adapter that this profile reads; raises `RunError` when it is not there."""

