@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vitmech_utils.model.backbones import tiny
-from vitmech_utils.model.regressor import AdapterError, ChirpRegressor, LoraSettings, seconds_and_hertz
+from vitmech_utils.model.regressor import (
+    AdapterError,
+    ChirpRegressor,
+    LoraSettings,
+    read_training,
+    seconds_and_hertz,
+)
+from vitmech_utils.model.updates import update_norms
 
 HIDDEN, RANK, LAYERS = 48, 8, 12
 
@@ -136,3 +143,24 @@ def test_head_alone_can_be_trained():
     regressor = ChirpRegressor.build("tiny", lora=None)
     assert all(name.startswith("head.") for name, p in regressor.named_parameters() if p.requires_grad)
     assert LoraSettings().r == RANK
+
+
+def test_training_record_travels_with_the_adapter(trained, tmp_path):
+    folder = trained.save(tmp_path / "adapter", training={"steps": 3})
+    assert read_training(folder) == {"steps": 3}
+    with pytest.raises(AdapterError, match="without a record"):
+        read_training(trained.save(tmp_path / "other"))
+
+
+def test_update_norms_are_those_of_the_merged_minus_the_plain_weights(trained):
+    table = update_norms(trained).set_index(["layer", "head", "projection"])
+    assert len(table) == LAYERS * 12 * 2
+    merged, plain = trained.merged().backbone.state_dict(), tiny().state_dict()
+    name = "layers.7.attention.v_proj.weight"
+    change = (merged[name] - plain[name])[5 * 4 : 6 * 4].norm().item()
+    assert table.loc[(7, 5, "value"), "norm"] == pytest.approx(change, rel=1e-4)
+    assert table.loc[(7, 5, "value"), "relative"] == pytest.approx(
+        change / plain[name][20:24].norm().item(), rel=1e-4
+    )
+    with pytest.raises(AdapterError, match="merged"):
+        update_norms(trained.merged())

@@ -27,6 +27,7 @@ from vitmech_utils.model.backbones import DEFAULT, load_backbone, tiny
 
 IMAGE_SIZE = 224
 SETTINGS, ADAPTER, HEAD = "regressor.json", "adapter_model.safetensors", "head.safetensors"
+TRAINING = "training.json"
 
 
 class AdapterError(RuntimeError):
@@ -143,10 +144,11 @@ class ChirpRegressor(nn.Module):
             twin.backbone = twin.backbone.unload()
         return twin.requires_grad_(False).eval()
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: Path | str, training: dict | None = None) -> Path:
         """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
 
-        The folder appears whole or not at all. Raises `AdapterError` for a merged model: its adapter is gone.
+        `training` is a record of how it was made and how it scores, kept beside it as `training.json` (see
+        `read_training`). The folder appears whole or not at all. Raises `AdapterError` for a merged model: its adapter is gone.
         """
         if self.is_merged:
             raise AdapterError(
@@ -167,6 +169,8 @@ class ChirpRegressor(nn.Module):
             config.base_model_name_or_path, config.inference_mode = self.backbone_name, True
             config.save_pretrained(ready)
             (ready / SETTINGS).write_text(json.dumps(self._settings(), indent=2) + "\n")
+            if training is not None:
+                (ready / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
             shutil.rmtree(folder, ignore_errors=True)
             ready.replace(folder)
         return folder
@@ -232,6 +236,17 @@ def seconds_and_hertz(standardized: Float[Tensor, "*image 3"]) -> Float[Tensor, 
         for x in (LABEL_MEAN, LABEL_STD)
     )
     return standardized * std + mean
+
+
+def read_training(folder: Path | str) -> dict:
+    """The record of an adapter's training: profile, steps, images, device, wall time, history, score.
+
+    Raises `AdapterError` where the adapter folder holds none.
+    """
+    path = Path(folder) / TRAINING
+    if not path.is_file():
+        raise AdapterError(f"{path} does not exist: this adapter was saved without a record of its training")
+    return json.loads(path.read_text())
 
 
 def weights_fingerprint(model: nn.Module) -> str:
