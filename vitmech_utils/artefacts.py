@@ -31,8 +31,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write sorted, indented JSON atomically; NaN and infinities are refused (`ValueError`)."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    text = json_text(value)
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def json_text(value: Any) -> str:
+    """The one form in which JSON is written here: sorted, indented, a newline at the end."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def file_hash(path: Path) -> str:

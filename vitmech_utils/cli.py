@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
     skip = options.if_stale or (everything and not options.force)
     for name in names:
         started = time.perf_counter()
-        print(f"{name}: profile {options.profile}", flush=True)
         executed = run_chapter(root, name, options.profile, overrides, _run_dir(options), skip)
-        print(f"{name}: {executed} ({time.perf_counter() - started:.0f} s)", flush=True)
+        if executed:
+            print(f"{name}: {executed} ({time.perf_counter() - started:.0f} s)", flush=True)
     return 0
 
 

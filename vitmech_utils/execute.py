@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from vitmech_utils.artefacts import file_hash, write_atomically
 from vitmech_utils.manifests import RunError, notebook_hashes, write_manifest
 from vitmech_utils.profiles import Profile, load_profile
-from vitmech_utils.runs import check_chapter, find_run_dir
+from vitmech_utils.runs import check_chapter, find_run_dir, note_profile
 
 PARAMETERS = ("profile", "run_dir", "overrides")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -60,8 +60,8 @@ def run_chapter(
     run_dir: str | Path | None = None,
     only_if_stale: bool = False,
     say: Callable[[str], None] = print,
-) -> Path:
-    """Execute one chapter and return its executed notebook in the run folder.
+) -> Path | None:
+    """Execute one chapter and return its executed notebook in the run folder (None: it was up to date).
 
     Works in a scratch file that is renamed only after every cell ran and the chapter left a sound manifest.
     A failed notebook is kept as `<run folder>/<chapter>.failed.ipynb`. Raises `RunError` or `ProfileError`.
@@ -73,7 +73,9 @@ def run_chapter(
     with _runner_lock(run, chapter, say):
         if only_if_stale and up_to_date(run, chapter, root, profile):
             say(f"{chapter}: up to date")
-            return run / chapter / f"{chapter}.ipynb"
+            return None
+        say(f"{chapter}: profile {profile.name}, run folder {run}")
+        note_profile(run, profile)
         parameters: dict[str, Any] = {"profile": _portable(profile_name, root)}
         if overrides:
             parameters["overrides"] = overrides
@@ -104,6 +106,7 @@ def _execute(source: Path, scratch: Path, failed: Path, parameters: dict[str, An
                 kernel_name="python3",
                 progress_bar=sys.stderr.isatty(),
                 start_timeout=180,
+                extra_arguments=["--Application.log_level=40"],
             )
     except PapermillExecutionError as error:
         scratch.replace(failed)

@@ -17,6 +17,7 @@ from vitmech_utils.artefacts import (
     digest,
     file_hash,
     folder_hashes,
+    json_text,
     to_numpy,
     to_plain,
     write_atomically,
@@ -72,6 +73,15 @@ def find_run_dir(root: Path, profile_name: str, run_dir: str | Path | None = Non
     return (root / Path(chosen).expanduser()).resolve()
 
 
+def note_profile(run: Path, profile: Profile) -> Path:
+    """Keep the profile's values in the run folder; the file is touched only when they change, as Snakemake needs."""
+    path = run / ".profile.json"
+    values = profile.model_dump(mode="json")
+    if not path.is_file() or path.read_text(encoding="utf-8") != json_text(values):
+        write_json(path, values)
+    return path
+
+
 def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[str, Any]:
     """Return a finished chapter's manifest after holding it against the profile, the code and its own inputs.
 
@@ -82,7 +92,9 @@ def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[st
     manifest = read_manifest(folder, mend)
     if manifest["profile"]["hash"] != profile.hash:
         differing = _differing(manifest["profile"]["values"], profile.model_dump(mode="json"))
-        raise RunError(f"{folder} was made with other profile values ({differing}); {mend}")
+        raise RunError(
+            f"{folder} was made with other profile values ({differing}); {mend} with the same values"
+        )
     check_outputs(folder, manifest, mend)
     code = code_of(root / "notebooks" / f"{name}.ipynb")
     if code["notebook"] and manifest["code"]["notebook"]["code"] != code["notebook"]["code"]:
