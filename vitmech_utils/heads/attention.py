@@ -1,0 +1,126 @@
+"""Attention maps of every head over an image, and what they add up to per region."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitmech_utils.heads.attention_shares import AttentionStatistics, attention_statistics, region_shares
+from vitmech_utils.heads.attention_weights import (
+    Projections,
+    evaluating,
+    one_query,
+    patch_queries,
+    watch_projections,
+)
+from vitmech_utils.model.anatomy import Anatomy
+
+__all__ = [
+    "AttentionStatistics",
+    "attention_maps",
+    "attention_statistics",
+    "region_shares",
+    "rollout",
+    "unit_scale",
+]
+
+Query = Literal["cls", "patches"] | int
+
+
+def attention_maps(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image channel height width"],
+    query: Query = "cls",
+    normalize: Literal["unit"] | None = None,
+    batch: int = 16,
+) -> Float[Tensor, "image layer head row column"]:
+    """Attention weights of every head on every patch, float32 on the CPU, for one kind of query.
+
+    `query` is "cls" (what the regression head reads), "patches" (mean over all patch queries) or the row-major
+    index of one patch. Weights are those of the softmax over all tokens, so a map sums to 1 minus what goes to
+    CLS and registers; `normalize="unit"` stretches each map to [0, 1] as the study does. Layers and heads are
+    0-based. Raises ValueError for an unknown query or image size, `AnatomyError` for an unknown model.
+    """
+    if normalize not in (None, "unit"):
+        raise ValueError(
+            f"normalize is {normalize!r}, expected None (softmax weights) or 'unit' ([0, 1] per map)"
+        )
+    rows, columns = 0, 0
+    layers: dict[int, list[Tensor]] = {}
+
+    def receive(projections: Projections) -> None:
+        weights = _read(projections, query, anatomy, rows * columns)
+        layers.setdefault(projections.layer, []).append(weights[..., anatomy.prefix :].cpu())
+
+    with evaluating(model), watch_projections(model, receive) as anatomy:
+        rows, columns = patch_grid(pixel_values, anatomy)
+        for part in pixel_values.split(batch):
+            model(part.to(_device(model)))
+    maps = torch.stack([torch.cat(layers[layer]) for layer in sorted(layers)], dim=1)
+    maps = maps.unflatten(-1, (rows, columns))
+    return unit_scale(maps) if normalize == "unit" else maps
+
+
+def patch_grid(
+    pixel_values: Float[Tensor, "image channel height width"], anatomy: Anatomy
+) -> tuple[int, int]:
+    """Rows and columns of patches of an image batch; raises ValueError where the patches do not fill the image."""
+    height, width = pixel_values.shape[-2:]
+    if height % anatomy.patch or width % anatomy.patch:
+        raise ValueError(
+            f"pixel_values are {height} x {width}, which patches of {anatomy.patch} x {anatomy.patch} do not fill; "
+            f"resize the images to a multiple of {anatomy.patch}"
+        )
+    return height // anatomy.patch, width // anatomy.patch
+
+
+def unit_scale(maps: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch row column"]:
+    """Stretch each map to [0, 1]; a constant map becomes all zeros. Hides how strong a map was."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+def rollout(
+    model: nn.Module, pixel_values: Float[Tensor, "image channel height width"], batch: int = 4
+) -> Float[Tensor, "image layer row column"]:
+    """Attention rollout from CLS to the patches, after each layer (Abnar and Zuidema 2020, eq. 1).
+
+    Heads are averaged, half of every token stays (the residual connection), and layers are multiplied. Value
+    projections and MLPs are ignored, which is why rollout can disagree with what the model uses.
+    """
+    results: list[Tensor] = []
+    flow: list[Tensor] = []
+
+    def receive(projections: Projections) -> None:
+        if projections.layer == 0:
+            flow.clear()
+        weights = projections.scores(slice(None)).softmax(-1).mean(1)
+        step = 0.5 * weights + 0.5 * torch.eye(weights.shape[-1], device=weights.device)
+        # Layer l reads what layer l-1 wrote: the newest layer multiplies from the left.
+        flow.append(step @ flow[-1] if flow else step)
+
+    with evaluating(model), watch_projections(model, receive) as anatomy:
+        rows, columns = patch_grid(pixel_values, anatomy)
+        for part in pixel_values.split(batch):
+            model(part.to(_device(model)))
+            results.append(torch.stack([joint[:, 0, anatomy.prefix :] for joint in flow], dim=1).cpu())
+    return torch.cat(results).unflatten(-1, (rows, columns))
+
+
+def _read(
+    projections: Projections, query: Query, anatomy: Anatomy, patches: int
+) -> Float[Tensor, "image head token"]:
+    if query == "cls":
+        return one_query(projections, 0)
+    if query == "patches":
+        return patch_queries(projections, anatomy.prefix)[0]
+    if isinstance(query, int) and not isinstance(query, bool):
+        if 0 <= query < patches:
+            return one_query(projections, anatomy.prefix + query)
+        raise ValueError(f"query {query} is no patch of this image: expected 0 to {patches - 1}, row by row")
+    raise ValueError(f"query is {query!r}, expected 'cls', 'patches' or the index of a patch")
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

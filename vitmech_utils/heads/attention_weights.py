@@ -1,0 +1,151 @@
+"""Attention weights from the query/key/value projections, layer by layer, whatever attention kernel the model runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, find_blocks
+
+CHUNK = 4
+"""Images whose full token x token matrices are held at once; a layer of 6 heads and 257 tokens takes 1.6 MB each."""
+
+
+@dataclass(frozen=True)
+class Projections:
+    """What one layer's heads compare and move, for one batch: float32, one vector per token and head."""
+
+    layer: int
+    query: Float[Tensor, "image head token width"]
+    key: Float[Tensor, "image head token width"]
+    value: Float[Tensor, "image head token width"]
+
+    def scores(self, rows: slice) -> Float[Tensor, "image head row token"]:
+        """Scaled dot products of the query tokens `rows` with all keys, before the softmax."""
+        return (self.query[:, :, rows] @ self.key.transpose(-1, -2)).mul_(self.query.shape[-1] ** -0.5)
+
+
+def one_query(projections: Projections, token: int) -> Float[Tensor, "image head token"]:
+    """Attention weights of one query token (0 is CLS) on every token; each row sums to 1."""
+    return projections.scores(slice(token, token + 1)).softmax(-1)[:, :, 0]
+
+
+def patch_queries(
+    projections: Projections, prefix: int
+) -> tuple[Float[Tensor, "image head token"], Float[Tensor, "image head"]]:
+    """Attention averaged over all patch queries, and the mean entropy of the single queries (nats, all tokens).
+
+    Exact; the token x token matrices live for `CHUNK` images at a time. The entropy of a softmax row is
+    `logsumexp(s) - sum(a * s)`: averaging hides heads whose every query looks at one, but its own, place.
+    """
+    means, entropies = [], []
+    for start in range(0, projections.query.shape[0], CHUNK):
+        part = Projections(
+            projections.layer,
+            projections.query[start : start + CHUNK],
+            projections.key[start : start + CHUNK],
+            projections.value[start : start + CHUNK],
+        )
+        scores = part.scores(slice(prefix, None))
+        top = scores.amax(-1, keepdim=True)
+        weights = scores.softmax(-1)
+        # The largest weight is exp(top - logsumexp), which gives logsumexp without another pass of exponentials.
+        log_total = top[..., 0] - weights.amax(-1).log()
+        expected = torch.einsum("ihqk,ihqk->ihq", weights, scores)
+        means.append(weights.mean(2))
+        entropies.append((log_total - expected).mean(2))
+    return torch.cat(means), torch.cat(entropies)
+
+
+def value_norms(
+    projections: Projections, gram: Float[Tensor, "head width width"]
+) -> Float[Tensor, "image head token"]:
+    """Length of what each token would hand over through each head, ||v W_o|| (Kobayashi et al. 2020, eq. 4).
+
+    `gram` is W_o W_o^T per head, from `output_gram`: `||v W_o||^2 = v (W_o W_o^T) v^T` needs head_size^2
+    products per token in place of head_size x hidden.
+    """
+    moved = projections.value @ gram
+    return (moved * projections.value).sum(-1).clamp_min(0).sqrt()
+
+
+def output_gram(anatomy: Anatomy, block: AttentionBlock) -> Float[Tensor, "head width width"]:
+    """Each head's output projection times its own transpose, LayerScale included where the block has one."""
+    weight = block.output.weight.detach().float()
+    scale = _layer_scale(block.block)
+    if scale is not None:
+        weight = weight * scale[:, None]
+    per_head = weight.reshape(weight.shape[0], anatomy.heads, anatomy.head_size).permute(1, 2, 0)
+    return per_head @ per_head.transpose(-1, -2)
+
+
+@contextmanager
+def watch_projections(model: nn.Module, receive: Callable[[Projections], None]) -> Iterator[Anatomy]:
+    """While active, every forward pass hands each layer's projections to `receive`, in layer order.
+
+    Works with any attention kernel (eager, sdpa, timm's fused one) and removes its hooks at the end. Nothing is
+    kept here: what `receive` does not store is freed layer by layer. Raises `AnatomyError` where queries or keys
+    are normalized after the projection, because the weights could not be recomputed from it.
+    """
+    anatomy = find_blocks(model)
+    handles = []
+    try:
+        for block in anatomy.blocks:
+            handles += _watch_block(anatomy, block, receive)
+        yield anatomy
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _watch_block(anatomy: Anatomy, block: AttentionBlock, receive: Callable[[Projections], None]) -> list:
+    for norm in ("q_norm", "k_norm"):
+        if not isinstance(getattr(block.attention, norm, nn.Identity()), nn.Identity):
+            raise AnatomyError(
+                f"{block.name}: its attention normalizes queries or keys ({norm}) after the projection; "
+                "attention weights cannot be read from the projections of such a model"
+            )
+    parts = {"query": block.query, "key": block.key, "value": block.value}
+    linears = {id(part.linear): part.linear for part in parts.values()}
+    outputs: dict[int, Tensor] = {}
+
+    def hook(linear: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        outputs[id(linear)] = output.detach()
+        if len(outputs) == len(linears):
+            split = {
+                name: _by_head(outputs[id(part.linear)][..., part.rows], anatomy)
+                for name, part in parts.items()
+            }
+            outputs.clear()
+            receive(Projections(block.index, **split))
+
+    return [linear.register_forward_hook(hook) for linear in linears.values()]
+
+
+def _by_head(flat: Tensor, anatomy: Anatomy) -> Float[Tensor, "image head token width"]:
+    return flat.float().unflatten(-1, (anatomy.heads, anatomy.head_size)).transpose(1, 2)
+
+
+def _layer_scale(block: nn.Module) -> Tensor | None:
+    """The per-channel factor after attention: DINOv2's `layer_scale1.lambda1`, timm's `ls1.gamma`."""
+    for module, name in (("layer_scale1", "lambda1"), ("ls1", "gamma")):
+        factor = getattr(getattr(block, module, None), name, None)
+        if isinstance(factor, Tensor):
+            return factor.detach().float()
+    return None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model in evaluation mode without gradients, and back as it was at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
