@@ -8,9 +8,11 @@
 const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
 const BLUE_ORANGE = ["#0b3c6f", "#2f6fae", "#7fb2d8", "#c9dfee", "#f4f2ee", "#f6d2ab", "#e39a55", "#b75d17", "#6d2f04"];
+const BLUE_ORANGE_DARK = ["#93cbfa", "#5f9fd8", "#3a6f9f", "#2f4a61", "#30333a", "#553f2b", "#8f5e2d", "#d18f43", "#ffc67f"];
 const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#7a7a7a"]; // Okabe and Ito
 const UNKNOWN = "#b9b9b5";
 
+const both = (hex) => [channels(hex), channels(hex)];
 const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
 function colourTable(stops) {
@@ -22,13 +24,17 @@ function colourTable(stops) {
   });
 }
 
-const TABLES = { heat: colourTable(CIVIDIS), sequential: colourTable(VIRIDIS), diverging: colourTable(BLUE_ORANGE) };
-TABLES.log = TABLES.diverging;
+// Each entry: [on light pages, on dark pages]. Diverging maps have their middle near the page's own colour.
+const SAME = (stops) => [colourTable(stops), colourTable(stops)];
+const DIVERGING = [colourTable(BLUE_ORANGE), colourTable(BLUE_ORANGE_DARK)];
+const TABLES = { heat: SAME(CIVIDIS), sequential: SAME(VIRIDIS), diverging: DIVERGING, log: DIVERGING };
 // One 32-bit word per colour (little-endian RGBA), so that a map is painted by one table look-up per patch.
-const HEAT_WORDS = Uint32Array.from(TABLES.heat, ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0);
+// Weak attention covers less than strong: alpha rises from 0.55 to 1, times the chosen opacity.
+const HEAT_WORDS = Uint32Array.from(TABLES.heat[0], ([r, g, b], index) => ((Math.round(140 + (115 * index) / 255) << 24) | (b << 16) | (g << 8) | r) >>> 0);
 
 const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
-const gradient = (table) => `linear-gradient(to right, ${[0, 32, 64, 96, 128, 160, 192, 224, 255].map((at) => css(table[at])).join(", ")})`;
+const themed = ([light, dark], text = css) => `light-dark(${text(light)}, ${text(dark)})`;
+const gradient = ([light, dark]) => `linear-gradient(to right, ${[0, 32, 64, 96, 128, 160, 192, 224, 255].map((at) => themed([light[at], dark[at]])).join(", ")})`;
 
 function inkOn([r, g, b]) {
   const linear = [r, g, b].map((value) => ((value / 255 + 0.055) / 1.055) ** 2.4);
@@ -222,9 +228,9 @@ function gridScale(measure, spec) {
 
 function cellColour(measure, scale, index) {
   const value = measure.values[index];
-  if (!known(value)) return channels(UNKNOWN);
-  if (measure.kind === "class") return channels(CLASSES[value % CLASSES.length]);
-  return TABLES[measure.kind][clamp(Math.round(scale.place(value) * 255), 0, 255)];
+  if (!known(value)) return both(UNKNOWN);
+  if (measure.kind === "class") return both(CLASSES[value % CLASSES.length]);
+  return TABLES[measure.kind].map((table) => table[clamp(Math.round(scale.place(value) * 255), 0, 255)]);
 }
 
 const isSure = ({ low, high }, index) => Boolean(low && high && known(low[index]) && known(high[index]) && low[index] * high[index] > 0);
@@ -236,8 +242,7 @@ function buildGrid(model, spec, read) {
   const change = (layer, head) => setTraits(model, { layer, head });
   const grid = make("div", { class: "vm-grid", role: "grid" });
   grid.style.setProperty("--vm-heads", spec.heads);
-  grid.style.setProperty("--vm-cell", `${spec.layers > 16 ? 17 : 24}px`);
-  grid.classList.toggle("vm-dense", spec.layers > 16 || spec.heads > 12);
+  grid.classList.toggle("vm-many", spec.layers > 16);
   const header = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "columnheader" }, "L\\H"));
   for (let head = 0; head < spec.heads; head += 1) {
     header.append(make("div", { class: "vm-axis", role: "columnheader", "aria-label": `head ${head + 1}` }, `${head + 1}`));
@@ -295,8 +300,7 @@ function buildGrid(model, spec, read) {
     grid.setAttribute("aria-label", `Heads: ${spec.layers} layers by ${spec.heads} heads, coloured by ${measure.label}`);
     cells.forEach((cell, index) => {
       const colour = cellColour(measure, scale, index);
-      cell.style.background = css(colour);
-      cell.style.color = inkOn(colour);
+      tint(cell, colour);
       cell.classList.toggle("vm-sure", isSure(measure, index));
       write(cell, measure.kind === "class" && known(measure.values[index]) ? initial(spec, measure.values[index]) : "");
       cell.setAttribute("aria-label", describe(measure, index));
@@ -315,6 +319,7 @@ function buildGrid(model, spec, read) {
   return { panel, update };
 }
 
+const MAP_HINT = "Point at the map to read a patch.";
 const HINT = "Click a head, or move with the arrow keys.";
 
 function mark(cell, chosen) {
@@ -334,22 +339,26 @@ function arrowTarget(event, { layer, head }, spec) {
 
 const initial = (spec, value) => (spec.classes.names[value].trim()[0] ?? "?").toUpperCase();
 
+function tint(element, colours) {
+  element.style.background = themed(colours);
+  element.style.color = themed(colours, inkOn);
+}
+
 function swatch(colour, text) {
   const element = make("i", { class: "vm-swatch", "aria-hidden": "true" }, text);
-  element.style.background = css(colour);
-  element.style.color = inkOn(colour);
+  tint(element, colour);
   return element;
 }
 
 function gridLegend(measure, scale, spec) {
   if (measure.kind === "class") {
-    const keys = spec.classes.names.map((name, value) => make("span", {}, swatch(channels(CLASSES[value % CLASSES.length]), initial(spec, value)), name));
+    const keys = spec.classes.names.map((name, value) => make("span", {}, swatch(both(CLASSES[value % CLASSES.length]), initial(spec, value)), name));
     return [make("div", { class: "vm-keys" }, ...keys)];
   }
   if (!scale) return [];
   const parts = [rampLegend(TABLES[measure.kind], scale.ticks), make("div", {}, [measure.label, measure.unit].filter(Boolean).join(", "))];
   if (measure.low) parts.push(make("div", {}, "A dot: the interval excludes 0."));
-  if (measure.values.some((value) => !known(value))) parts.push(make("div", { class: "vm-keys" }, make("span", {}, swatch(channels(UNKNOWN), ""), "unknown")));
+  if (measure.values.some((value) => !known(value))) parts.push(make("div", { class: "vm-keys" }, make("span", {}, swatch(both(UNKNOWN), ""), "unknown")));
   return parts;
 }
 
@@ -369,9 +378,9 @@ function buildStage(model, spec, data, read) {
   const ticks = ramp.querySelectorAll(".vm-ticks span");
   const unit = make("div", {}, "");
   const readout = make("div", { class: "vm-readout", "aria-hidden": "true" });
-  const controls = stageControls(model, spec);
+  write(readout, MAP_HINT);
   const strip = imageStrip(model, spec, data);
-  const panel = make("div", { class: "vm-stage" }, panels, make("div", { class: "vm-legend" }, ramp, unit), readout, controls.panel, strip.panel);
+  const panel = make("div", { class: "vm-stage" }, panels, make("div", { class: "vm-legend" }, ramp, unit), readout, strip.panel);
   let frames = [];
   let layout = "";
 
@@ -387,7 +396,6 @@ function buildStage(model, spec, data, read) {
     const tops = maps.map(({ peak }) => (state.shared ? spec.sharedMaximum : peak));
     frames.forEach((frame, index) => frame.update(state, maps[index], tops[index]));
     updateLegend(state, maps, tops);
-    controls.update(state);
     strip.update(state);
   }
 
@@ -429,7 +437,7 @@ function buildFrame(model, spec, data, read, twin, variant, readout) {
     const value = (shown.steps[Math.floor((row * shown.rows) / spec.rows) * shown.columns + Math.floor((column * shown.columns) / spec.columns)] / (shown.levels - 1)) * shown.peak;
     write(readout, `row ${row + 1}, column ${column + 1}: ${percent(value)} of attention, ${plain(value * shown.rows * shown.columns)} × uniform`);
   });
-  frame.addEventListener("pointerleave", () => write(readout, ""));
+  frame.addEventListener("pointerleave", () => write(readout, MAP_HINT));
   aim.addEventListener("click", (event) => {
     if (event.detail === 0) setTraits(model, { query: middlePatch(spec) }); // pressed by keyboard
     else { const [row, column] = patchAt(event); setTraits(model, { query: row * spec.columns + column }); }
@@ -505,7 +513,7 @@ function segments(label, options, choose) {
   return { panel, update: (value) => inputs.forEach((input) => { input.checked = input.value === String(value); }) };
 }
 
-function stageControls(model, spec) {
+function buildControls(model, spec) {
   const controls = [];
   const add = (trait, label, options, choose) => {
     const control = segments(label, options, choose ?? ((value) => setTraits(model, { [trait]: value })));
@@ -563,7 +571,7 @@ function buildFacts(spec, read) {
     write(name, `Layer ${state.layer + 1} · head ${state.head + 1}`);
     const value = spec.classes?.values[state.index];
     if (spec.classes) {
-      if (known(value)) kind.replaceChildren(swatch(channels(CLASSES[value % CLASSES.length]), initial(spec, value)), spec.classes.names[value]);
+      if (known(value)) kind.replaceChildren(swatch(both(CLASSES[value % CLASSES.length]), initial(spec, value)), spec.classes.names[value]);
       else kind.replaceChildren("no class");
     }
     write(evidence, spec.evidence?.[state.index] ?? "");
@@ -581,7 +589,7 @@ function effectFact(spec) {
   const interval = make("span", { class: "vm-aside" });
   const [zero, span, dot] = ["vm-zero", "vm-span", "vm-dot"].map((name) => make("div", { class: name }));
   const forest = make("div", { class: "vm-forest", "aria-hidden": "true" }, zero, span, dot);
-  panel.append(make("div", { class: "vm-label" }, measure.label), make("div", {}, value, " ", interval), forest);
+  panel.append(make("div", { class: "vm-label" }, spec.variants.length > 1 ? `${measure.label} (${spec.variants[0]})` : measure.label), make("div", {}, value, " ", interval), forest);
   const all = [...measure.values, ...(measure.low ?? []), ...(measure.high ?? []), 0].filter(known);
   const [low, high] = [Math.min(...all), Math.max(...all)];
   const place = (number) => 2 + (96 * (number - low)) / (high - low || 1);
@@ -613,7 +621,7 @@ function regionBars(spec, read) {
   if (spec.areaShares) panel.append(make("div", { class: "vm-aside" }, make("i", { class: "vm-key" }), "the region's share of the area; × is the lift"));
   function update(state) {
     const variant = Math.max(state.variant, 0);
-    const whose = [spec.shares.variants > 1 ? spec.variants[variant] : "", spec.shares.images > 1 ? spec.imageLabels[state.image] : "all images"];
+    const whose = [spec.shares.variants > 1 ? spec.variants[variant] : "", spec.twins[0], spec.shares.images > 1 ? spec.imageLabels[state.image] : "all images"];
     write(title, `Attention share by region, CLS query (${whose.filter(Boolean).join(", ")})`);
     rows.forEach(({ fill, tick, text }, region) => {
       const share = read.share(state, region, variant);
@@ -646,6 +654,7 @@ function summary(spec, state, read) {
     const area = read.area(state, top);
     parts.push(`most attention on ${spec.regions[top]}, ${percent(shares[top])}${area > 0 ? ` (${plain(shares[top] / area)} × its area)` : ""}`);
   }
+  if (read.asksPatch(state, 0, 0)) parts.push(`the map is seen from the patch in ${patchName(state.query, spec)}`);
   return [`Layer ${state.layer + 1}, head ${state.head + 1}`, parts.length ? `: ${parts.join("; ")}.` : "."];
 }
 
@@ -715,7 +724,7 @@ function drawPicture(root, spec, state) {
     text(figure.querySelector("figcaption").textContent, x, top + height + 20, "13px", side);
   });
   const ramp = context.createLinearGradient(gap, 0, gap + side, 0);
-  TABLES.heat.forEach((colour, index) => ramp.addColorStop(index / 255, css(colour)));
+  TABLES.heat[0].forEach((colour, index) => ramp.addColorStop(index / 255, css(colour)));
   context.fillStyle = ramp;
   context.fillRect(gap, top + height + 36, side, 12);
   context.fillStyle = "#1b1d21";
@@ -743,8 +752,9 @@ function followLinks(model, spec, host) {
   const target = () => {
     const found = /^#(?:([\w-]+):)?L(\d{1,3})H(\d{1,3})$/.exec(decodeURIComponent(location.hash));
     if (!found || !(found[1] === undefined ? isFirst : found[1] === spec.name)) return null;
-    const place = { layer: found[2] - 1, head: found[3] - 1 };
-    return place.layer in Array(spec.layers).fill(0) && place.head in Array(spec.heads).fill(0) ? place : null;
+    const [layer, head] = [found[2] - 1, found[3] - 1];
+    const exists = layer >= 0 && layer < spec.layers && head >= 0 && head < spec.heads;
+    return exists ? { layer, head } : null;
   };
   const follow = () => {
     const place = target();
@@ -789,7 +799,7 @@ async function render({ model, el }) {
   }
   const read = reader(model, spec, data);
   const sentence = make("p", { class: "vm-summary", "aria-live": "polite" }, make("strong"), make("span"));
-  const parts = [buildGrid(model, spec, read), buildStage(model, spec, data, read), buildFacts(spec, read)];
+  const parts = [buildGrid(model, spec, read), buildStage(model, spec, data, read), buildControls(model, spec), buildFacts(spec, read)];
   const head = make("div", { class: "vm-head" }, make("div", { class: "vm-title", role: "heading", "aria-level": "2" }, spec.title), downloadButtons(root, spec, read));
   root.append(make("div", { class: "vm-card" }, head, sentence, make("div", { class: "vm-body" }, ...parts.map(({ panel }) => panel))));
   let waiting = false;

@@ -50,7 +50,7 @@ def page_html(pickers: Sequence[str], title: str) -> str:
         f"<title>{html.escape(title)}</title>\n"
         "<style>:root { color-scheme: light dark; } "
         "body { margin: 0; padding: 16px; background: light-dark(#fbfbf9, #101216); color: light-dark(#1b1d21, #e9e7e2); "
-        "font: 16px/1.5 system-ui, sans-serif; } main > h1 { font-size: 22px; margin: 0 0 12px; }</style>\n"
+        "font: 16px/1.5 system-ui, sans-serif; } main { max-width: 1320px; margin: 0 auto; } main > h1 { font-size: 22px; margin: 0 0 12px; }</style>\n"
         f"</head>\n<body>\n<main>\n<h1>{html.escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -108,7 +108,7 @@ def fallback_png(payload: Payload, state: dict) -> bytes:
     middle.set(title="all maps, each on its own scale", xlabel="head", ylabel="layer")
     height, width = picture.shape[:2]
     right.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-    shown = right.imshow(maps[layer, head] * 100, cmap="cividis", alpha=0.6, extent=(0, width, height, 0), interpolation="nearest")  # fmt: skip
+    shown = right.imshow(maps[layer, head] * 100, cmap="cividis", alpha=0.65, extent=(0, width, height, 0), interpolation="nearest")  # fmt: skip
     right.set(
         title=f"layer {layer + 1}, head {head + 1} on {_plain(spec['imageLabels'][image])}",
         xticks=[],

@@ -62,7 +62,7 @@ class HeadPicker(anywidget.AnyWidget):
     twin = traitlets.Int(0).tag(sync=True)
     measure = traitlets.Unicode("").tag(sync=True)
     scale = traitlets.Enum(["map", "shared"], default_value="map").tag(sync=True)
-    opacity = traitlets.Float(0.6, min=0, max=1).tag(sync=True)
+    opacity = traitlets.Float(0.75, min=0, max=1).tag(sync=True)
 
     def __init__(
         self,
