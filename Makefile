@@ -1,0 +1,76 @@
+# make book [PROFILE=quick|laptop|paper] [SET="train.steps=3 ..."]   environment, all chapters, the HTML book
+# make test    environment, browser if missing, all checks        make lab    JupyterLab on the chapters
+# make site    the published run as HTML, nothing computed        make clean  remove what can be made again in minutes
+PROFILE ?= quick
+SET ?=
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
+BACKBONE := $${VITMECH_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/vitmech}/dinov2-small/model.safetensors
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONNOUSERSITE := 1
+export JUPYTER_PLATFORM_DIRS := 1
+
+.DEFAULT_GOAL := book
+.PHONY: book test lab site clean distclean env backbone browser lint
+
+book: env backbone
+	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)"
+	vitmech book --profile $(PROFILE)
+
+site: env
+	vitmech book --run-dir published
+
+lab: env backbone
+	jupyter lab --ServerApp.root_dir=$(CURDIR) notebooks/01_chirp_spectrograms.ipynb
+
+test: env backbone browser lint
+	pytest
+
+lint: env
+	ruff check
+	ruff format --check
+
+env: $(VENV)/.torch $(VENV)/.locked $(VENV)/.package
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with its venv module was found."; \
+	  echo "Install one (Debian and Ubuntu: apt-get install python3 python3-venv), or say PYTHON=/path/to/python3.11."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# torch first and by itself, with what it needs: its builds differ from platform to platform.
+$(VENV)/.torch: $(VENV)/.made requirements.lock
+	$(PIP) install "$(TORCH)"
+	touch $@
+
+$(VENV)/.locked: $(VENV)/.torch requirements.lock
+	$(PIP) install --no-deps -r requirements.lock
+	touch $@
+
+$(VENV)/.package: $(VENV)/.locked pyproject.toml
+	$(PIP) install --no-deps -e .
+	touch $@
+
+backbone: env
+	@test -f "$(BACKBONE)" || python -m vitmech_utils.model.backbones
+
+browser:
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
+	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	|| { echo "The tests drive Chromium, which is not here. Install it (Debian: sudo apt-get install chromium;"; \
+	     echo "Fedora: sudo dnf install chromium; macOS: brew install --cask chromium) and run make test again."; exit 1; }
+
+clean:
+	rm -rf book/_build results/quick .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Also the environment and every run folder, trainings of an hour included.
+distclean: clean
+	rm -rf $(VENV) results .snakemake *.egg-info

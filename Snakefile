@@ -1,0 +1,64 @@
+# The series of chapters: only what is stale, in parallel where chapters do not depend on each other, resumable.
+#   snakemake --cores 2 [--config profile=laptop run_dir=DIR set="train.steps=3 audit.images=4" threads=2]
+# What a chapter depends on is read from its notebook: the modules it imports, the chapters it names.
+# The shell command below may be run anywhere; it executes the notebook, checks what it left, then renames it.
+import shlex
+import sys
+from pathlib import Path
+
+from vitmech_utils.execute import chapters
+from vitmech_utils.manifests import module_files, predecessors, uses_adapter
+from vitmech_utils.profiles import load_profile, parse_override
+from vitmech_utils.runs import TRAINING, find_run_dir, note_profile
+
+ROOT = Path(workflow.basedir)
+PROFILE = str(config.get("profile", "quick"))
+OVERRIDES = str(config.get("set", "")).split()
+VALUES = load_profile(PROFILE, dict(parse_override(text) for text in OVERRIDES), ROOT)
+RUN = find_run_dir(ROOT, VALUES.name, config.get("run_dir"))
+CHAPTERS = chapters(ROOT)
+VALUES_FILE = note_profile(RUN, VALUES)  # an input: changed values rerun, a changed comment does not
+
+
+def notebook(chapter):
+    return ROOT / "notebooks" / f"{chapter}.ipynb"
+
+
+def inputs(chapter):
+    source = notebook(chapter)
+    before = set(predecessors(source))
+    files = [source, VALUES_FILE, *module_files(source)]
+    if uses_adapter(source):
+        if VALUES.adapter == "published":
+            files += sorted((ROOT / "published" / "adapters" / f"seed-{VALUES.seeds[0]}").glob("*"))
+        elif chapter != TRAINING:
+            before.add(TRAINING)
+    return [str(path) for path in [*files, *(RUN / name / "manifest.json" for name in sorted(before))]]
+
+
+rule all:
+    input:
+        [str(RUN / chapter / name) for chapter in CHAPTERS for name in ("manifest.json", f"{chapter}.ipynb")],
+
+
+for chapter in CHAPTERS:
+
+    rule:
+        name:
+            f"chapter_{chapter}"
+        input:
+            inputs(chapter),
+        output:
+            manifest=str(RUN / chapter / "manifest.json"),
+            notebook=str(RUN / chapter / f"{chapter}.ipynb"),
+        params:
+            command=shlex.join(
+                [sys.executable, "-m", "vitmech_utils.cli", "run", chapter, "--if-stale", "--profile", PROFILE]
+                + ["--run-dir", str(RUN)]
+                + [part for text in OVERRIDES for part in ("-p", text)]
+            ),
+        threads: int(config.get("threads", 2))
+        resources:
+            mem_mb=int(config.get("mem_mb", 8000)),
+        shell:
+            "{params.command}"
