@@ -1,0 +1,100 @@
+"""Images without storage: each index is drawn when it is asked for, always the same, in any order or process."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from numpy import ndarray
+from torch.utils.data import Dataset
+
+from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_STD, Chirp, generator, paint, sample_chirp
+from vitmech_utils.data.figures import Drawing, Style, draw
+from vitmech_utils.data.style import find_style
+
+HELD_OUT = 2**31  # first index of the held-out stream; training indices lie below
+SPLITS = {"train": 0, "held-out": HELD_OUT}
+
+
+def standardize(labels: Float[ndarray, "*chirp 3"]) -> Float[ndarray, "*chirp 3"]:
+    """Start time (s), start and end frequency (Hz) in units of the recipe's standard deviations from its means."""
+    return (labels - LABEL_MEAN) / LABEL_STD
+
+
+def unstandardize(labels: Float[ndarray, "*chirp 3"]) -> Float[ndarray, "*chirp 3"]:
+    """Standardized labels back in seconds and hertz."""
+    return labels * LABEL_STD + LABEL_MEAN
+
+
+class ChirpDataset(Dataset):
+    """`size` images of the study's recipe; the picture of (seed, split, index, style) never changes.
+
+    An item holds "pixel_values" float32 [3, 224, 224] in [0, 1] (pixels / 255, as the study trains),
+    "labels" float32 [3] standardized, and "regions" uint8 [224, 224] indexing REGIONS. Two data sets of the same
+    seed and split under two styles are twins: the same chirps and noise.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        seed: int = 0,
+        style: Style | str = "published",
+        split: Literal["train", "held-out"] = "train",
+    ) -> None:
+        if not 0 <= size <= HELD_OUT:
+            raise ValueError(f"size is {size}, expected 0 to {HELD_OUT} images")
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}, expected one of {tuple(SPLITS)}")
+        self.size, self.seed, self.split, self.style = size, seed, split, find_style(style)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def _stream(self, index: int) -> int:
+        if not 0 <= index < self.size:
+            raise IndexError(f"index {index} of a data set of {self.size} images")
+        return SPLITS[self.split] + index
+
+    def chirp(self, index: int) -> Chirp:
+        """The chirp of an image, in seconds and hertz."""
+        return sample_chirp(self.seed, self._stream(index))
+
+    def grid(self, index: int) -> Float[ndarray, "128 128"]:
+        """The noisy spectrogram of an image; row 0 is 0 Hz, column 0 is 0 s."""
+        return paint(self.chirp(index), generator(self.seed, self._stream(index), "noise"))
+
+    def title(self, index: int) -> str:
+        """The title of an image; its number starts at 1."""
+        return self.style_of(index).title_text(index % 100_000 + 1, self.chirp(index).sweep)
+
+    def style_of(self, index: int) -> Style:
+        """The style of an image: this data set's, or the layout that a jittered style drew for it."""
+        return self.style.resolve(generator(self.seed, self._stream(index), "layout"))
+
+    def drawing(self, index: int) -> Drawing:
+        """The picture of an image and its region map."""
+        return draw(self.grid(index), self.chirp(index), self.style_of(index), self.title(index))
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return as_item(self.drawing(index), self.chirp(index))
+
+
+def as_item(drawing: Drawing, chirp: Chirp) -> dict[str, torch.Tensor]:
+    """A drawing and its chirp as a model's input."""
+    pixels: Float32[ndarray, "3 224 224"] = drawing.image.transpose(2, 0, 1).astype(np.float32) / np.float32(
+        255
+    )
+    return {
+        "pixel_values": torch.from_numpy(np.ascontiguousarray(pixels)),
+        "labels": torch.from_numpy(standardize(chirp.labels).astype(np.float32)),
+        "regions": torch.from_numpy(drawing.regions),
+    }
+
+
+def stack(dataset: Dataset, count: int | Iterable[int]) -> dict[str, torch.Tensor]:
+    """The first `count` items (or the items named) of a data set as one batch of tensors."""
+    items = [dataset[index] for index in (range(count) if isinstance(count, int) else count)]
+    if not items:
+        raise ValueError("stack needs at least one image")
+    return {key: torch.stack([item[key] for item in items]) for key in items[0]}
