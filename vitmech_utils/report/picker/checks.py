@@ -10,7 +10,7 @@ def checked(
     values: object,
     axes: str,
     *expected: Sequence[int | None],
-    minimum: float | None = None,
+    minimum: int | float | None = None,
     allow_nan: bool = False,
 ) -> np.ndarray:
     """Return `values` as float32 after checking its shape against any of `expected` (None = any size).

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vitmech_utils.report.picker.checks import checked, checked_images, checked_names, checked_texts
+from vitmech_utils.report.picker.measures import checked_shares, grid_measures, rounded
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def build_payload(
             raw = quantize(all_maps[twin, variant].reshape(-1, rows * columns), map_levels)
             builder.add(f"maps:{twin}:{variant}", raw)
     spec["levels"] = map_levels
-    spec["sharedMaximum"] = _rounded(np.quantile(all_maps, 0.999)) or _rounded(all_maps.max()) or 1.0
-    share_array, area_array = _check_shares(
+    spec["sharedMaximum"] = rounded(np.quantile(all_maps, 0.999)) or rounded(all_maps.max()) or 1.0
+    share_array, area_array = checked_shares(
         shares, area_shares, variant_count, image_count, layers, heads, region_names
     )
     if share_array is not None:
@@ -124,14 +125,14 @@ def build_payload(
         builder.add("shares", raw)
         spec["shares"] = {"variants": share_array.shape[0], "images": share_array.shape[1]}
     if area_array is not None:
-        spec["areaShares"] = [[_rounded(value) for value in row] for row in area_array]
+        spec["areaShares"] = [[rounded(value) for value in row] for row in area_array]
     if lift is None and share_array is not None and area_array is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             lift = share_array[0].mean(axis=0) / np.where(
                 area_array.mean(axis=0) > 0, area_array.mean(axis=0), np.nan
             )
     grid = (layers, heads)
-    spec["measures"] = _measures(
+    spec["measures"] = grid_measures(
         grid,
         effect,
         effect_low,
@@ -204,74 +205,6 @@ def _encode(picture: np.ndarray) -> bytes:
     return min(candidates, key=len)
 
 
-def _check_shares(shares, area_shares, variants, images, layers, heads, regions):
-    count = len(regions)
-    if shares is None and area_shares is None:
-        return None, None
-    if not count:
-        raise ValueError(
-            "regions: expected the names of the regions that shares and area_shares speak of, got none"
-        )
-    share_array = area_array = None
-    if shares is not None:
-        grid = (layers, heads, count)
-        axes = "variant and image (both optional), layer, head, region"
-        share_array = checked(
-            "shares", shares, axes, grid, (images, *grid), (variants, images, *grid), minimum=0
-        )
-        share_array = share_array.reshape((1,) * (5 - share_array.ndim) + share_array.shape)
-    if area_shares is not None:
-        area_array = checked(
-            "area_shares", area_shares, "image (optional), region", (count,), (images, count), minimum=0
-        )
-        area_array = area_array.reshape(-1, count)
-    for name, array in (("shares", share_array), ("area_shares", area_array)):
-        if array is not None and array.max() > 1.001:
-            raise ValueError(
-                f"{name}: expected fractions in [0, 1], got {array.max():g}; divide percentages by 100"
-            )
-    return share_array, area_array
-
-
-def _measures(
-    grid, effect, low, high, effect_label, effect_unit, lift, regions, entropy, entropy_unit
-) -> list[dict]:
-    measures = []
-    if effect is None and (low is not None or high is not None):
-        raise ValueError(
-            "effect: expected an array [layer, head] beside effect_low and effect_high, got None"
-        )
-    if effect is not None:
-        measure = {"key": "effect", "label": effect_label, "unit": effect_unit, "kind": "diverging"}
-        parts = {"values": ("effect", effect), "low": ("effect_low", low), "high": ("effect_high", high)}
-        for key, (name, values) in parts.items():
-            if values is not None:
-                measure[key] = _listed(checked(name, values, "layer, head", grid, allow_nan=True))
-        measures.append(measure)
-    if lift is not None:
-        if not regions:
-            raise ValueError("regions: expected the names of the regions that lift speaks of, got none")
-        array = checked("lift", lift, "layer, head, region", (*grid, len(regions)), minimum=0, allow_nan=True)
-        for index, region in enumerate(regions):
-            measure = {
-                "key": f"lift:{index}",
-                "label": f"lift: {region}",
-                "unit": "× area share",
-                "kind": "log",
-            }
-            measures.append(measure | {"region": index, "values": _listed(array[..., index])})
-    if entropy is not None:
-        array = checked("entropy", entropy, "layer, head", grid, minimum=0, allow_nan=True)
-        measure = {
-            "key": "entropy",
-            "label": "entropy of the map",
-            "unit": entropy_unit,
-            "kind": "sequential",
-        }
-        measures.append(measure | {"values": _listed(array)})
-    return measures
-
-
 def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -> dict:
     images, layers, heads, rows, columns = shape
     if not 0 <= query_image < images:
@@ -288,7 +221,8 @@ def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -
         outside = [pair for pair in pairs if not (0 <= pair[0] < layers and 0 <= pair[1] < heads)]
         if outside:
             raise ValueError(
-                f"query_heads: expected (layer, head) pairs in 0..{layers - 1} and 0..{heads - 1} (0-based), got {outside}"
+                f"query_heads: expected (layer, head) pairs in 0..{layers - 1} and 0..{heads - 1} (0-based), "
+                f"got {outside}"
             )
         maps = checked(
             "query_maps", query_maps, "head of query_heads, query row, query column, row, column",
@@ -309,12 +243,3 @@ def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -
         "heads": [int(layer) * heads + int(head) for layer, head in pairs],
         **dict(zip(names, maps.shape[1:], strict=True)),
     }
-
-
-def _listed(array: np.ndarray) -> list[float | None]:
-    return [_rounded(value) for value in array.ravel()]
-
-
-def _rounded(value: float) -> float | None:
-    """Five significant digits; None for NaN, which JSON does not know."""
-    return None if np.isnan(value) else float(f"{float(value):.5g}")

@@ -18,6 +18,13 @@ from vitmech_utils.report.picker.payload import Payload
 
 HERE = Path(__file__).parent
 _CHUNK = re.compile(r'<script type="text/plain" data-vm-chunk="([0-9a-f]+)">[^<]*</script>\n?')
+_PAGE_STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 0; padding: 16px; background: light-dark(#fbfbf9, #101216); color: light-dark(#1b1d21, #e9e7e2);
+  font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 1320px; margin: 0 auto; }
+main > h1 { margin: 0 0 12px; font-size: 22px; }
+"""
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -48,9 +55,7 @@ def page_html(pickers: Sequence[str], title: str) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n"
-        "<style>:root { color-scheme: light dark; } "
-        "body { margin: 0; padding: 16px; background: light-dark(#fbfbf9, #101216); color: light-dark(#1b1d21, #e9e7e2); "
-        "font: 16px/1.5 system-ui, sans-serif; } main { max-width: 1320px; margin: 0 auto; } main > h1 { font-size: 22px; margin: 0 0 12px; }</style>\n"
+        f"<style>{_PAGE_STYLE}</style>\n"
         f"</head>\n<body>\n<main>\n<h1>{html.escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -108,7 +113,10 @@ def fallback_png(payload: Payload, state: dict) -> bytes:
     middle.set(title="all maps, each on its own scale", xlabel="head", ylabel="layer")
     height, width = picture.shape[:2]
     right.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-    shown = right.imshow(maps[layer, head] * 100, cmap="cividis", alpha=0.65, extent=(0, width, height, 0), interpolation="nearest")  # fmt: skip
+    extent = (0, width, height, 0)
+    shown = right.imshow(
+        maps[layer, head] * 100, cmap="cividis", alpha=0.65, extent=extent, interpolation="nearest"
+    )
     right.set(
         title=f"layer {layer + 1}, head {head + 1} on {_plain(spec['imageLabels'][image])}",
         xticks=[],

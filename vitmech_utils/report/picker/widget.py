@@ -32,9 +32,9 @@ class HeadPicker(anywidget.AnyWidget):
     - `head_class`, `evidence`: texts [layer, head] (nested lists or an object array)
     - `shares` [((variant,) image,) layer, head, region] and `area_shares` [(image,) region]: fractions in [0, 1] of the
       attention and of the area; `regions`: R names
-    - `query_maps` [layer, head, query row, query column, row, column]: patch queries of the image `query_image`, for the
-      first variant and twin; with `query_heads`, a list of (layer, head), they are [head, query row, ...]. Both grids
-      may be coarser than that of `maps`
+    - `query_maps` [layer, head, query row, query column, row, column]: patch queries of the image `query_image`, for
+      the first variant and twin; with `query_heads`, a list of (layer, head), they are [head, query row, ...]. Both
+      grids may be coarser than that of `maps`
     - `map_levels`, `query_levels`: steps that a map is rounded to, relative to its own maximum (256, and 32)
 
     NaN in `effect`, its interval, `lift` and `entropy` means unknown. Layers, heads, images and patches are 0-based in

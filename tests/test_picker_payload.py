@@ -1,0 +1,199 @@
+"""The head picker's Python side: what it accepts, what it refuses, and what it writes."""
+
+import base64
+import io
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+import traitlets
+from PIL import Image
+
+from vitmech_utils.report.picker import HeadPicker, example_arrays, save_page, share_notebook_data
+from vitmech_utils.report.picker.payload import quantize
+
+# Distinct primes, so that a transposed axis cannot pass: 2 variants, 3 images, 5 layers, 7 heads, 11 x 13 patches.
+VARIANTS, IMAGES, LAYERS, HEADS, ROWS, COLUMNS = 2, 3, 5, 7, 11, 13
+
+
+def small(**changes) -> dict:
+    arrays = example_arrays(LAYERS, HEADS, (ROWS, COLUMNS), IMAGES, size=32, queries=3)
+    return arrays | changes
+
+
+@pytest.fixture(scope="module")
+def picker() -> HeadPicker:
+    return HeadPicker(**small())
+
+
+def chunk(picker: HeadPicker, name: str) -> bytes:
+    entry = picker._spec["chunks"][name]
+    data = picker._chunks[entry["id"]]
+    return zlib.decompress(data) if entry["codec"] == "deflate" else data
+
+
+def test_every_map_survives_within_half_a_level_of_its_own_maximum(picker):
+    arrays = small()
+    for twin, maps in enumerate((arrays["maps"], arrays["twin_maps"])):
+        for variant in range(VARIANTS):
+            raw = chunk(picker, f"maps:{twin}:{variant}")
+            count = IMAGES * LAYERS * HEADS
+            peaks = np.frombuffer(raw, "<f4", count).reshape(IMAGES, LAYERS, HEADS, 1, 1)
+            steps = np.frombuffer(raw, np.uint8, offset=count * 4).reshape(
+                IMAGES, LAYERS, HEADS, ROWS, COLUMNS
+            )
+            np.testing.assert_allclose(
+                steps / 255 * peaks, maps[variant], atol=float(peaks.max()) / 510 + 1e-7
+            )
+
+
+def test_quantize_keeps_hand_computed_levels():
+    raw = quantize(np.array([[0.0, 0.1, 0.2], [0.0, 0.0, 0.0]], np.float32), 256)
+    assert np.frombuffer(raw, "<f4", 2).tolist() == pytest.approx([0.2, 0.0])
+    assert list(raw[8:]) == [0, 128, 255, 0, 0, 0]
+
+
+def test_images_are_kept_in_order(picker):
+    blob, expected = chunk(picker, "images"), small()
+    for twin, stack in enumerate((expected["images"], expected["twin_images"])):
+        for image, (start, end) in enumerate(picker._spec["images"][twin]):
+            shown = np.asarray(Image.open(io.BytesIO(blob[start:end])).convert("RGB"), dtype=float)
+            assert np.abs(shown - stack[image]).mean() < 8
+
+
+def test_lift_follows_from_the_shares(picker):
+    arrays = small()
+    expected = arrays["shares"][0].mean(axis=0) / arrays["area_shares"].mean(axis=0)
+    for region in range(len(arrays["regions"])):
+        measure = next(m for m in picker._spec["measures"] if m["key"] == f"lift:{region}")
+        np.testing.assert_allclose(
+            np.reshape(measure["values"], (LAYERS, HEADS)), expected[..., region], rtol=1e-3
+        )
+
+
+def test_it_starts_at_the_head_with_the_greatest_effect():
+    effect = np.zeros((LAYERS, HEADS))
+    effect[3, 4] = 9
+    picker = HeadPicker(**small(effect=effect, effect_low=None, effect_high=None))
+    assert (picker.layer, picker.head, picker.measure) == (3, 4, "effect")
+
+
+def test_plain_maps_and_grey_images_are_enough():
+    picker = HeadPicker(np.ones((2, 3, 4, 5, 6)), np.zeros((2, 8, 9), np.uint8))
+    assert picker._spec["measures"] == []
+    assert "3 layers x 4 heads, 5 x 6 patches, 2 images" in repr(picker)
+    assert "data-vm-host" in picker.html()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"maps": np.ones((2, 3, 4))}, r"maps: expected shape .* got \(2, 3, 4\)"),
+        ({"maps": -np.ones((3, 5, 7, 11, 13))}, r"maps: expected values >= 0, got -1"),
+        ({"maps": np.full((3, 5, 7, 11, 13), np.nan)}, r"maps: expected finite numbers"),
+        ({"maps": "attention"}, r"maps: expected numbers with axes"),
+        ({"images": np.zeros((3, 32, 32, 3), np.float32)}, r"images: expected uint8 pixels in 0..255, got float32"),
+        ({"images": np.zeros((4, 32, 32, 3), np.uint8)}, r"images: expected shape \(3, .*got \(4, 32, 32, 3\)"),
+        ({"twin_images": None}, r"twin_maps and twin_images: expected both or neither"),
+        ({"twin_maps": np.ones((2, 3, 5, 7, 13, 11))}, r"twin_maps: expected shape .*got \(2, 3, 5, 7, 13, 11\)"),
+        ({"variants": ["one"]}, r"variants: expected 2 names, one per variant, got 1"),
+        ({"variants": "ab"}, r"variants: expected a list of 2 names"),
+        ({"image_labels": ["a"]}, r"image_labels: expected 3 names, one per image, got 1"),
+        ({"effect": np.ones((7, 5))}, r"effect: expected shape \(5, 7\) \(\[layer, head\]\), got \(7, 5\)"),
+        ({"effect": None}, r"effect: expected an array \[layer, head\] beside effect_low and effect_high"),
+        ({"head_class": [["a"] * 5] * 7}, r"head_class: expected shape \(5, 7\)"),
+        ({"regions": ()}, r"regions: expected the names of the regions"),
+        ({"shares": np.full((5, 7, 7), 30.0)}, r"shares: expected fractions in \[0, 1\], got 30"),
+        ({"area_shares": np.ones((2, 7))}, r"area_shares: expected shape \(7\) or \(3, 7\)"),
+        ({"lift": np.ones((5, 7, 2))}, r"lift: expected shape \(5, 7, 7\)"),
+        ({"query_image": 3}, r"query_image: expected an index in 0..2 \(0-based\), got 3"),
+        ({"query_heads": [(5, 0)]}, r"query_heads: expected \(layer, head\) pairs in 0..4 and 0..6"),
+        ({"query_maps": np.ones((35, 3, 3, 12, 13))}, r"query_maps: expected at most 11 in axis 'row'"),
+        ({"map_levels": 1}, r"map_levels: expected a number of grey levels in 2..256, got 1"),
+        ({"page_limit": 100_000}, r"the picker's page would have about .* MB, expected at most 0.1 MB .*map_levels"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_expected_and_actual(changes, message):
+    with pytest.raises(ValueError, match=message):
+        HeadPicker(**small(**changes))
+
+
+@pytest.mark.parametrize(
+    ("trait", "value"),
+    [("layer", LAYERS), ("head", -1), ("image", IMAGES), ("query", ROWS * COLUMNS), ("query", -2),
+     ("variant", VARIANTS), ("measure", "magic"), ("scale", "log"), ("opacity", 1.5)],
+)  # fmt: skip
+def test_traits_refuse_what_is_out_of_range(trait, value):
+    picker = HeadPicker(**small())
+    before = getattr(picker, trait)
+    with pytest.raises(traitlets.TraitError):
+        setattr(picker, trait, value)
+    assert getattr(picker, trait) == before
+
+
+def test_state_is_kept_in_the_html():
+    picker = HeadPicker(**small(), image=2, variant=-1, query=5)
+    picker.layer, picker.head, picker.measure = 4, 6, "entropy"
+    found = re.search(r"data-vm-state>(.*?)</script>", picker.html(), re.DOTALL)
+    state = json.loads(found[1])
+    expected = {"layer": 4, "head": 6, "image": 2, "variant": -1, "query": 5, "measure": "entropy"}
+    assert expected.items() <= state.items()
+
+
+def test_hostile_texts_cannot_leave_their_place():
+    evil = "</script><img src=x onerror=alert(1)>\"'&"
+    texts = np.full((LAYERS, HEADS), evil, dtype=object)
+    page = HeadPicker(
+        **small(
+            title=evil, variants=[evil, "b"], image_labels=[evil, "b", "c"], evidence=texts, head_class=texts
+        )
+        | {"regions": [evil, *"bcdefg"], "twins": [evil, "b"], "effect_label": evil}
+    ).html()
+    assert "<img src=x" not in page
+    assert page.count("</script>") == page.count("<script")
+
+
+def test_unknown_values_become_unknown_not_nan():
+    effect = np.full((LAYERS, HEADS), np.nan)
+    picker = HeadPicker(**small(effect=effect, effect_low=None, effect_high=None))
+    assert "NaN" not in picker.html()
+
+
+def test_the_bundle_speaks_to_every_viewer(picker):
+    data, _ = picker._repr_mimebundle_()
+    assert set(data) == {"text/plain", "text/html", "image/png", "application/vnd.jupyter.widget-view+json"}
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+        assert image.size == (1200, 430)
+    table = re.search(r"<table>.*?</table>", data["text/html"], re.DOTALL)[0]
+    assert table.count("<tr>") == LAYERS * HEADS + 1
+
+
+def test_a_page_stores_shared_data_once(picker, tmp_path):
+    other = HeadPicker(**small(), name="other")
+    save_page(tmp_path / "two.html", [picker, other], "Two")
+    page = (tmp_path / "two.html").read_text()
+    keys = re.findall(r'data-vm-chunk="(\w+)">', page)
+    assert len(keys) == len(set(keys)) == len(picker._chunks)
+    assert page.count("data-vm-host>") == 2
+
+
+def test_notebooks_are_made_ready_for_static_pages(picker):
+    cells = []
+    for _ in range(2):
+        data, _ = picker._repr_mimebundle_()
+        data["text/html"] = data["text/html"].splitlines(keepends=True)
+        cells.append({"cell_type": "code", "outputs": [{"output_type": "display_data", "data": data}]})
+    cells.append({"cell_type": "markdown", "source": ""})
+    states = {"state": {picker.model_id: {"state": {}}, "other": {}}}
+    notebook = {
+        "cells": cells,
+        "metadata": {"widgets": {"application/vnd.jupyter.widget-state+json": states}},
+    }
+    assert share_notebook_data(notebook) > 0
+    first, second = ("".join(cell["outputs"][0]["data"]["text/html"]) for cell in cells[:2])
+    assert first.count('<script type="text/plain" data-vm-chunk') == len(picker._chunks)
+    assert second.count('<script type="text/plain" data-vm-chunk') == 0
+    assert "application/vnd.jupyter.widget-view+json" not in cells[0]["outputs"][0]["data"]
+    assert list(states["state"]) == ["other"]

@@ -1,0 +1,105 @@
+"""What the picker knows of heads beside their maps: region shares and the measures that colour the grid."""
+
+import numpy as np
+
+from vitmech_utils.report.picker.checks import checked
+
+
+def checked_shares(
+    shares: object,
+    area_shares: object,
+    variants: int,
+    images: int,
+    layers: int,
+    heads: int,
+    regions: list[str],
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return shares as [variant, image, layer, head, region] and area shares as [image, region].
+
+    The axes variant and image have size 1 where one row stands for all.
+    """
+    count = len(regions)
+    if shares is None and area_shares is None:
+        return None, None
+    if not count:
+        raise ValueError(
+            "regions: expected the names of the regions that shares and area_shares speak of, got none"
+        )
+    share_array = area_array = None
+    if shares is not None:
+        grid = (layers, heads, count)
+        axes = "variant and image (both optional), layer, head, region"
+        share_array = checked(
+            "shares", shares, axes, grid, (images, *grid), (variants, images, *grid), minimum=0
+        )
+        share_array = share_array.reshape((1,) * (5 - share_array.ndim) + share_array.shape)
+    if area_shares is not None:
+        area_array = checked(
+            "area_shares", area_shares, "image (optional), region", (count,), (images, count), minimum=0
+        )
+        area_array = area_array.reshape(-1, count)
+    for name, array in (("shares", share_array), ("area_shares", area_array)):
+        if array is not None and array.max() > 1.001:
+            raise ValueError(
+                f"{name}: expected fractions in [0, 1], got {array.max():g}; divide percentages by 100"
+            )
+    return share_array, area_array
+
+
+def grid_measures(
+    grid: tuple[int, int],
+    effect: object,
+    low: object,
+    high: object,
+    effect_label: str,
+    effect_unit: str,
+    lift: object,
+    regions: list[str],
+    entropy: object,
+    entropy_unit: str,
+) -> list[dict]:
+    """Return the measures in the order of the picker's menu, each a JSON-ready dict with values [layer * head]."""
+    measures = []
+    if effect is None and (low is not None or high is not None):
+        raise ValueError(
+            "effect: expected an array [layer, head] beside effect_low and effect_high, got None"
+        )
+    if effect is not None:
+        measure = {"key": "effect", "label": effect_label, "unit": effect_unit, "kind": "diverging"}
+        parts = {"values": ("effect", effect), "low": ("effect_low", low), "high": ("effect_high", high)}
+        for key, (name, values) in parts.items():
+            if values is not None:
+                measure[key] = listed(checked(name, values, "layer, head", grid, allow_nan=True))
+        measures.append(measure)
+    if lift is not None:
+        if not regions:
+            raise ValueError("regions: expected the names of the regions that lift speaks of, got none")
+        array = checked("lift", lift, "layer, head, region", (*grid, len(regions)), minimum=0, allow_nan=True)
+        for index, region in enumerate(regions):
+            measure = {
+                "key": f"lift:{index}",
+                "label": f"lift: {region}",
+                "unit": "× area share",
+                "kind": "log",
+            }
+            measures.append(measure | {"region": index, "values": listed(array[..., index])})
+    if entropy is not None:
+        array = checked("entropy", entropy, "layer, head", grid, minimum=0, allow_nan=True)
+        measure = {
+            "key": "entropy",
+            "label": "entropy of the map",
+            "unit": entropy_unit,
+            "kind": "sequential",
+        }
+        measures.append(measure | {"values": listed(array)})
+    return measures
+
+
+def listed(array: np.ndarray) -> list[float | None]:
+    """Return all values in order, rounded for JSON."""
+    return [rounded(value) for value in array.ravel()]
+
+
+def rounded(value: float | np.floating) -> float | None:
+    """Five significant digits; None for NaN, which JSON does not know."""
+    return None if np.isnan(value) else float(f"{float(value):.5g}")
