@@ -24,7 +24,8 @@ def write_notebook(path: Path, name: str, cells: list[str], title: str | None = 
     notebook = nbformat.v4.new_notebook()
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     title = title or name.replace("_", " ")
-    code = [nbformat.v4.new_code_cell(text) for text in (PARAMETERS, OPEN.format(name=name), *cells, "chapter.close();")]
+    texts = (PARAMETERS, OPEN.format(name=name), *cells, "chapter.close();")
+    code = [nbformat.v4.new_code_cell(text) for text in texts]
     code[0].metadata["tags"] = ["parameters"]
     notebook.cells = [nbformat.v4.new_markdown_cell(f"# {title}\n\nA claim."), *code]
     for number, cell in enumerate(notebook.cells):
@@ -45,7 +46,8 @@ def make(root: Path) -> Path:
             shutil.copy2(ROOT / name, root / name)
     (root / "book" / "references.bib").write_text("", encoding="utf-8")
     (root / "book" / "intro.md").write_text(
-        "# Small\n\nThe count is {{ run:01_first/numbers/count }}; $x^2$.\n\n{{ run:status }}\n", encoding="utf-8"
+        "# Small\n\nThe count is {{ run:01_first/numbers/count }}; $x^2$.\n\n{{ run:status }}\n",
+        encoding="utf-8",
     )
     files = "".join(f"  - file: notebooks/{name}\n" for name in CHAPTERS)
     (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\nchapters:\n{files}", encoding="utf-8")

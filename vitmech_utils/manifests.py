@@ -184,7 +184,7 @@ def read_manifest(folder: Path, how_to_mend: str) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         seal = manifest.pop("seal")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise RunError(f"{path}: not a manifest ({error!r}); {how_to_mend}") from error
     if digest(manifest) != seal:
         raise RunError(f"{path}: its content does not match its seal (edited by hand?); {how_to_mend}")

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -89,7 +89,7 @@ class Profile(_Section):
     audit: Images
 
     @model_validator(mode="after")
-    def _local_backbone_exists(self) -> Self:
+    def _local_backbone_exists(self) -> "Profile":
         if self.backbone.startswith(LOCAL_PREFIXES) and not Path(self.backbone).expanduser().is_dir():
             raise ValueError(f"backbone: the folder {self.backbone!r} does not exist")
         return self

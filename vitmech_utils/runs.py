@@ -39,8 +39,8 @@ from vitmech_utils.manifests import (
 from vitmech_utils.profiles import Profile, load_profile, repository_root
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     import torch
-    from matplotlib.figure import Figure
 
 TRAINING = "02_lora_fine_tuning"
 LOCK_SECONDS = 10.0  # a killed runner's kernel notices within a second or two and lets go
@@ -210,7 +210,7 @@ class Chapter:
         plain = {key: np.ascontiguousarray(to_numpy(value)) for key, value in arrays.items()}
         return self._save(f"{name}.safetensors", lambda path: save_file(plain, path))
 
-    def save_figure(self, figure: "Figure", name: str) -> Path:
+    def save_figure(self, figure: "matplotlib.figure.Figure", name: str) -> Path:
         """Save a figure as `<name>.png` on its own background, without a date in it."""
         options = {"dpi": 150, "bbox_inches": "tight", "metadata": {"Software": None}}
         return self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))

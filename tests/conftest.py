@@ -1,0 +1,55 @@
+"""Shared fixtures: a small book, and the one real run and book that the end-to-end tests look at."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small_book
+
+ROOT = small_book.ROOT
+
+
+def vitmech(*arguments: object, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call the command line as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "vitmech_utils.cli", *map(str, arguments)]
+    return _call(command, root, environment)
+
+
+def snakemake(*arguments: object, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call Snakemake as the Makefile does."""
+    options = ["--cores", "2", "--nolock", "--rerun-incomplete"]
+    command = [sys.executable, "-m", "snakemake", *options, *map(str, arguments)]
+    return _call(command, root, environment)
+
+
+def _call(command: list[str], root: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("VITMECH_RUN")}
+    path = os.pathsep.join([str(ROOT), inherited.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    env = {**inherited, "PYTHONPATH": path, **environment}
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A small book of three chapters that run in no time."""
+    return small_book.make(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real series, once, on the quick profile, through Snakemake, in a run folder of its own."""
+    run = tmp_path_factory.mktemp("quick") / "run"
+    done = snakemake("--quiet", "rules", "host", "--config", "profile=quick", f"run_dir={run}")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    return run
+
+
+@pytest.fixture(scope="session")
+def built_book(quick_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The HTML book of that run; returns its folder."""
+    out = tmp_path_factory.mktemp("book")
+    done = vitmech("book", "--run-dir", quick_run, "--out", out)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    return out / "html"

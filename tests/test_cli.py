@@ -1,0 +1,146 @@
+"""The command line on a small book: strict parameters, failures that fail, nothing half-written."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import vitmech
+from small_book import write_notebook
+
+from vitmech_utils.cli import main
+from vitmech_utils.manifests import RunError
+from vitmech_utils.report.stage import banner, duration, stage
+
+
+def status(root: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setenv("VITMECH_ROOT", str(root))
+    return main(list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "01", "-p", "audit.imagez=3"], "did you mean 'audit.images'"),
+        (["run", "01", "-p", "audit.images=-3"], "audit.images is -3"),
+        (["run", "01", "--profile", "quik"], "did you mean 'quick'"),
+        (["run", "9"], "unknown chapter '9': expected `all` or one of 01_first, 02_second, 03_third"),
+        (["run", "nonsense"], "unknown chapter 'nonsense'"),
+        (["stage"], "vitmech run 01"),
+        (["stage", "--profile", "paper"], "not there"),
+        (["book", "--run-dir", "nowhere"], "not there"),
+    ],
+)
+def test_misuse_is_refused_before_anything_runs(
+    small: Path,
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert status(small, *arguments, monkeypatch=monkeypatch) == 1
+    assert words in capsys.readouterr().err
+    assert not (small / "results").exists()
+    assert not (small / "book" / "_build").exists()
+
+
+def test_a_notebook_without_parameters_is_refused(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = small / "notebooks" / "01_first.ipynb"
+    path.write_text(path.read_text().replace('"parameters"', '"other"'))
+    assert status(small, "run", "01", monkeypatch=monkeypatch) == 1
+    assert "tagged `parameters`" in capsys.readouterr().err
+    write_notebook(path, "01_first", [])
+    path.write_text(path.read_text().replace("overrides = {}", "other = {}"))
+    assert status(small, "run", "01", monkeypatch=monkeypatch) == 1
+    assert "does not set overrides" in capsys.readouterr().err
+
+
+@pytest.mark.pipeline
+def test_a_run_of_the_series_then_one_failure(small: Path) -> None:
+    """One journey, since kernels are slow to start: all, again, other values, a failing cell, staging."""
+    done = vitmech("run", "all", root=small)
+    assert done.returncode == 0, done.stderr
+    run = small / "results" / "quick"
+    notebook = json.loads((run / "03_third" / "03_third.ipynb").read_text())
+    printed = [o for cell in notebook["cells"] for o in cell.get("outputs", []) if o.get("name") == "stdout"]
+    assert "".join(printed[0]["text"]).strip() == "16"
+    assert (
+        str(small) not in (run / "03_third" / "03_third.ipynb").read_text()
+    )  # no machine's folders in a page
+    assert not list((run / ".scratch").iterdir())
+
+    again = vitmech("run", "all", root=small)
+    assert again.stdout.count("up to date") == 3
+
+    other = vitmech("run", "01", "-p", "audit.images=3", "--run-dir", "results/other", root=small)
+    assert other.returncode == 0, other.stderr
+    assert json.loads((small / "results" / "other" / "01_first" / "numbers.json").read_text()) == {"count": 3}
+
+    stage(small, run, small / "staged")
+    staged = json.loads((small / "staged" / "notebooks" / "01_first.ipynb").read_text())
+    assert "".join(staged["cells"][0]["source"]) == "# 01 first"
+    assert "A quick run" in "".join(staged["cells"][1]["source"])
+    assert "The count is 16" in (small / "staged" / "book" / "intro.md").read_text()
+
+    before = (run / "02_second" / "manifest.json").read_bytes()
+    good = (small / "notebooks" / "02_second.ipynb").read_text()
+    write_notebook(small / "notebooks" / "02_second.ipynb", "02_second", ["1 / 0"])
+    failing = vitmech("run", "02", root=small)
+    assert failing.returncode == 1
+    assert "02_second.ipynb, cell" in failing.stderr
+    assert "ZeroDivisionError" in failing.stderr
+    assert (run / "02_second.failed.ipynb").is_file()
+    assert (run / "02_second" / "manifest.json").read_bytes() == before  # the last good run stands
+    with pytest.raises(RunError, match="02_second.ipynb was edited since"):
+        stage(small, run, small / "staged")
+
+    write_notebook(small / "notebooks" / "02_second.ipynb", "02_second", ["del chapter", "chapter = open"])
+    path = small / "notebooks" / "02_second.ipynb"
+    path.write_text(path.read_text().replace("chapter.close();", "pass"))
+    unclosed = vitmech("run", "02", root=small)
+    assert unclosed.returncode == 1
+    assert "chapter.close()" in unclosed.stderr
+    (small / "notebooks" / "02_second.ipynb").write_text(good)
+    stage(small, run, small / "staged")  # what stood before still stands
+
+    mixed = json.loads((small / "results" / "other" / "01_first" / "manifest.json").read_text())
+    for file in (run / "01_first").iterdir():
+        file.unlink()
+    for file in (small / "results" / "other" / "01_first").iterdir():
+        (run / "01_first" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(
+        RunError, match=r"01_first was made with other profile values|different profile values"
+    ):
+        stage(small, run, small / "staged")
+    assert "How this page was made" in banner({**mixed, "profile": {**mixed["profile"], "name": "laptop"}})
+
+
+@pytest.mark.pipeline
+def test_plain_papermill_runs_a_chapter(small: Path, tmp_path: Path) -> None:
+    import papermill
+
+    out = tmp_path / "out.ipynb"
+    parameters = {"profile": "laptop", "run_dir": str(tmp_path / "run"), "overrides": {"audit.images": 5}}
+    papermill.execute_notebook(
+        small / "notebooks" / "01_first.ipynb", out, parameters, cwd=small / "notebooks", progress_bar=False
+    )
+    manifest = json.loads((tmp_path / "run" / "01_first" / "manifest.json").read_text())
+    assert manifest["profile"]["name"] == "laptop"
+    assert manifest["profile"]["values"]["audit"]["images"] == 5
+
+
+def test_doctor_tells_what_is_missing(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert status(small, "doctor", monkeypatch=monkeypatch) == 1
+    out = capsys.readouterr().out
+    assert "torch 2." in out
+    assert "device: " in out
+    assert "backbone: dinov2-small" in out
+    assert out.endswith("git checkout -- published, or train one with `vitmech run 02 --profile laptop`\n")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (65, "1 min 5 s"), (7384, "2 h 3 min")])
+def test_durations_are_written_as_people_do(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
