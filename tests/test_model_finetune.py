@@ -1,5 +1,7 @@
 """Fine-tuning: it learns, resumes to the same bytes, and is scored by known formulas."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -62,10 +64,16 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
 
     with pytest.raises(KilledError):
         fine_tune(ChirpRegressor.build("tiny"), Breaking(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")
-    resumed = ChirpRegressor.build("tiny", seed=5)  # its weights must come from the checkpoint, not from here
-    fine_tune(resumed, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")
-    for name, weight in weights(whole).items():
-        assert torch.equal(weights(resumed)[name], weight), name
+    for start in (5, 6):  # the first goes on from step 4, the second finds the training finished
+        resumed = ChirpRegressor.build(
+            "tiny", seed=start
+        )  # its weights must come from the checkpoint, not from here
+        training = fine_tune(resumed, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")
+        for name, weight in weights(whole).items():
+            assert torch.equal(weights(resumed)[name], weight), name
+        assert list(training.history.loc[training.history["held_out_loss"].notna(), "step"]) == [4, 8, 12]
+    before = json.loads((tmp_path / "parts" / "checkpoint-12" / "elapsed.json").read_text())["seconds"]
+    assert training.seconds > before > 0
 
 
 def test_merged_regressor_is_not_trainable(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +51,31 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: the best regressor, and its history (step, train loss, held-out loss and correlations)."""
+    """A finished training: the best regressor, its history, and its wall time over all its parts, in seconds.
+
+    The history's columns are step, train_loss, held_out_loss, learning_rate and r_<target>.
+    """
 
     regressor: ChirpRegressor
     history: pd.DataFrame
+    seconds: float
+
+
+class _Clock(TrainerCallback):
+    """Wall time, kept beside each checkpoint, so that a resumed training counts the parts before the interruption."""
+
+    def __init__(self, resumed_from: str | None):
+        kept = Path(resumed_from, "elapsed.json") if resumed_from else None
+        self.before = json.loads(kept.read_text())["seconds"] if kept and kept.is_file() else 0.0
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.start
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        (folder / "elapsed.json").write_text(json.dumps({"seconds": self.seconds}))
 
 
 class _Progress(TrainerCallback):
@@ -111,20 +134,21 @@ def fine_tune(
         seed=recipe.seed,
         data_seed=recipe.seed,
     )
+    last = get_last_checkpoint(str(checkpoints)) if Path(checkpoints).is_dir() else None
+    clock = _Clock(last)
     trainer = Trainer(
         model=regressor,
         args=arguments,
         train_dataset=train,
         eval_dataset=held_out,
         compute_metrics=lambda output: correlations(output.predictions, output.label_ids),
-        callbacks=[EarlyStoppingCallback(recipe.patience), _Progress()],
+        callbacks=[EarlyStoppingCallback(recipe.patience), _Progress(), clock],
     )
     trainer.pop_callback(
         next(type(c) for c in trainer.callback_handler.callbacks if "Printer" in type(c).__name__)
     )
-    last = get_last_checkpoint(str(checkpoints)) if Path(checkpoints).is_dir() else None
     trainer.train(resume_from_checkpoint=last)
-    return Training(regressor.eval(), _history(trainer.state.log_history))
+    return Training(regressor.eval(), _history(trainer.state.log_history), clock.seconds)
 
 
 def predict(

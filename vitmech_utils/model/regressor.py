@@ -148,7 +148,7 @@ class ChirpRegressor(nn.Module):
         """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
 
         `training` is a record of how it was made and how it scores, kept beside it as `training.json` (see
-        `read_training`). The folder appears whole or not at all. Raises `AdapterError` for a merged model: its adapter is gone.
+        `read_training`). The folder appears whole or not at all. Raises `AdapterError` for a merged model.
         """
         if self.is_merged:
             raise AdapterError(
