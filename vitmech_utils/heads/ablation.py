@@ -56,13 +56,13 @@ class HeadPredictions:
 def sweep(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
-    labels: Float[Tensor, "image target"],
+    labels: Float[Tensor, "label target"],
     mode: str = "mean",
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    reference: Float[Tensor, "other 3 height width"] | None = None,
-    donors: Float[Tensor, "image 3 height width"] | None = None,
+    reference: Tensor | None = None,
+    donors: Tensor | None = None,
     targets: Sequence[str] = LABEL_NAMES,
     batch: int = 32,
     bootstrap: int = 2000,
@@ -101,8 +101,8 @@ def predict_without_heads(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    reference: Float[Tensor, "other 3 height width"] | None = None,
-    donors: Float[Tensor, "image 3 height width"] | None = None,
+    reference: Tensor | None = None,
+    donors: Tensor | None = None,
     batch: int = 32,
     seed: int = 0,
     replay: bool = True,
@@ -122,6 +122,8 @@ def predict_without_heads(
     chosen_heads = list(range(anatomy.heads) if heads is None else heads)
     for head in chosen_heads:
         anatomy.columns(head)
+    if not chosen_layers or not chosen_heads:
+        raise ValueError("no head to ablate: layers and heads need at least one number each, or None for all")
     tests = [(layer, head) for layer in chosen_layers for head in chosen_heads]
     layer_index, head_index = (np.array(column, dtype=np.int64) for column in zip(*tests, strict=True))
     with evaluating(model), torch.inference_mode():
