@@ -92,7 +92,7 @@ def test_a_run_of_the_series_then_one_failure(small: Path) -> None:
     assert "ZeroDivisionError" in failing.stderr
     assert (run / "02_second.failed.ipynb").is_file()
     assert (run / "02_second" / "manifest.json").read_bytes() == before  # the last good run stands
-    with pytest.raises(RunError, match="02_second.ipynb was edited since"):
+    with pytest.raises(RunError, match=r"02_second\.ipynb was edited since"):
         stage(small, run, small / "staged")
 
     write_notebook(small / "notebooks" / "02_second.ipynb", "02_second", ["del chapter", "chapter = open"])
@@ -141,6 +141,6 @@ def test_doctor_tells_what_is_missing(
     assert out.endswith("git checkout -- published, or train one with `vitmech run 02 --profile laptop`\n")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (65, "1 min 5 s"), (7384, "2 h 3 min")])
+@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (65.0, "1 min 5 s"), (7384.0, "2 h 3 min")])
 def test_durations_are_written_as_people_do(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -150,7 +150,7 @@ def test_what_a_predecessor_read_must_still_be_there(small: Path) -> None:
     finish_second(small)
     finish_first(small, count=99)
     chapter = begin(small, "03_third")
-    with pytest.raises(RunError, match="01_first was run again since.*vitmech run 02"):
+    with pytest.raises(RunError, match=r"01_first was run again since.*vitmech run 02"):
         chapter.read_table("02_second", "counts")
     chapter.abandon()
 

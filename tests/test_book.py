@@ -1,0 +1,182 @@
+"""The built book in a real browser: from disk, with the network off."""
+
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+from conftest import vitmech
+from small_book import ROOT
+
+from vitmech_utils.report.stage import toc_files
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+PAGES = [*toc_files(ROOT), "genindex", "search"]
+LIMIT_BYTES = 6 * 1024**2
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
+
+
+class Addresses(HTMLParser):
+    """Collect what a page loads (src, stylesheets) and what it links to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded, self.linked = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "link" and values.get("rel") in ("stylesheet", "icon", "preload"):
+            self.loaded.append(values.get("href") or "")
+        elif tag == "a":
+            self.linked.append(values.get("href") or "")
+        if values.get("src"):
+            self.loaded.append(values["src"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: object, built_book: Path) -> Iterator[object]:
+    """Open a page of the book from disk, offline, and record every complaint."""
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+
+    def open_page(name: str) -> object:
+        page = context.new_page()
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(f"error: {error}"))
+        page.on(
+            "console", lambda m: page.complaints.append(f"console: {m.text}") if m.type == "error" else None
+        )
+        page.on("requestfailed", lambda request: page.complaints.append(f"failed: {request.url[:200]}"))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else page.complaints.append(f"outside: {request.url}")
+            ),
+        )
+        page.goto((built_book / f"{name}.html").as_uri(), wait_until="load")
+        return page
+
+    yield open_page
+    context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_loads_lies_beside_it(built_book: Path, name: str) -> None:
+    path = built_book / f"{name}.html"
+    assert path.stat().st_size <= LIMIT_BYTES
+    text = path.read_text(encoding="utf-8")
+    addresses = Addresses(text)
+    for address in addresses.loaded:
+        assert not urlparse(address).scheme or address.startswith("data:"), f"{name} loads {address[:200]}"
+    for address in [*addresses.loaded, *addresses.linked]:
+        parts = urlparse(address)
+        if not parts.scheme and parts.path:
+            assert (path.parent / unquote(parts.path)).exists(), (
+                f"{name} points to {address}, which is not there"
+            )
+    assert "thebe" not in text.lower().replace("class=", "")
+
+
+@NEEDS_BROWSER
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_without_a_complaint(visit: object, name: str) -> None:
+    page = visit(name)
+    assert page.locator("h1").first.inner_text()
+    page.wait_for_timeout(300)
+    assert page.complaints == []
+    assert page.evaluate(
+        "document.images.length === [...document.images].filter(i => i.naturalWidth > 0).length"
+    )
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360, (
+        "the page scrolls sideways on a phone"
+    )
+    page.close()
+
+
+@NEEDS_BROWSER
+@pytest.mark.browser
+@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
+def test_a_chapter_tells_its_provenance_and_sets_its_formulas(visit: object, name: str) -> None:
+    page = visit(name)
+    banner = page.locator(".admonition.provenance")
+    assert banner.count() == 1
+    assert "quick run" in banner.inner_text().lower()
+    formulas = page.locator("span.math, div.math").count()
+    if formulas:
+        page.wait_for_function("document.querySelectorAll('mjx-container').length > 0", timeout=20_000)
+    assert page.locator("mjx-merror").count() == 0
+    assert page.complaints == []
+
+
+@NEEDS_BROWSER
+@pytest.mark.browser
+def test_the_picker_answers_a_click_and_a_key(visit: object) -> None:
+    page = visit("notebooks/03_attention_maps")
+    page.wait_for_selector(".vm-card")
+    grid = page.get_by_role("grid").first
+    cell = grid.get_by_role("gridcell", name="layer 4, head 3", exact=False).first
+    cell.click()
+    assert page.locator(".vm-name").first.inner_text() == "Layer 4 · head 3"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".vm-name").first.inner_text() != "Layer 4 · head 3"
+    assert page.complaints == []
+
+
+@NEEDS_BROWSER
+@pytest.mark.browser
+def test_a_reader_without_scripts_sees_a_picture_and_a_table(browser: object, built_book: Path) -> None:
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto((built_book / "notebooks" / "03_attention_maps.html").as_uri())
+    fallback = page.locator(".vm-picker").first
+    assert fallback.locator("img").count() >= 1
+    assert fallback.locator("table").count() >= 1
+    context.close()
+
+
+@NEEDS_BROWSER
+@pytest.mark.browser
+def test_the_search_finds_a_word_offline(visit: object, built_book: Path) -> None:
+    page = visit("search")
+    page.goto((built_book / "search.html").as_uri() + "?q=ablation")
+    page.wait_for_selector("#search-results li", timeout=20_000)
+    assert page.complaints == []
+
+
+def test_a_second_build_does_no_work(built_book: Path, quick_run: Path) -> None:
+    before = (built_book / "index.html").stat().st_mtime_ns
+    done = vitmech("book", "--run-dir", quick_run, "--out", built_book.parent)
+    assert "up to date" in done.stdout
+    assert (built_book / "index.html").stat().st_mtime_ns == before
+
+
+def test_a_warning_fails_the_build_and_leaves_the_last_book(small: Path) -> None:
+    assert vitmech("run", "all", root=small).returncode == 0
+    done = vitmech("book", root=small)
+    assert done.returncode == 0, done.stderr
+    page = small / "book" / "_build" / "html" / "index.html"
+    good = page.read_bytes()
+    intro = small / "book" / "intro.md"
+    intro.write_text(intro.read_text() + "\n[](nowhere.md)\n")
+    done = vitmech("book", root=small)
+    assert done.returncode == 1
+    assert "nowhere.md" in done.stderr
+    assert page.read_bytes() == good

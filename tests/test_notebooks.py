@@ -1,0 +1,143 @@
+"""The chapters' sources: form, stripped outputs, real comparisons by nbval."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import vitmech
+from small_book import ROOT, write_notebook
+
+from vitmech_utils.execute import chapters
+from vitmech_utils.manifests import notebook_source
+from vitmech_utils.report.stage import toc_files
+
+NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in chapters(ROOT)]
+CHECKED = {"keep_output", "nbval-check-output"}
+STRIP = ["--keep-count", "--extra-keys", "metadata.papermill cell.metadata.papermill metadata.widgets"]
+
+
+def cells(path: Path, kind: str = "code") -> list[dict]:
+    return [
+        cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind
+    ]
+
+
+def tags(cell: dict) -> set[str]:
+    return set(cell["metadata"].get("tags", []))
+
+
+def nbval(path: Path, run: Path) -> subprocess.CompletedProcess[str]:
+    """Run a notebook and compare its checked cells, as a process of its own."""
+    options = [
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=600",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=",
+    ]
+    command = [sys.executable, "-m", "pytest", *options, "-q", str(path)]
+    env = {**os.environ, "VITMECH_RUN_DIR": str(run)}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def test_every_page_of_the_book_is_there() -> None:
+    pages = toc_files(ROOT)
+    for page in pages:
+        assert any((ROOT / f"{page}{suffix}").is_file() for suffix in (".md", ".ipynb")), page
+    assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} <= set(pages)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestEveryNotebook:
+    def test_begins_with_parameters_and_ends_by_closing(self, path: Path) -> None:
+        first = cells(path)[0]
+        assert "parameters" in tags(first)
+        set_names = {
+            t.id: ast.unparse(node.value)
+            for node in ast.parse("".join(first["source"])).body
+            for t in node.targets
+        }
+        assert set_names == {"profile": "'quick'", "run_dir": "None", "overrides": "{}"}
+        assert sum("parameters" in tags(cell) for cell in cells(path)) == 1
+        assert "".join(cells(path)[-1]["source"]).rstrip(";\n ").endswith("chapter.close()")
+        assert f'"{path.stem}"' in notebook_source(path)
+
+    def test_is_stripped_but_for_checked_cells_and_those_hold_something(self, path: Path) -> None:
+        checked = [cell for cell in cells(path) if tags(cell) & CHECKED]
+        assert checked, "no checked cell: nbval would compare nothing"
+        for cell in checked:
+            assert tags(cell) >= CHECKED, "a checked cell needs both tags"
+            assert cell["outputs"], "a checked cell without output compares nothing"
+            assert cell["execution_count"] is not None, "a checked cell without a count compares nothing"
+            assert not any(output["output_type"] == "error" for output in cell["outputs"])
+        for cell in cells(path):
+            if not tags(cell) & CHECKED:
+                assert cell["outputs"] == []
+
+    def test_stripping_again_changes_nothing(self, path: Path, tmp_path: Path) -> None:
+        copy = tmp_path / path.name
+        copy.write_bytes(path.read_bytes())
+        subprocess.run([sys.executable, "-m", "nbstripout", *STRIP, str(copy)], check=True)
+        assert json.loads(copy.read_text()) == json.loads(path.read_text())
+
+    def test_figures_have_alt_text_and_names(self, path: Path) -> None:
+        names = []
+        for cell in cells(path):
+            figure = cell["metadata"].get("mystnb", {}).get("figure")
+            if figure:
+                assert figure.get("caption")
+                assert cell["metadata"]["mystnb"].get("image", {}).get("alt"), (
+                    f"no alt text: {figure['caption'][:60]}"
+                )
+                names.append(figure.get("name"))
+        assert all(names)
+        assert len(names) == len(set(names))
+
+    def test_has_a_title_and_says_nothing_of_this_machine(self, path: Path) -> None:
+        assert "".join(cells(path, "markdown")[0]["source"]).lstrip().startswith(("# ", "("))
+        text = path.read_text(encoding="utf-8")
+        for word in (str(ROOT), str(Path.home()) + "/"):
+            assert word not in text
+
+
+@pytest.fixture(scope="module")
+def nbval_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nbval") / "run"
+
+
+@pytest.mark.pipeline
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_nbval_passes(path: Path, nbval_run: Path) -> None:
+    """In the book's order, one run folder for all: later chapters read what earlier ones left."""
+    done = nbval(path, nbval_run)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(("printed", "passes"), [("2\n", True), ("3\n", False)])
+def test_nbval_fails_on_a_wrong_value(small: Path, tmp_path: Path, printed: str, passes: bool) -> None:
+    path = write_notebook(small / "notebooks" / "01_first.ipynb", "01_first", ["print(1 + 1)"])
+    notebook = json.loads(path.read_text())
+    cell = notebook["cells"][3]
+    cell["metadata"]["tags"] = sorted(CHECKED)
+    cell["execution_count"] = 3
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": [printed]}]
+    path.write_text(json.dumps(notebook))
+    assert (nbval(path, tmp_path / "run").returncode == 0) is passes
+
+
+@pytest.mark.pipeline
+def test_a_failing_notebook_fails_the_run(small: Path) -> None:
+    write_notebook(small / "notebooks" / "01_first.ipynb", "01_first", ["assert False, 'on purpose'"])
+    done = vitmech("run", "01", root=small)
+    assert done.returncode == 1
+    assert "on purpose" in done.stderr
+    assert not (small / "results" / "quick" / "01_first").exists()
