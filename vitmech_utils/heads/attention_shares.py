@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.heads.attention_sums import FIELDS, RunningSums
+from vitmech_utils.heads.attention_sums import RunningSums
 from vitmech_utils.heads.attention_tables import head_table, region_table
 from vitmech_utils.heads.attention_weights import (
     Projections,
@@ -37,8 +37,9 @@ class AttentionStatistics:
     """Result of one pass: two tables, the mean attention, and the bootstrap replicates that `classify` reuses.
 
     `mean_weights` [query, layer, head, token] are softmax weights averaged over images, CLS and registers first.
-    `replicates` maps each of `FIELDS` to [replicate, sinks, query x weighting, layer, head, region or 1]; number 0
-    is the estimate itself.
+    `replicates` maps share, area, map_entropy, prefix_share and valid to [replicate, sinks, query x weighting, layer,
+    head, region or 1]; number 0 is the estimate itself. `profiles` [replicate, region, region] are the shares of a head
+    that attends to one region alone, in proportion to its coverage; `names` are the regions.
     """
 
     regions: pd.DataFrame
@@ -48,6 +49,8 @@ class AttentionStatistics:
     images: int
     prefix: int
     grid: tuple[int, int]
+    profiles: np.ndarray
+    names: tuple[str, ...]
 
 
 def region_shares(model: nn.Module, images: Images, **settings) -> pd.DataFrame:
@@ -123,10 +126,14 @@ def attention_statistics(
         regions=region_table(sums, VARIANTS, regions),
         heads=head_table(sums, VARIANTS),
         mean_weights=sums.mean_weights()[[0, 2]],
-        replicates={field: sums.mean(field) for field in FIELDS},
+        replicates={
+            field: sums.mean(field) for field in ("share", "area", "map_entropy", "prefix_share", "valid")
+        },
         images=sums.images,
         prefix=anatomy.prefix,
         grid=(rows, columns),
+        profiles=sums.profiles(),
+        names=tuple(regions),
     )
 
 

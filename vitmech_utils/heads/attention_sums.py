@@ -7,7 +7,6 @@ from torch import Tensor
 
 PER_REGION = ("share", "shuffled", "area", "ceiling", "entropy", "has_attention", "present")
 PER_HEAD = ("map_entropy", "prefix_share", "query_entropy", "valid", "count")
-FIELDS = (*PER_REGION, *PER_HEAD)
 # Fields that are averaged over only those images where the second one is 1.
 _OVER = {"entropy": "has_attention", "prefix_share": "count", "query_entropy": "count"}
 _COUNTS = ("valid", "present", "has_attention", "count")
@@ -41,6 +40,7 @@ class RunningSums:
         self._sums: Tensor | None = None
         self._difference_squares: Tensor | None = None
         self._weights: Tensor | None = None
+        self._overlap = torch.zeros(replicates + 1, regions, regions, dtype=torch.float64)
         self._first = self._second = None
         self._recent: list[Tensor] = []
         self._waiting: list[tuple[int, Tensor, Tensor, Tensor]] = []
@@ -98,6 +98,16 @@ class RunningSums:
         """Attention weights averaged over images, [variant, layer, head, token], prefix tokens first."""
         return (self._weights / self.images).numpy()
 
+    def profiles(self) -> np.ndarray:
+        """Region shares of a head that attends in proportion to one region's coverage, [replicate, region, region].
+
+        Row r is where attention lands when all of it goes to r: patches are coarse, so some falls on the neighbours.
+        Rows of regions in no image are NaN.
+        """
+        overlap = self._overlap.numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return overlap / overlap.sum(-1, keepdims=True)
+
     def position_share(self) -> np.ndarray:
         """Part of the maps' variance that position alone explains, in [0, 1], [sinks, variant, layer, head].
 
@@ -135,6 +145,8 @@ class RunningSums:
         features, unit = self._features(weights, entropy, coverage, others)
         draws = torch.from_numpy(np.stack([self._poisson(index) for index in indices], axis=1))
         regions = self.region_count
+        shared = torch.einsum("irp,isp->irs", coverage, coverage).double()
+        self._overlap += torch.einsum("di,irs->drs", draws, shared)
         difference = features[..., :regions].double() - features[..., regions : 2 * regions].double()
         moments = ((difference**2).sum(0), unit.double().sum(0), (unit.double() ** 2).sum(0))
         if self._sums is None:

@@ -1,0 +1,256 @@
+"""What a head is about: a class from measured attention, with its evidence and how far to trust it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.optimize import nnls
+
+from vitmech_utils.heads.attention_shares import VARIANTS, AttentionStatistics
+from vitmech_utils.heads.attention_sinks import Sinks
+from vitmech_utils.heads.attention_tables import SINKS
+
+CLASSES = ("monosemantic", "polysemantic", "diffuse", "positional", "sink")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the classes part: shares in [0, 1] but for `information` (nats); `sensitivity` shows what moving them does.
+
+    sink: attention on CLS, registers and sink patches from which a head is a sink. information: distance from even
+    attention (Kullback-Leibler divergence over regions) from which it is about anything. part: share of that
+    distance that makes a region one of the head's. follow: how much of the lift must move with a thing that is
+    moved. position: part of the maps' variance explained by position alone that makes a head positional.
+    """
+
+    sink: float = 0.75
+    information: float = 0.3
+    part: float = 0.25
+    follow: float = 0.3
+    position: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value < 0 or (value > 1 and field.name != "information"):
+                raise ValueError(
+                    f"threshold {field.name} is {value}, expected a share in [0, 1] (information: nats)"
+                )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Everything the rule looks at; the first axis counts bootstrap replicates, 0 is the estimate."""
+
+    weights: Float[ndarray, "replicate layer head region"]
+    area: Float[ndarray, "replicate layer head region"]
+    entropy: Float[ndarray, "replicate layer head"]
+    valid: Float[ndarray, "replicate layer head"]
+    position: Float[ndarray, "layer head"]
+    sink: Float[ndarray, "layer head"]
+    follow: Float[ndarray, "layer head region"]
+    names: tuple[str, ...]
+
+
+def classify(
+    statistics: AttentionStatistics,
+    twins: pd.DataFrame | None = None,
+    sinks: Sinks | None = None,
+    thresholds: Thresholds = Thresholds(),
+    *,
+    query: str = "cls",
+    weighting: str = "raw",
+    without_sinks: bool = False,
+) -> pd.DataFrame:
+    """Give each head one of `CLASSES`, the regions it is about, evidence in words and numbers, and a confidence.
+
+    The shares of a head are first unmixed: `weight` of a region is the part of attention that goes to it once what
+    falls on neighbours in shared patches is accounted for (non-negative least squares on the profiles of
+    `statistics`). Even attention has weights equal to area shares; a region's part of `information`
+    is `weight * log(weight / area share)`, in nats, where that is positive: much attention on a small thing
+    counts for more than on a large one. In this order a head is a *sink* (`sinks`, or else CLS and registers), *monosemantic* or
+    *polysemantic* (one or more regions hold a `part` of the information, and follow when moved, by `twins`, the
+    table of `twin_effects`), *positional* (position explains its maps), else *diffuse*. `confidence` is the share of
+    bootstrap replicates over images that give the same class and regions. Layers and heads are 0-based.
+    """
+    measured = _measure(statistics, twins, sinks, (query, weighting), without_sinks)
+    kind, chosen = _rule(measured, thresholds)
+    same = (kind == kind[0]) & (chosen == chosen[0]).all(-1)
+    confidence = same[1:].mean(0) if len(same) > 1 else np.full(same.shape[1:], np.nan)
+    gains = _information(measured)[0]
+    rows = []
+    for layer, head in np.ndindex(kind.shape[1:]):
+        order = np.argsort(-gains[layer, head], kind="stable")
+        name = CLASSES[kind[0, layer, head]]
+        regions = [measured.names[r] for r in order if chosen[0, layer, head, r]]
+        top, second = order[:2]
+        rows.append(
+            {
+                "layer": layer,
+                "head": head,
+                "class": name,
+                "regions": " + ".join(regions),
+                "confidence": confidence[layer, head],
+                "top_region": measured.names[top],
+                "top_weight": measured.weights[0, layer, head, top],
+                "top_area": measured.area[0, layer, head, top],
+                "top_follow": measured.follow[layer, head, top],
+                "second_region": measured.names[second],
+                "second_weight": measured.weights[0, layer, head, second],
+                "information": gains[layer, head].sum(),
+                "sink_share": measured.sink[layer, head],
+                "position_share": measured.position[layer, head],
+                "map_entropy": measured.entropy[0, layer, head],
+                "evidence": _evidence(measured, layer, head, name, order),
+                "reason": _reason(measured, layer, head, int(top), confidence[layer, head]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sensitivity(
+    statistics: AttentionStatistics,
+    twins: pd.DataFrame | None = None,
+    sinks: Sinks | None = None,
+    thresholds: Thresholds = Thresholds(),
+    grid: Iterable[float] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9),
+) -> pd.DataFrame:
+    """Count heads per class while one threshold at a time runs over `grid`: threshold, value, class, heads."""
+    measured = _first(_measure(statistics, twins, sinks, ("cls", "raw"), False))
+    rows = []
+    for field in fields(Thresholds):
+        for value in grid:
+            kind, _ = _rule(measured, replace(thresholds, **{field.name: value}))
+            counts = np.bincount(kind[0].ravel(), minlength=len(CLASSES))
+            rows += [
+                {"threshold": field.name, "value": value, "class": name, "heads": int(count)}
+                for name, count in zip(CLASSES, counts, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def unmix(
+    shares: Float[ndarray, "*head region"], profiles: Float[ndarray, "region region"]
+) -> Float[ndarray, "*head region"]:
+    """Weights w >= 0 with sum 1 whose mixture of profiles comes nearest to the shares (least squares).
+
+    A head that attends to region r alone has shares `profiles[r]` and gets w = 1 at r; even attention gets the area
+    shares. Regions in no image (NaN profiles) get 0, heads without shares (NaN) all 0.
+    """
+    present = np.isfinite(profiles).all(1)
+    weights = np.zeros(shares.shape)
+    basis = profiles[present][:, :].T
+    for place in np.ndindex(shares.shape[:-1]):
+        if np.isfinite(shares[place]).all():
+            found, _ = nnls(basis, shares[place])
+            weights[place][present] = found / max(found.sum(), 1e-12)
+    return weights
+
+
+def _measure(
+    statistics: AttentionStatistics,
+    twins: pd.DataFrame | None,
+    sinks: Sinks | None,
+    variant: tuple[str, str],
+    without_sinks: bool,
+) -> _Measured:
+    if variant not in VARIANTS:
+        raise ValueError(f"query and weighting are {variant}, expected one of {VARIANTS}")
+    share = statistics.replicates["share"]
+    if without_sinks and share.shape[1] < 2:
+        raise ValueError(
+            "statistics hold no rows without sinks: compute them with attention_statistics(..., sinks=mask)"
+        )
+    at, which = int(without_sinks), VARIANTS.index(variant)
+    pick = {name: array[:, at, which] for name, array in statistics.replicates.items()}
+    weights = np.stack([unmix(s, p) for s, p in zip(pick["share"], statistics.profiles, strict=True)])
+    heads = statistics.heads.query(
+        f"query == {variant[0]!r} and weighting == {variant[1]!r} and sinks == {SINKS[at]!r}"
+    ).sort_values(["layer", "head"])
+    shape = weights.shape[1:3]
+    return _Measured(
+        weights=weights,
+        area=np.nan_to_num(pick["area"]),
+        entropy=pick["map_entropy"][..., 0],
+        valid=pick["valid"][..., 0],
+        position=heads["position_share"].to_numpy(float).reshape(shape),
+        sink=sinks.share if sinks is not None else heads["prefix_share"].to_numpy(float).reshape(shape),
+        follow=_follow(twins, shape, statistics.names),
+        names=statistics.names,
+    )
+
+
+def _first(measured: _Measured) -> _Measured:
+    return replace(
+        measured, **{name: getattr(measured, name)[:1] for name in ("weights", "area", "entropy", "valid")}
+    )
+
+
+def _follow(twins: pd.DataFrame | None, shape: tuple[int, int], names: tuple[str, ...]) -> ndarray:
+    follow = np.full((*shape, len(names)), np.nan)
+    if twins is not None:
+        moved = twins[twins["change"].str.endswith("moved")]
+        for row in moved.itertuples():
+            follow[row.layer, row.head, names.index(row.region)] = row.follow
+    return follow
+
+
+def _rule(measured: _Measured, limits: Thresholds) -> tuple[ndarray, ndarray]:
+    """Class numbers [replicate, layer, head] and the chosen regions [replicate, layer, head, region]."""
+    gains = _information(measured)
+    total = gains.sum(-1, keepdims=True)
+    stays = np.nan_to_num(measured.follow, nan=1.0) < limits.follow
+    chosen = (gains > 0) & (gains >= limits.part * total) & (total >= limits.information) & ~stays
+    count = chosen.sum(-1)
+    place = np.broadcast_to(measured.position >= limits.position, count.shape)
+    sink = np.broadcast_to(measured.sink >= limits.sink, count.shape)
+    conditions = {"sink": sink, "monosemantic": count == 1, "polysemantic": count > 1, "positional": place}
+    numbers = [CLASSES.index(name) for name in conditions]
+    names = np.select(list(conditions.values()), numbers, CLASSES.index("diffuse"))
+    about = np.isin(names, [CLASSES.index("monosemantic"), CLASSES.index("polysemantic")])
+    return names, chosen & about[..., None]
+
+
+def _information(measured: _Measured) -> Float[ndarray, "replicate layer head region"]:
+    """What each region adds to the divergence from even attention, in nats; 0 where it gets less than its area."""
+    weights, area = measured.weights, measured.area
+    above = (weights > area) & (area > 0) & (measured.valid > 0)[..., None]
+    ratio = np.where(above, weights, 1) / np.where(above, area, 1)
+    return np.where(above, weights * np.log(ratio), 0.0)
+
+
+def _evidence(measured: _Measured, layer: int, head: int, name: str, order: ndarray) -> str:
+    if not measured.valid[0, layer, head]:
+        return f"no attention on patches; {measured.sink[layer, head]:.0%} on CLS, registers and sinks"
+    if name == "sink":
+        return (
+            f"{measured.sink[layer, head]:.0%} of attention on CLS, registers and sink patches in every look"
+        )
+    parts = []
+    for region in order[:2]:
+        weight, area = measured.weights[0, layer, head, region], measured.area[0, layer, head, region]
+        follow = measured.follow[layer, head, region]
+        if weight > area:
+            moves = "not moved in any twin" if np.isnan(follow) else f"follows by {follow:.2f} when moved"
+            parts.append(f"{weight:.0%} on {measured.names[region]} ({area:.1%} of area; {moves})")
+    position = measured.position[layer, head]
+    if not np.isnan(position):
+        parts.append(f"position explains {position:.0%} of its maps")
+    parts.append(f"map entropy {measured.entropy[0, layer, head]:.2f}")
+    return "; ".join(parts)
+
+
+def _reason(measured: _Measured, layer: int, head: int, top: int, confidence: float) -> str:
+    reasons = []
+    if not measured.valid[0, layer, head]:
+        reasons.append("no attention on patches: no entropy, no position share")
+    elif np.isnan(measured.position[layer, head]):
+        reasons.append("a single image: no position share")
+    if np.isnan(measured.follow[layer, head, top]):
+        reasons.append(f"{measured.names[top]} is moved in no twin: no follow")
+    if np.isnan(confidence):
+        reasons.append("no bootstrap: no confidence")
+    return "; ".join(reasons)
