@@ -17,6 +17,7 @@ from vitmech_utils.data.style import HEIGHT, STYLES, WIDTH, Style, find_style
 __all__ = ["REGIONS", "STYLES", "Drawing", "Style", "draw", "draw_with_matplotlib", "patch_coverage"]
 
 LARGE, SMALL = (HEIGHT, WIDTH), (IMAGE_SIZE, IMAGE_SIZE)
+DOWN, ACROSS = HEIGHT / IMAGE_SIZE, WIDTH / IMAGE_SIZE  # large pixels per small one
 
 
 class Drawing(NamedTuple):
@@ -85,15 +86,16 @@ def _fill_plot(
 ) -> None:
     """Colour the plot's pixels and find the chirp's among them."""
     steps = len(layout.colours)
-    chosen = np.clip((grid - low) / (high - low) * steps, 0, steps - 1).astype(np.intp)
-    values = np.empty((BINS, BINS, 4), np.float32)
-    values[..., :3] = layout.colours[chosen]
-    values[..., 3] = smooth(ridge(chirp))
+    scaled = (grid.T - low) / (high - low) * steps
+    chosen = np.minimum(np.maximum(scaled, 0, out=scaled), steps - 1, out=scaled).astype(np.intp)
+    values = np.take(layout.colours, chosen, axis=0)  # time, frequency, (red, green, blue, ridge)
+    values[..., 3] = smooth(ridge(chirp)).T
     pixels = resample(values, layout.rows, layout.columns)
     top, left, bottom, right = layout.box
-    colours = pixels[..., :3] + layout.under
-    image[top:bottom, left:right] = np.clip(colours, 0, 255).astype(np.uint8)
     mark_chirp(regions[top:bottom, left:right], pixels[..., 3])
+    pixels += layout.under
+    np.minimum(np.maximum(pixels, 0, out=pixels), 255, out=pixels)
+    image[top:bottom, left:right] = pixels[..., :3]
 
 
 def _write(
@@ -103,27 +105,50 @@ def _write(
     layout: Layout,
 ) -> None:
     """Draw text and marks on the large figure, and shrink the part that they touch."""
-    drawn = [ink for group in inks.values() for ink in group if ink.alpha.size]
-    if not drawn:
+    boxes = {name: _touched([ink for ink in group if ink.alpha.size]) for name, group in inks.items()}
+    boxes = {name: box for name, box in boxes.items() if box is not None}
+    if not boxes:
         return
-    down, across = HEIGHT / IMAGE_SIZE, WIDTH / IMAGE_SIZE
-    # One small pixel more on each side: Pillow's filter spreads ink that far.
-    top = max(0, int(min(ink.row for ink in drawn) / down) - 1)
-    left = max(0, int(min(ink.column for ink in drawn) / across) - 1)
-    bottom = min(IMAGE_SIZE, int(max(ink.row + ink.alpha.shape[0] for ink in drawn) / down) + 2)
-    right = min(IMAGE_SIZE, int(max(ink.column + ink.alpha.shape[1] for ink in drawn) / across) + 2)
-    # The plot itself was shrunk with its own weights and is left alone.
-    plot_top, plot_left, plot_bottom, plot_right = layout.box
-    if top < plot_bottom and bottom > plot_top:
-        left, right = (max(left, plot_right), right) if left >= plot_left else (left, min(right, plot_left))
-    y, x = int(max(0, (top - 1) * down)), int(max(0, (left - 1) * across))
-    until_y, until_x = int((bottom + 1) * down) + 1, int((right + 1) * across) + 1
-    part = layout.still[y:until_y, x:until_x].copy()
-    box = (top, left, bottom, right)
-    for name, group in inks.items():
-        alone = np.full(part.shape[:2], 255, np.uint8)
+    top, left, bottom, right = _beside(_around(list(boxes.values())), layout.box)
+    origin = int(max(0, (top - 1) * DOWN)), int(max(0, (left - 1) * ACROSS))
+    shown = np.s_[origin[0] : int((bottom + 1) * DOWN) + 1, origin[1] : int((right + 1) * ACROSS) + 1]
+    still = layout.still[shown]
+    part = np.full((*still.shape[:2], 4), 255, np.uint8)  # the picture, and the ink alone
+    part[..., :3] = still
+    for group in inks.values():
         for ink in group:
-            ink.darken(part, y, x)
-            ink.darken(alone, y, x)
-        mark_ink(regions[top:bottom, left:right], name, 255 - shrink_part(alone, box, (y, x), LARGE, SMALL))
-    image[top:bottom, left:right] = shrink_part(part, box, (y, x), LARGE, SMALL)
+            ink.darken(part, *origin)
+    small = shrink_part(part, (top, left, bottom, right), origin, LARGE, SMALL)
+    image[top:bottom, left:right] = small[..., :3]
+    for name, (_, start, _, stop) in boxes.items():
+        start, stop = max(start, left), min(stop, right)
+        mark_ink(regions[top:bottom, start:stop], name, 255 - small[:, start - left : stop - left, 3])
+
+
+def _touched(inks: list[Ink]) -> tuple[int, int, int, int] | None:
+    """Top, left, bottom and right of the small pixels that inks may change: Pillow's filter spreads them by one."""
+    if not inks:
+        return None
+    return (
+        max(0, int(min(ink.row for ink in inks) / DOWN) - 1),
+        max(0, int(min(ink.column for ink in inks) / ACROSS) - 1),
+        min(IMAGE_SIZE, int(max(ink.row + ink.alpha.shape[0] for ink in inks) / DOWN) + 2),
+        min(IMAGE_SIZE, int(max(ink.column + ink.alpha.shape[1] for ink in inks) / ACROSS) + 2),
+    )
+
+
+def _around(boxes: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    return min(tops), min(lefts), max(bottoms), max(rights)
+
+
+def _beside(box: tuple[int, int, int, int], plot: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """A box cut back to where the plot is not: the plot was shrunk with its own weights and is left alone."""
+    top, left, bottom, right = box
+    rows = min(bottom, plot[2]) - max(top, plot[0])
+    columns = min(right, plot[3]) - max(left, plot[1])
+    if rows <= 0 or columns <= 0:
+        return box
+    if rows < columns:
+        return (top, left, plot[0], right) if top < plot[0] else (plot[2], left, bottom, right)
+    return (top, left, bottom, plot[1]) if left < plot[1] else (top, plot[3], bottom, right)

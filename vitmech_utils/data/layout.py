@@ -67,7 +67,8 @@ class Layout:
         # matplotlib cuts colours to whole numbers where Pillow rounds: half a unit less wherever the plot shows.
         share = np.outer(rows.sum(axis=1), columns.sum(axis=1))[area]
         still = still - 0.5 * share[..., None] + 0.5
-        self.under: Float32[ndarray, "row column 3"] = (np.rint(still * 2**12) / 2**12).astype(np.float32)
+        self.under = np.zeros((*share.shape, 4), np.float32)  # the fourth channel is the chirp's ridge
+        self.under[..., :3] = np.rint(still * 2**12) / 2**12
 
 
 @functools.lru_cache(maxsize=256)
@@ -76,9 +77,9 @@ def prepare(style: Style) -> Layout:
     return Layout(style)
 
 
-def _colours(name: str) -> Float32[ndarray, "256 3"]:
-    """A colour map's colours in units of 8-bit pixels."""
-    colours = matplotlib.colormaps[name](np.arange(256))[:, :3] * 255
+def _colours(name: str) -> Float32[ndarray, "256 4"]:
+    """A colour map's colours in units of 8-bit pixels, and room for a fourth channel."""
+    colours = matplotlib.colormaps[name](np.arange(256)) * 255
     return (np.rint(colours * 2**12) / 2**12).astype(np.float32)
 
 

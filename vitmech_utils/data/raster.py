@@ -80,28 +80,29 @@ class Band:
 def resample(
     values: Float32[ndarray, "128 128 channel"], rows: Band, columns: Band
 ) -> Float32[ndarray, "row column channel"]:
-    """A grid of colours at the small picture's pixels."""
+    """A grid at the small picture's pixels; `values` has time first, so that the result lies in memory as shown."""
     channels = values.shape[2]
-    upright = rows.apply(values.reshape(BINS, -1)).reshape(-1, BINS, channels)
-    turned = np.ascontiguousarray(upright.transpose(1, 0, 2)).reshape(BINS, -1)
-    return columns.apply(turned).reshape(-1, upright.shape[0], channels).transpose(1, 0, 2)
+    across = columns.apply(values.reshape(BINS, -1)).reshape(-1, BINS, channels)
+    upright = np.ascontiguousarray(across.transpose(1, 0, 2)).reshape(BINS, -1)
+    return rows.apply(upright).reshape(-1, across.shape[0], channels)
 
 
 def shrink_part(
-    part: UInt8[ndarray, "*part"],
+    part: UInt8[ndarray, "height width 4"],
     box: tuple[int, int, int, int],
     origin: tuple[int, int],
     long: tuple[int, int],
     short: tuple[int, int],
-) -> UInt8[ndarray, "*small"]:
+) -> UInt8[ndarray, "rows columns 4"]:
     """Rows and columns `box` (top, left, bottom, right) of a shrunken picture, from the part that they show.
 
-    `part` starts at pixel `origin` (row, column) of the large picture and reaches one small pixel beyond the
-    box, as far as Pillow's filter does; `long` and `short` are the pictures' (height, width).
+    `part` has four independent channels, starts at pixel `origin` (row, column) of the large picture and reaches
+    one small pixel beyond the box, as far as Pillow's filter does; `long` and `short` are (height, width).
     """
     top, left, bottom, right = box
     down, across = long[0] / short[0], long[1] / short[1]
     y, x = origin
     source = (left * across - x, top * down - y, right * across - x, bottom * down - y)
-    size = (right - left, bottom - top)
-    return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR, box=source))
+    # CMYK is Pillow's mode of four channels that it doesn't weigh by one another, as it does with RGBA.
+    image = Image.frombuffer("CMYK", (part.shape[1], part.shape[0]), part, "raw", "CMYK", 0, 1)
+    return np.asarray(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source))

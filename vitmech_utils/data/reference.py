@@ -85,13 +85,12 @@ def _place(figure: Figure, rectangle: tuple[float, float, float, float], style: 
 
 
 def _put_title(plot: Axes, title: str, style: Style) -> None:
-    if style.title_side == "top" and style.time_side == "bottom":
-        plot.set_title(title)
-    elif style.title_side == "top":
-        plot.set_title(title, y=1.1)
+    if style.title_side == "bottom":
+        plot.set_title(title, y=-0.1, verticalalignment="center_baseline")
+    elif style.time_side == "top":
+        plot.set_title(title, y=1.1, verticalalignment="center_baseline")  # above the tick labels
     else:
-        below = -0.14 if style.time_side == "bottom" else -0.09
-        plot.set_title(title, y=below, verticalalignment="top")
+        plot.set_title(title)
 
 
 def _dress_axes(plot: Axes, style: Style) -> None:

@@ -19,6 +19,7 @@ class Style:
     """Which decorations a figure carries. Shifts are whole pixels of the 640 x 480 figure, right and up.
 
     title: "published" names the sample's number and sweep (a leak of both); "plain" names neither; "none".
+    title_side, time_side: above or below the plot; a title and the time axis's label have no room on one side.
     colour_limits: None scales colours to each image's own range, as published; or fixed (low, high).
     jitter: the layout of each image is drawn from the seed, see `resolve`.
     """
@@ -59,6 +60,11 @@ class Style:
                 raise ValueError(f"Style.colour_limits is {self.colour_limits}, expected finite low < high")
         if not 0.5 <= self.font_scale <= 1.5:
             raise ValueError(f"Style.font_scale is {self.font_scale!r}, expected a factor in [0.5, 1.5]")
+        if self.title != "none" and self.axis_labels and self.title_side == self.time_side:
+            raise ValueError(
+                f"Style.title_side and Style.time_side are both {self.title_side!r}, where the figure has no room for "
+                "a title and the label of the time axis: put one on the other side, or set axis_labels=False"
+            )
         right, up = self.shift
         if not (-60 <= right <= 60 and -40 <= up <= 40):
             raise ValueError(
@@ -70,14 +76,16 @@ class Style:
         if not self.jitter:
             return self
         layout = np.random.default_rng(int(rng.integers(LAYOUTS)))
+        above = bool(layout.integers(2))
         return replace(
             self,
             jitter=False,
-            shift=(int(layout.integers(-30, 31)), int(layout.integers(-20, 21))),
-            font_scale=float(layout.integers(80, 116)) / 100,
+            # Farther, and text would leave the figure.
+            shift=(int(layout.integers(-24, 25)), int(layout.integers(-4, 17))),
+            font_scale=float(layout.integers(85, 116)) / 100,
             title=("published", "plain", "none")[int(layout.integers(3))],
-            title_side=("top", "bottom")[int(layout.integers(2))],
-            time_side=("bottom", "top")[int(layout.integers(2))],
+            title_side="bottom" if above else "top",
+            time_side="top" if above else "bottom",
             axis_labels=bool(layout.integers(4)),
             colour_bar=("right", "right", "none")[int(layout.integers(3))],
         )
