@@ -111,6 +111,7 @@ def test_plain_maps_and_grey_images_are_enough():
         ({"query_image": 3}, r"query_image: expected an index in 0..2 \(0-based\), got 3"),
         ({"query_heads": [(5, 0)]}, r"query_heads: expected \(layer, head\) pairs in 0..4 and 0..6"),
         ({"query_maps": np.ones((35, 3, 3, 12, 13))}, r"query_maps: expected at most 11 in axis 'row'"),
+        ({"name": "a b"}, r"name: expected letters, digits"),
         ({"map_levels": 1}, r"map_levels: expected a number of grey levels in 2..256, got 1"),
         ({"page_limit": 100_000}, r"the picker's page would have about .* MB, expected at most 0.1 MB .*map_levels"),
     ],

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ def build_payload(
     for option, levels in (("map_levels", map_levels), ("query_levels", query_levels)):
         if not 2 <= levels <= 256:
             raise ValueError(f"{option}: expected a number of grey levels in 2..256, got {levels}")
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", name):
+        raise ValueError(f"name: expected letters, digits, '-' and '_' (it stands in links), got {name!r}")
     region_names = [str(region) for region in regions]
     spec = {
         "version": 1,

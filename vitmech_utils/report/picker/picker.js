@@ -608,6 +608,12 @@ function effectFact(spec) {
   return { panel, update };
 }
 
+// Shares are those of the first twin, of the shown variant or the first, and of the shown image where stored so.
+function shareSource(spec, { variant, image }) {
+  const parts = [spec.shares.variants > 1 ? spec.variants[Math.max(variant, 0)] : spec.variants[0], spec.twins[0]];
+  return [...parts, spec.shares.images > 1 ? spec.imageLabels[image] : "all images"].filter(Boolean).join(", ");
+}
+
 function regionBars(spec, read) {
   const panel = make("div", { hidden: !spec.shares || !spec.regions.length });
   if (panel.hidden) return { panel, update: () => {} };
@@ -621,8 +627,7 @@ function regionBars(spec, read) {
   if (spec.areaShares) panel.append(make("div", { class: "vm-aside" }, make("i", { class: "vm-key" }), "the region's share of the area; × is the lift"));
   function update(state) {
     const variant = Math.max(state.variant, 0);
-    const whose = [spec.shares.variants > 1 ? spec.variants[variant] : "", spec.twins[0], spec.shares.images > 1 ? spec.imageLabels[state.image] : "all images"];
-    write(title, `Attention share by region, CLS query (${whose.filter(Boolean).join(", ")})`);
+    write(title, `Attention share by region, CLS query (${shareSource(spec, state)})`);
     rows.forEach(({ fill, tick, text }, region) => {
       const share = read.share(state, region, variant);
       const area = read.area(state, region);
@@ -685,7 +690,7 @@ function csvTable(spec, state, read) {
   if (spec.classes) columns.push(["class", ({ index }) => spec.classes.names[spec.classes.values[index]] ?? ""]);
   if (spec.evidence) columns.push(["evidence", ({ index }) => spec.evidence[index]]);
   if (spec.shares) {
-    const whose = [spec.variants[variant], spec.shares.images > 1 ? spec.imageLabels[state.image] : "all images"].filter(Boolean).join(", ");
+    const whose = shareSource(spec, state);
     spec.regions.forEach((region, at) => columns.push([`attention share of ${region} (${whose})`, (place) => read.share({ ...state, ...place }, at, variant)]));
   }
   if (spec.areaShares) spec.regions.forEach((region, at) => columns.push([`area share of ${region}`, () => read.area(state, at)]));
@@ -750,7 +755,7 @@ function followLinks(model, spec, host) {
   const isFirst = document.querySelector("[data-vm-host]") === host;
   const prefix = isFirst ? "" : spec.name ? `${spec.name}:` : null;
   const target = () => {
-    const found = /^#(?:([\w-]+):)?L(\d{1,3})H(\d{1,3})$/.exec(decodeURIComponent(location.hash));
+    const found = /^#(?:([\w-]+):)?L(\d{1,3})H(\d{1,3})$/.exec(location.hash);
     if (!found || !(found[1] === undefined ? isFirst : found[1] === spec.name)) return null;
     const [layer, head] = [found[2] - 1, found[3] - 1];
     const exists = layer >= 0 && layer < spec.layers && head >= 0 && head < spec.heads;
@@ -788,7 +793,7 @@ function setTraits(model, values) {
 
 async function render({ model, el }) {
   const spec = model.get("_spec");
-  const root = make("div", { class: "vm-picker", role: "region", "aria-label": spec.title });
+  const root = make("div", { class: "vm-picker", role: "group", "aria-label": spec.title });
   let data;
   try {
     data = await loadData(model, spec);
