@@ -11,8 +11,10 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vitmech_utils.heads.replay import Replay, predict
@@ -134,13 +136,13 @@ class MixedUnits:
     predicting_the_mean: float
 
 
-def mixed_units(mean: Sequence[float], std: Sequence[float]) -> MixedUnits:
+def mixed_units(mean: ArrayLike, std: ArrayLike) -> MixedUnits:
     """What three predictors score when standardized outputs meet raw labels of this mean and deviation.
 
     With y = mean + std z: always 0 scores E[y^2] = mean^2 + std^2; a perfect standardized predictor, which
     says z, scores mean^2 + (std - 1)^2; always the raw mean scores std^2.
     """
-    mean, std = torch.as_tensor(mean).double(), torch.as_tensor(std).double()
+    mean, std = np.asarray(mean, float), np.asarray(std, float)
     scores = (mean**2 + std**2, mean**2 + (std - 1) ** 2, std**2)
     return MixedUnits(*(float(score.mean()) for score in scores))
 

@@ -19,7 +19,8 @@ from vitmech_utils.heads.attention_weights import evaluating, one_query, watch_p
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.model.anatomy import find_blocks
 
-NO_TICKS = Style(ticks=False)
+NO_LABELS = Style(axis_labels=False)
+BAR_ALONE = Style(ticks=False, axis_labels=False)
 LABELS_ALONE = Style(title="none", colour_bar="none")
 
 
@@ -45,7 +46,7 @@ CHANGES: dict[str, Change] = {
     ),
     "colour bar removed": Change(("colour bar", "colour-bar label"), "removed", Style(colour_bar="none")),
     "colour bar moved": Change(
-        ("colour bar", "colour-bar label"), "moved", replace(NO_TICKS, colour_bar="left"), NO_TICKS
+        ("colour bar", "colour-bar label"), "moved", replace(BAR_ALONE, colour_bar="left"), BAR_ALONE
     ),
     "axis labels removed": Change(("axis label",), "removed", Style(axis_labels=False)),
     "axis labels moved": Change(
@@ -56,7 +57,7 @@ CHANGES: dict[str, Change] = {
     ),
     "figure moved": Change(("frame",), "moved", Style(shift=(60, 0))),
 }
-"""What is done to each image. Moving the axis labels moves the ticks with them; the figure moves by 21 pixels of 224."""
+"""What is done to each image. Moving the axis labels moves the ticks with them; the figure moves 21 of 224 pixels."""
 
 Pair = tuple[dict[str, Tensor], dict[str, Tensor]]
 
