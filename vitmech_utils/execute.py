@@ -143,6 +143,8 @@ def _accept(scratch: Path, run: Path, chapter: str, root: Path, profile: Profile
         cell["metadata"].pop("papermill", None)
         cell["metadata"].pop("execution", None)
     text = json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    for folder in (root, Path.home()):  # a page names no machine's folders
+        text = text.replace(f"{folder}/", "" if folder == root else "~/")
     executed = run / chapter / f"{chapter}.ipynb"
     write_atomically(executed, lambda path: path.write_text(text, encoding="utf-8"))
     scratch.unlink()

@@ -165,18 +165,20 @@ class Chapter:
         return self.run / ".checkpoints" / f"{self.name}-{key}"
 
     def regressor(self, seed: int | None = None, attention: str = "sdpa") -> Any:
-        """Load the fine-tuned ChirpRegressor, merged, in eval mode, on this run's device; record its hash.
+        """Load the fine-tuned ChirpRegressor, merged, in eval mode, on this run's device.
 
         It comes from chapter 02's run, or from `published/` when the profile says so. `seed` defaults to the
         profile's first; `attention` is transformers' implementation. Raises `RunError` when it is not there.
         """
         folder = self.adapter_folder(seed)
         regressor = importlib.import_module("vitmech_utils.model.regressor").ChirpRegressor
-        self._record_adapter(folder)
         return regressor.load(folder, attention=attention).merged().eval().to(self.device)
 
     def adapter_folder(self, seed: int | None = None) -> Path:
-        """Return the folder of the adapter that this profile reads; raises `RunError` when it is not there."""
+        """Return the folder of the adapter that this profile reads, and record its hash among the inputs.
+
+        Raises `RunError` when it is not there.
+        """
         seed = self.profile.seeds[0] if seed is None else seed
         if self.profile.adapter == "published":
             folder = self.root / "published" / "adapters" / f"seed-{seed}"
@@ -185,6 +187,8 @@ class Chapter:
                     f"{folder}: the published adapter for seed {seed} is not in this clone; restore published/ "
                     "(git checkout -- published), or train one with --profile laptop"
                 )
+            path = folder.relative_to(self.root).as_posix()
+            self._inputs["adapter"] = {"path": path, "digest": _adapter_digest(folder)}
             return folder
         manifest = self._predecessor(TRAINING)
         name = "adapter" if seed == self.profile.seeds[0] else f"adapter-seed-{seed}"
@@ -295,11 +299,6 @@ class Chapter:
                 f"{chapter} left no {file_name}; it left {', '.join(manifest['outputs']) or 'nothing'}"
             )
         return self.run / chapter / file_name
-
-    def _record_adapter(self, folder: Path) -> None:
-        if self.profile.adapter == "published":
-            path = folder.relative_to(self.root).as_posix()
-            self._inputs["adapter"] = {"path": path, "digest": _adapter_digest(folder)}
 
 
 def _adapter_digest(folder: Path) -> str:
