@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_STD, Chirp, generator, paint, sample_chirp
 from vitmech_utils.data.figures import Drawing, Style, draw
 from vitmech_utils.data.style import find_style
+from vitmech_utils.data.waveforms import Waveform, paint_waveform, true_ridge
 
 HELD_OUT = 2**31  # first index of the held-out stream; training indices lie below
 SPLITS = {"train": 0, "held-out": HELD_OUT}
@@ -32,7 +33,8 @@ class ChirpDataset(Dataset):
 
     An item holds "pixel_values" float32 [3, 224, 224] in [0, 1] (pixels / 255, as the study trains),
     "labels" float32 [3] standardized, and "regions" uint8 [224, 224] indexing REGIONS. Two data sets of the same
-    seed and split under two styles are twins: the same chirps and noise.
+    seed and split under two styles are twins: the same chirps and noise. `source` None paints by the recipe; a
+    Waveform takes the same chirps through a short-time Fourier transform.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class ChirpDataset(Dataset):
         seed: int = 0,
         style: Style | str = "published",
         split: Literal["train", "held-out"] = "train",
+        source: Waveform | None = None,
     ) -> None:
         if not 0 <= size <= HELD_OUT:
             raise ValueError(f"size is {size}, expected 0 to {HELD_OUT} images")
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}, expected one of {tuple(SPLITS)}")
-        self.size, self.seed, self.split, self.style = size, seed, split, find_style(style)
+        generator(seed, 0)  # refuses a seed out of range
+        self.size, self.seed, self.split, self.style, self.source = size, seed, split, find_style(style), source
 
     def __len__(self) -> int:
         return self.size
@@ -62,7 +66,10 @@ class ChirpDataset(Dataset):
 
     def grid(self, index: int) -> Float[ndarray, "128 128"]:
         """The noisy spectrogram of an image; row 0 is 0 Hz, column 0 is 0 s."""
-        return paint(self.chirp(index), generator(self.seed, self._stream(index), "noise"))
+        rng = generator(self.seed, self._stream(index), "noise" if self.source is None else "waveform")
+        if self.source is None:
+            return paint(self.chirp(index), rng)
+        return paint_waveform(self.chirp(index), rng, self.source)
 
     def title(self, index: int) -> str:
         """The title of an image; its number starts at 1."""
@@ -74,7 +81,8 @@ class ChirpDataset(Dataset):
 
     def drawing(self, index: int) -> Drawing:
         """The picture of an image and its region map."""
-        return draw(self.grid(index), self.chirp(index), self.style_of(index), self.title(index))
+        painted = None if self.source is None else true_ridge(self.chirp(index))
+        return draw(self.grid(index), self.chirp(index), self.style_of(index), self.title(index), painted)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return as_item(self.drawing(index), self.chirp(index))

@@ -28,17 +28,23 @@ class Drawing(NamedTuple):
 
 
 def draw(
-    grid: Float[ndarray, "128 128"], chirp: Chirp, style: Style | str = "published", title: str = ""
+    grid: Float[ndarray, "128 128"],
+    chirp: Chirp,
+    style: Style | str = "published",
+    title: str = "",
+    painted: Float[ndarray, "128 128"] | None = None,
 ) -> Drawing:
     """Draw a grid (row 0 is 0 Hz) under a style; `title` is shown unless the style carries none.
 
-    The picture is that of `draw_with_matplotlib` but for rounding (see chapter 1). Raises ValueError for a
+    The picture is that of `draw_with_matplotlib` but for rounding (see chapter 1). `painted` is the chirp without
+    noise, in [0, 1], that chirp pixels are read from: the recipe's `ridge` unless given. Raises ValueError for a
     grid of another shape, with values that are not finite, or of one value only; and for a jittered style.
     """
     layout = _layout(grid, style)
     low, high = layout.style.colour_limits or (float(grid.min()), float(grid.max()))
     image, regions = layout.still_small.copy(), layout.regions.copy()
-    _fill_plot(image, regions, grid, chirp, low, high, layout)
+    level = smooth(ridge(chirp) if painted is None else painted)
+    _fill_plot(image, regions, grid, level, low, high, layout)
     if title and layout.style.title != "none":
         right, up = layout.title_at
         _write(image, regions, {"title": [layout.title.numbered_ink(title, right, HEIGHT - up)]}, layout)
@@ -49,12 +55,17 @@ def draw(
 
 
 def draw_with_matplotlib(
-    grid: Float[ndarray, "128 128"], chirp: Chirp, style: Style | str = "published", title: str = ""
+    grid: Float[ndarray, "128 128"],
+    chirp: Chirp,
+    style: Style | str = "published",
+    title: str = "",
+    painted: Float[ndarray, "128 128"] | None = None,
 ) -> Drawing:
-    """The same picture through matplotlib itself and the same region map; about fifty times slower."""
+    """The same picture through matplotlib itself, the reference; its region map is that of `draw`."""
     layout = _layout(grid, style)
     shown = title if layout.style.title != "none" else ""
-    return Drawing(draw_by_matplotlib(grid, layout.style, shown), draw(grid, chirp, style, title).regions)
+    image = draw_by_matplotlib(grid, layout.style, shown)
+    return Drawing(image, draw(grid, chirp, style, title, painted).regions)
 
 
 def _layout(grid: Float[ndarray, "rows columns"], style: Style | str) -> Layout:
@@ -79,7 +90,7 @@ def _fill_plot(
     image: UInt8[ndarray, "224 224 3"],
     regions: UInt8[ndarray, "224 224"],
     grid: Float[ndarray, "128 128"],
-    chirp: Chirp,
+    level: Float[ndarray, "128 128"],
     low: float,
     high: float,
     layout: Layout,
@@ -89,7 +100,7 @@ def _fill_plot(
     scaled = (grid.T - low) / (high - low) * steps
     chosen = np.minimum(np.maximum(scaled, 0, out=scaled), steps - 1, out=scaled).astype(np.intp)
     values = np.take(layout.colours, chosen, axis=0)  # time, frequency, (red, green, blue, ridge)
-    values[..., 3] = smooth(ridge(chirp)).T
+    values[..., 3] = level.T
     pixels = resample(values, layout.rows, layout.columns)
     top, left, bottom, right = layout.box
     mark_chirp(regions[top:bottom, left:right], pixels[..., 3])

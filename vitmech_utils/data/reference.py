@@ -86,7 +86,8 @@ def _place(figure: Figure, rectangle: tuple[float, float, float, float], style: 
 
 def _put_title(plot: Axes, title: str, style: Style) -> None:
     if style.title_side == "bottom":
-        plot.set_title(title, y=-0.1, verticalalignment="center_baseline")
+        below = -0.115 if style.time_side == "bottom" else -0.1
+        plot.set_title(title, y=below, verticalalignment="center_baseline")
     elif style.time_side == "top":
         plot.set_title(title, y=1.1, verticalalignment="center_baseline")  # above the tick labels
     else:
