@@ -11,6 +11,7 @@ from vitmech_utils.statistics import (
     paired_p_values,
     percent_effect,
     rank_correlation,
+    ratio_of_effects,
 )
 
 
@@ -89,3 +90,9 @@ def test_mean_interval_holds_the_mean():
 def test_settings_out_of_range_are_refused(draws, confidence, message):
     with pytest.raises(ValueError, match=message):
         effect_intervals(np.ones((1, 3)), np.ones(3), draws, confidence)
+
+
+def test_the_ratio_of_effects_is_a_ratio_of_effects():
+    baseline = np.random.default_rng(0).exponential(size=19)
+    found = ratio_of_effects(baseline * 1.3, baseline * 1.1, baseline, draws=50)
+    np.testing.assert_allclose([found.value, found.low, found.high], 3.0)
