@@ -56,9 +56,10 @@ class Images(_Section):
 
 
 class Ablation(_Section):
-    """Head ablation: images, modes, images per batch, bootstrap resamples over images."""
+    """Head ablation: images for `modes`, for every other sweep, pairs of head and image per batch, bootstrap draws."""
 
     images: Annotated[Count, Field(ge=2)]
+    other_images: Annotated[Count, Field(ge=2)] = 2
     modes: Annotated[list[AblationMode], Field(min_length=1)]
     batch: Count
     bootstrap: Annotated[Count, Field(ge=100)]
