@@ -1,14 +1,18 @@
 """Images without storage: each index is drawn when it is asked for, always the same, in any order or process."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from vitmech_utils import __version__
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_STD, Chirp, generator, paint, sample_chirp
 from vitmech_utils.data.figures import Drawing, Style, draw
 from vitmech_utils.data.style import find_style
@@ -50,7 +54,13 @@ class ChirpDataset(Dataset):
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}, expected one of {tuple(SPLITS)}")
         generator(seed, 0)  # refuses a seed out of range
-        self.size, self.seed, self.split, self.style, self.source = size, seed, split, find_style(style), source
+        self.size, self.seed, self.split, self.style, self.source = (
+            size,
+            seed,
+            split,
+            find_style(style),
+            source,
+        )
 
     def __len__(self) -> int:
         return self.size
@@ -84,25 +94,47 @@ class ChirpDataset(Dataset):
         painted = None if self.source is None else true_ridge(self.chirp(index))
         return draw(self.grid(index), self.chirp(index), self.style_of(index), self.title(index), painted)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return as_item(self.drawing(index), self.chirp(index))
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        drawing = self.drawing(index)
+        labels = standardize(self.chirp(index).labels).astype(np.float32)
+        return {
+            "pixel_values": as_pixels(drawing.image),
+            "labels": torch.from_numpy(labels),
+            "regions": torch.from_numpy(drawing.regions),
+        }
+
+    def settings(self) -> dict:
+        """What these images are made from, as plain values: enough to make them again."""
+        source = "recipe" if self.source is None else asdict(self.source)
+        return {
+            "generator": f"vitmech_utils {__version__}",
+            "images": self.size,
+            "seed": self.seed,
+            "split": self.split,
+            "style": json.loads(json.dumps(asdict(self.style))),
+            "source": source,
+        }
 
 
-def as_item(drawing: Drawing, chirp: Chirp) -> dict[str, torch.Tensor]:
-    """A drawing and its chirp as a model's input."""
-    pixels: Float32[ndarray, "3 224 224"] = drawing.image.transpose(2, 0, 1).astype(np.float32) / np.float32(
-        255
+def as_pixels(image: UInt8[ndarray, "224 224 3"]) -> Float32[Tensor, "3 224 224"]:
+    """A picture as a model's input, in [0, 1]."""
+    return torch.from_numpy(
+        np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
     )
-    return {
-        "pixel_values": torch.from_numpy(np.ascontiguousarray(pixels)),
-        "labels": torch.from_numpy(standardize(chirp.labels).astype(np.float32)),
-        "regions": torch.from_numpy(drawing.regions),
-    }
 
 
-def stack(dataset: Dataset, count: int | Iterable[int]) -> dict[str, torch.Tensor]:
+def stack(dataset: Dataset, count: int | Iterable[int]) -> dict[str, Tensor]:
     """The first `count` items (or the items named) of a data set as one batch of tensors."""
     items = [dataset[index] for index in (range(count) if isinstance(count, int) else count)]
     if not items:
         raise ValueError("stack needs at least one image")
     return {key: torch.stack([item[key] for item in items]) for key in items[0]}
+
+
+def __getattr__(name: str) -> object:
+    """`export_folder` and `FolderDataset` are reached from here too; they build on this module."""
+    if name in ("export_folder", "FolderDataset", "FolderError"):
+        from vitmech_utils.data import folders
+
+        return getattr(folders, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

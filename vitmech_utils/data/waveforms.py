@@ -90,7 +90,7 @@ def noise(rng: np.random.Generator, colour: str, power: float) -> Float[ndarray,
 
 def paint_waveform(
     chirp: Chirp, rng: np.random.Generator, waveform: Waveform = Waveform()
-) -> Float[ndarray, "128 128"]:  # noqa: B008 (frozen)
+) -> Float[ndarray, "128 128"]:
     """The magnitude of a noisy chirp's short-time Fourier transform; row 0 is 0 Hz, column 0 is 0 s.
 
     Scaled so that a steady tone reaches its amplitude. Windows are centred on the columns' and rows' centres.
