@@ -137,8 +137,8 @@ def test_facts_are_those_of_the_picked_head(page, folder):
     share, area = arrays["shares"][0, 0, 1, 5], arrays["area_shares"][0]
     top = int(share.argmax())
     bar = page.locator(".vm-bar").nth(top).inner_text()
-    assert float(bar.split("\n")[1].split(" %")[0]) == pytest.approx(share[top] * 100, rel=0.02)
-    assert float(bar.split("· ")[1].split(" ×")[0]) == pytest.approx(share[top] / area[top], rel=0.06)
+    assert float(bar.split("\n")[1].split("\u00a0%")[0]) == pytest.approx(share[top] * 100, rel=0.02)
+    assert float(bar.split("· ")[1].split("\u00a0×")[0]) == pytest.approx(share[top] / area[top], rel=0.06)
 
 
 def test_measures_colour_the_grid(page, folder):
@@ -158,10 +158,8 @@ def test_images_variants_and_twins_stand_side_by_side(page, folder):
     first = heat(page)
     page.get_by_role("radio", name="chirp 3").check(force=True)
     assert heat(page) != first
-    page.get_by_role("group", name="Model").get_by_role("radio", name="side by side").check(force=True)
-    page.get_by_role("group", name="Image", exact=True).get_by_role("radio", name="side by side").check(
-        force=True
-    )
+    page.get_by_role("group", name="Model").get_by_role("radio", name="both").check(force=True)
+    page.get_by_role("group", name="Image", exact=True).get_by_role("radio", name="both").check(force=True)
     assert page.locator(".vm-panel").count() == 4
     captions = page.locator(".vm-panel figcaption").all_inner_texts()
     assert captions[3] == "pre-trained · undecorated · CLS query"
@@ -176,7 +174,8 @@ def test_a_shared_scale_darkens_weak_maps_and_opacity_reveals_the_image(page, fo
     assert "≥" in page.locator(".vm-stage .vm-ticks").inner_text()
     page.get_by_label("Opacity of the map").fill("0")
     assert page.locator(".vm-heat").evaluate("e => e.style.opacity") == "0"
-    assert page.locator(".vm-layers").get_attribute("class") == "vm-layers"
+    colour = "e => [...e.getContext('2d').getImageData(0, 0, e.width, e.height).data].some((v, i, all) => i % 4 === 0 && v !== all[i + 1])"
+    assert page.locator(".vm-photo").evaluate(colour)
 
 
 def test_patch_queries_by_mouse_and_keyboard(page, folder):
@@ -319,8 +318,8 @@ def test_accessibility_audit(browser, folder, width, scheme):
     load(page, folder, "two.html")
     page.wait_for_function("document.querySelectorAll('.vm-card').length === 2")
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    for step in (None, "side by side", "class"):
-        if step == "side by side":
+    for step in (None, "both", "class"):
+        if step == "both":
             page.get_by_role("radio", name=step).first.check(force=True)
         if step == "class":
             page.get_by_label("Colour the grid by").first.select_option("class")

@@ -84,6 +84,7 @@ def page():
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = browser.new_page(viewport={"width": 1500, "height": 1100})
         page.set_default_timeout(90_000)
+        page.on("dialog", lambda dialog: dialog.accept())  # "leave the page?"
         page.route(
             "**/*", lambda route: route.continue_() if "127.0.0.1" in route.request.url else route.abort()
         )
@@ -91,14 +92,13 @@ def page():
         browser.close()
 
 
-def open_notebook(page, url: str, kernel: bool = True) -> None:
+def open_notebook(page, url: str) -> None:
     page.goto(f"{url}/lab/tree/picker.ipynb?reset")
     page.wait_for_function("window.jupyterapp !== undefined")
     page.evaluate("jupyterapp.restored")
     page.wait_for_function("jupyterapp.shell.currentWidget?.context !== undefined")
     page.evaluate("jupyterapp.shell.currentWidget.context.ready")
-    if kernel:
-        page.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.ready")
+    page.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.ready")
 
 
 def run_cell(page, index: int) -> str:
@@ -155,9 +155,8 @@ def test_traits_go_both_ways_and_the_saved_notebook_keeps_them(server, page):
     assert (state["layer"], state["head"], state["image"], state["measure"]) == (4, 1, 2, "entropy")
 
     page.evaluate("jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
-    page.evaluate("jupyterapp.shell.currentWidget.close()")
     page.goto("about:blank")
-    open_notebook(page, url, kernel=False)  # reopened with a fresh kernel that knows nothing of the picker
+    open_notebook(page, url)  # reopened with a fresh kernel that knows nothing of the picker
     page.wait_for_selector(".vm-card")
     assert picked(page) == "Layer 5 · head 2"
     assert page.get_by_role("radio", name="chirp 3").is_checked()

@@ -53,12 +53,12 @@ function plain(value, digits = 2) {
   return value.toFixed(places).replace("-", "\u2212");
 }
 const signed = (value, digits = 2) => (known(value) && value > 0 ? "+" : "") + plain(value, digits);
-const percent = (share) => (known(share) ? `${plain(share * 100, share < 0.1 ? 2 : 3)} %` : "unknown");
+const percent = (share) => (known(share) ? `${plain(share * 100, share < 0.1 ? 2 : 3)}\u00a0%` : "unknown");
 
 function withUnit(measure, value) {
   if (!known(value)) return "unknown";
-  if (measure.kind === "log") return `${plain(value)} ${measure.unit}`;
-  return `${measure.kind === "diverging" ? signed(value) : plain(value, 3)} ${measure.unit}`.trim();
+  if (measure.kind === "log") return `${plain(value)}\u00a0${measure.unit}`;
+  return `${measure.kind === "diverging" ? signed(value) : plain(value, 3)}\u00a0${measure.unit}`.trim();
 }
 
 // ---- A tiny element builder: text becomes text nodes, so no label is ever read as HTML ----
@@ -243,13 +243,13 @@ function buildGrid(model, spec, read) {
   const grid = make("div", { class: "vm-grid", role: "grid" });
   grid.style.setProperty("--vm-heads", spec.heads);
   grid.classList.toggle("vm-many", spec.layers > 16);
-  const header = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "columnheader" }, "L\\H"));
+  const header = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "columnheader", "aria-label": "layer" }, ""));
   for (let head = 0; head < spec.heads; head += 1) {
-    header.append(make("div", { class: "vm-axis", role: "columnheader", "aria-label": `head ${head + 1}` }, `${head + 1}`));
+    header.append(make("div", { class: "vm-axis", role: "columnheader", "aria-label": `head ${head + 1}` }, `H${head + 1}`));
   }
   grid.append(header);
   for (let layer = 0; layer < spec.layers; layer += 1) {
-    const row = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "rowheader", "aria-label": `layer ${layer + 1}` }, `${layer + 1}`));
+    const row = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "rowheader", "aria-label": `layer ${layer + 1}` }, `L${layer + 1}`));
     for (let head = 0; head < spec.heads; head += 1) {
       const cell = make("div", { class: "vm-cell", role: "gridcell", tabindex: "-1", "aria-selected": "false" });
       cell.dataset.index = cells.length;
@@ -457,16 +457,13 @@ function buildFrame(model, spec, data, read, twin, variant, readout) {
   });
 
   function update(state, map, top) {
-    if (image !== state.image) {
-      const context = photo.getContext("2d");
-      context.drawImage(data.pictures[twin][state.image], 0, 0, spec.width, spec.height);
-      image = state.image;
-    }
+    const wanted = `${state.image} ${state.opacity > 0}`;
+    if (image !== wanted) paintPhoto(photo, data.pictures[twin][state.image], state.opacity > 0);
+    image = wanted;
     if (heat.width !== map.columns || heat.height !== map.rows) Object.assign(heat, { width: map.columns, height: map.rows });
     paintHeat(heat, map, top);
     shown = map;
     heat.style.opacity = state.opacity;
-    layers.classList.toggle("vm-grey", state.opacity > 0);
     aim.hidden = !(twin === 0 && variant === 0 && read.queryable(state));
     patch.hidden = !map.patch;
     if (map.patch) placePatch(patch, read.queryCell(state), spec.query);
@@ -480,6 +477,20 @@ function buildFrame(model, spec, data, read, twin, variant, readout) {
 
 const middlePatch = ({ rows, columns }) => Math.floor(rows / 2) * columns + Math.floor(columns / 2);
 const patchName = (query, { columns }) => `row ${Math.floor(query / columns) + 1}, column ${(query % columns) + 1}`;
+
+// Under a map the image is grey, so that colour always means attention. Baked in: a CSS filter would cost every frame.
+function paintPhoto(photo, picture, grey) {
+  const context = photo.getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0, photo.width, photo.height);
+  if (!grey) return;
+  const pixels = context.getImageData(0, 0, photo.width, photo.height);
+  const { data } = pixels;
+  for (let at = 0; at < data.length; at += 4) {
+    const light = 0.2126 * data[at] + 0.7152 * data[at + 1] + 0.0722 * data[at + 2];
+    data[at] = data[at + 1] = data[at + 2] = light;
+  }
+  context.putImageData(pixels, 0, 0);
+}
 
 function paintHeat(heat, { steps, peak, levels }, top) {
   const context = heat.getContext("2d");
@@ -520,7 +531,7 @@ function buildControls(model, spec) {
     controls.push([control, (state) => ({ query: state.query < 0 ? "cls" : "patch", scale: state.shared ? "shared" : "map" })[trait] ?? state[trait]]);
     return control.panel;
   };
-  const sides = (names) => [...names.map((name, index) => [index, name]), [-1, "side by side"]];
+  const sides = (names) => [...names.map((name, index) => [index, name]), [-1, names.length === 2 ? "both" : "all"]];
   const panel = make("div", { class: "vm-controls" });
   if (spec.variants.length > 1) panel.append(add("variant", "Model", sides(spec.variants)));
   if (spec.twins.length > 1) panel.append(add("twin", "Image", sides(spec.twins)));
@@ -619,7 +630,7 @@ function regionBars(spec, read) {
   if (panel.hidden) return { panel, update: () => {} };
   const title = make("div", { class: "vm-label" });
   const rows = spec.regions.map((region) => {
-    const [fill, tick, text] = [make("i"), make("b"), make("span")];
+    const [fill, tick, text] = [make("i"), make("b"), make("span", { class: "vm-number" })];
     const bar = make("div", { class: "vm-bar" }, make("span", { title: region }, region), text, make("div", { class: "vm-track", "aria-hidden": "true" }, fill, tick));
     return { bar, fill, tick, text };
   });
@@ -631,10 +642,10 @@ function regionBars(spec, read) {
     rows.forEach(({ fill, tick, text }, region) => {
       const share = read.share(state, region, variant);
       const area = read.area(state, region);
-      fill.style.width = `${share * 100}%`;
+      fill.style.transform = `scaleX(${clamp(share, 0, 1)})`; // transforms need no new layout
       tick.hidden = !known(area);
-      if (known(area)) tick.style.left = `${area * 100}%`;
-      write(text, `${percent(share)}${area > 0 ? ` · ${plain(share / area)} ×` : ""}`);
+      if (known(area)) tick.style.transform = `translateX(${area * 100}%)`;
+      write(text, `${percent(share)}${area > 0 ? ` · ${plain(share / area)}\u00a0×` : ""}`);
     });
   }
   return { panel, update };
@@ -657,7 +668,7 @@ function summary(spec, state, read) {
     const shares = spec.regions.map((_, region) => read.share(state, region, variant));
     const top = shares.indexOf(Math.max(...shares));
     const area = read.area(state, top);
-    parts.push(`most attention on ${spec.regions[top]}, ${percent(shares[top])}${area > 0 ? ` (${plain(shares[top] / area)} × its area)` : ""}`);
+    parts.push(`most attention on ${spec.regions[top]}, ${percent(shares[top])}${area > 0 ? ` (${plain(shares[top] / area)}\u00a0× its area)` : ""}`);
   }
   if (read.asksPatch(state, 0, 0)) parts.push(`the map is seen from the patch in ${patchName(state.query, spec)}`);
   return [`Layer ${state.layer + 1}, head ${state.head + 1}`, parts.length ? `: ${parts.join("; ")}.` : "."];
@@ -717,10 +728,7 @@ function drawPicture(root, spec, state) {
   figures.forEach((figure, index) => {
     const x = gap + index * (side + gap);
     const [photo, heat] = figure.querySelectorAll("canvas");
-    context.save();
-    if (state.opacity > 0) context.filter = "grayscale(1)";
     context.drawImage(photo, x, top, side, height);
-    context.restore();
     context.save();
     context.imageSmoothingEnabled = false;
     context.globalAlpha = state.opacity;
