@@ -66,9 +66,10 @@ class Ablation(_Section):
 
 
 class Semantics(_Section):
-    """Mono- or polysemantic: images, and shuffles of the permutation control."""
+    """Mono- or polysemantic: images, images of each twin pair, and draws of permutations and bootstraps."""
 
     images: Annotated[Count, Field(ge=2)]
+    twins: Annotated[Count, Field(ge=2)]
     permutations: Annotated[Count, Field(ge=10)]
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "AttentionStatistics",
     "attention_maps",
     "attention_statistics",
+    "patch_query_maps",
     "region_shares",
     "rollout",
     "unit_scale",
@@ -60,6 +61,23 @@ def attention_maps(
     maps = torch.stack([torch.cat(layers[layer]) for layer in sorted(layers)], dim=1)
     maps = maps.unflatten(-1, (rows, columns))
     return unit_scale(maps) if normalize == "unit" else maps
+
+
+def patch_query_maps(
+    model: nn.Module, pixel_values: Float[Tensor, "1 channel height width"], stride: int = 1
+) -> Float[Tensor, "layer head query_row query_column row column"]:
+    """Maps of all patch queries of one image (every `stride`-th row and column of them), float32 on the CPU."""
+    layers: list[Tensor] = []
+
+    def receive(projections: Projections) -> None:
+        weights = projections.scores(slice(anatomy.prefix, None)).softmax(-1)[0, ..., anatomy.prefix :]
+        by_place = weights.unflatten(-2, (rows, columns)).unflatten(-1, (rows, columns))
+        layers.append(by_place[:, ::stride, ::stride].cpu())
+
+    with evaluating(model), watch_projections(model, receive) as anatomy:
+        rows, columns = patch_grid(pixel_values, anatomy)
+        model(pixel_values.to(_device(model)))
+    return torch.stack(layers)
 
 
 def patch_grid(

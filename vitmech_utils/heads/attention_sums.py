@@ -112,14 +112,14 @@ class RunningSums:
         """Part of the maps' variance that position alone explains, in [0, 1], [sinks, variant, layer, head].
 
         One-way analysis of variance with patches as groups and images as repeats, corrected for the noise of the
-        group means (omega squared). NaN for a single image.
+        group means (omega squared); 0 for a map that is even in every image. NaN for a single image.
         """
         count = self._part("valid")[0, ..., 0]
         first, second = self._first.numpy(), self._second.numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
             within = (second - first**2 / count[..., None]).sum(-1) / (count - 1) / first.shape[-1]
             between = (first / count[..., None]).var(-1) - within / count
-            share = between.clip(0) / (between.clip(0) + within)
+            share = between.clip(0) / np.maximum(between.clip(0) + within, 1e-30)
         return np.where(count > 1, share, np.nan)
 
     def difference_variance(self) -> np.ndarray:

@@ -1,0 +1,222 @@
+"""Classes, twins and changes of heads: planted heads whose class is known, thresholds, inherited or emergent."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_attention import pictures, planted, random_images
+
+from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.data.style import Style
+from vitmech_utils.heads.attention import attention_statistics
+from vitmech_utils.heads.attention_shares import AttentionStatistics
+from vitmech_utils.heads.attention_sinks import find_sinks
+from vitmech_utils.heads.semantics import CLASSES, Thresholds, classify, sensitivity, unmix
+from vitmech_utils.heads.semantics_changes import class_changes, head_updates
+from vitmech_utils.heads.semantics_twins import CHANGES, Change, make_twins, twin_effects
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.backbones import tiny
+
+NAMES = ("thing", "other", "rest")
+AREA = np.array([0.05, 0.05, 0.9])
+
+
+def made_up(shares: list[list[float]], entropy: float = 0.9, position: float = 0.0) -> AttentionStatistics:
+    """Statistics of a layer of heads with given region shares, in all replicates; each region fills whole patches."""
+    heads = len(shares)
+    full = np.broadcast_to(np.array(shares)[None, None, None, None], (11, 1, 4, 1, heads, 3))
+    per_head = np.ones((11, 1, 4, 1, heads, 1))
+    rows = [
+        {"layer": 0, "head": head, "query": "cls", "weighting": "raw", "sinks": "kept", "position_share": position,
+         "prefix_share": 0.1}
+        for head in range(heads)
+    ]  # fmt: skip
+    return AttentionStatistics(
+        regions=pd.DataFrame(),
+        heads=pd.DataFrame(rows),
+        mean_weights=np.zeros(0),
+        replicates={
+            "share": full,
+            "area": np.broadcast_to(AREA, full.shape),
+            "map_entropy": per_head * entropy,
+            "prefix_share": per_head * 0.1,
+            "valid": per_head * 10,
+        },
+        images=10,
+        prefix=1,
+        grid=(4, 5),
+        profiles=np.broadcast_to(np.eye(3), (11, 3, 3)),
+        names=NAMES,
+    )
+
+
+def moved(follow: dict[str, float], heads: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"change": f"{region} moved", "region": region, "layer": 0, "head": head, "follow": value}
+            for region, value in follow.items()
+            for head in range(heads)
+        ]
+    )
+
+
+def test_unmix_recovers_a_mixture_and_gives_even_attention_its_areas() -> None:
+    rng = np.random.default_rng(0)
+    coverage = rng.dirichlet(np.ones(4), 60).T  # [region, patch]
+    overlap = coverage @ coverage.T
+    profiles = overlap / overlap.sum(1, keepdims=True)
+    weights = np.array([[0.7, 0.3, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(unmix(weights @ profiles, profiles), weights, atol=1e-9)
+    np.testing.assert_allclose(unmix(coverage.mean(1)[None], profiles)[0], coverage.mean(1), atol=1e-9)
+
+
+def test_unmix_leaves_absent_regions_and_silent_heads_at_zero() -> None:
+    profiles = np.full((3, 3), np.nan)
+    profiles[:2] = [[1.0, 0, 0], [0, 1.0, 0]]
+    shares = np.array([[0.25, 0.75, 0.0], [np.nan, np.nan, np.nan]])
+    np.testing.assert_allclose(unmix(shares, profiles), [[0.25, 0.75, 0], [0, 0, 0]])
+
+
+def test_each_class_is_given_where_it_belongs() -> None:
+    shares = [[0.8, 0.05, 0.15], [0.4, 0.4, 0.2], [0.05, 0.05, 0.9]]
+    table = classify(made_up(shares))
+    assert table["class"].tolist() == ["monosemantic", "polysemantic", "diffuse"]
+    assert table["regions"].tolist() == ["thing", "thing + other", ""]
+    assert table["confidence"].tolist() == [1, 1, 1]
+    assert classify(made_up(shares, position=0.8))["class"].tolist()[2] == "positional"
+    assert classify(made_up(shares), thresholds=Thresholds(sink=0.1))["class"].tolist() == ["sink"] * 3
+
+
+def test_a_head_that_stays_when_the_thing_moves_is_not_about_it() -> None:
+    shares = [[0.8, 0.05, 0.15]]
+    assert classify(made_up(shares, position=0.9), moved({"thing": 0.9}, 1))["class"].item() == "monosemantic"
+    assert classify(made_up(shares, position=0.9), moved({"thing": 0.0}, 1))["class"].item() == "positional"
+
+
+def test_confidence_counts_the_replicates_that_agree() -> None:
+    statistics = made_up([[0.8, 0.05, 0.15]])
+    share = statistics.replicates["share"].copy()
+    share[1:4] = [0.05, 0.05, 0.9]
+    table = classify(replace(statistics, replicates=statistics.replicates | {"share": share}))
+    assert table["confidence"].item() == pytest.approx(0.7)
+
+
+def test_every_nan_of_a_class_table_has_its_reason() -> None:
+    table = classify(made_up([[0.8, 0.05, 0.15]], position=float("nan")))
+    has_nan = table.drop(columns="reason").isna().any(axis=1)
+    assert has_nan.all()
+    assert "no position share" in table["reason"].item()
+    assert "moved in no twin" in table["reason"].item()
+
+
+def test_sensitivity_counts_every_head_once() -> None:
+    table = sensitivity(made_up([[0.8, 0.05, 0.15], [0.4, 0.4, 0.2]]), grid=(0.1, 0.5, 1.0))
+    assert (table.groupby(["threshold", "value"])["heads"].sum() == 2).all()
+    assert set(table["class"]) == set(CLASSES)
+    part = table.query("threshold == 'part' and value == 1.0").set_index("class")["heads"]
+    assert part["polysemantic"] == 0
+
+
+@pytest.mark.parametrize("settings", [{"sink": 1.2}, {"part": -0.1}, {"information": -1.0}])
+def test_thresholds_out_of_range_are_refused(settings: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Thresholds(**settings)
+
+
+def test_classify_refuses_what_the_statistics_do_not_hold() -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        classify(made_up([[0.8, 0.1, 0.1]]), query="patch")
+    with pytest.raises(ValueError, match="no rows without sinks"):
+        classify(made_up([[0.8, 0.1, 0.1]]), without_sinks=True)
+
+
+def test_planted_chirp_head_is_monosemantic_and_follows() -> None:
+    places = [(1, 2), (5, 5), (3, 0), (6, 1), (2, 4), (4, 3)]
+    model = planted()
+    before = pictures(places)
+    shifted = pictures([((row + 3) % 7, column) for row, column in places])
+    change = {"chirp moved": Change(("chirp",), "moved")}
+    effects = twin_effects(model, {"chirp moved": (before, shifted)}, change)
+    head = effects.query("layer == 0 and head == 1").iloc[0]
+    assert head.follow == pytest.approx(1, abs=1e-3)
+    assert head.low <= head.follow <= head.high
+    assert effects.query("layer == 0 and head == 0")["follow"].item() == pytest.approx(0, abs=1e-4)
+    table = classify(attention_statistics(model, before), effects)
+    first = table.query("layer == 0 and head == 1").iloc[0]
+    assert (first["class"], first["regions"]) == ("monosemantic", "chirp")
+    assert table.query("layer == 0 and head == 0")["class"].item() == "diffuse"
+
+
+def test_planted_place_head_is_positional_or_sink_but_never_about_a_thing() -> None:
+    images = random_images(6)
+    images["regions"][:] = REGIONS.index("plot background")
+    images["regions"][:, 64:96, 96:128] = REGIONS.index("title")  # patch 17 = row 2, column 3
+    model = planted(patch=17)
+    still = classify(attention_statistics(model, images)).query("layer == 0 and head == 1").iloc[0]
+    assert (still["class"], still["regions"]) == ("monosemantic", "title")  # what statistics alone would say
+    elsewhere = {name: tensor.clone() for name, tensor in images.items()}
+    elsewhere["regions"] = images["regions"].roll(64, dims=1)
+    effects = twin_effects(
+        model, {"title moved": (images, elsewhere)}, {"title moved": Change(("title",), "moved")}
+    )
+    moved_table = classify(attention_statistics(model, images), effects)
+    assert moved_table.query("layer == 0 and head == 1")["class"].item() == "positional"
+    sinks = find_sinks(model, {"a": images["pixel_values"], "b": torch.zeros(2, 3, 224, 224)})
+    with_sinks = classify(attention_statistics(model, images), effects, sinks)
+    assert with_sinks.query("layer == 0 and head == 1")["class"].item() == "sink"
+
+
+def test_removal_leaves_the_new_place_empty_with_its_reason() -> None:
+    before = pictures([(1, 2), (5, 5)])
+    after = {"pixel_values": torch.zeros_like(before["pixel_values"]), "regions": before["regions"]}
+    effects = twin_effects(planted(), {"gone": (before, after)}, {"gone": Change(("chirp",), "removed")})
+    head = effects.query("layer == 0 and head == 1").iloc[0]
+    assert np.isnan(head.lift_after)
+    assert "removed" in head.reason
+    assert head.follow == pytest.approx(1 - 1 / 49, abs=0.02)
+    has_nan = effects.drop(columns="reason").isna().any(axis=1)
+    assert (effects.loc[has_nan, "reason"] != "").all()
+
+
+def test_twins_differ_only_in_what_is_changed() -> None:
+    changes = {name: CHANGES[name] for name in ("chirp removed", "chirp moved", "title removed")}
+    twins = make_twins(2, changes=changes)
+    before, after = twins["title removed"]
+    differs = (before["pixel_values"] != after["pixel_values"]).any(1)
+    title = before["regions"] == REGIONS.index("title")
+    assert differs[title].float().mean() > 0.9
+    rows = differs.any(2).any(0).nonzero().flatten()
+    assert rows.max() <= title.any(2).any(0).nonzero().max() + 2
+    chirp = REGIONS.index("chirp")
+    before, after = twins["chirp moved"]
+    assert not torch.equal(before["regions"] == chirp, after["regions"] == chirp)
+    assert (after["regions"] == chirp).any()
+    outside = (before["regions"] == REGIONS.index("margin")) & (after["regions"] == REGIONS.index("margin"))
+    assert torch.equal(
+        before["pixel_values"].movedim(1, -1)[outside], after["pixel_values"].movedim(1, -1)[outside]
+    )
+    assert Style.published == CHANGES["chirp moved"].after
+
+
+def test_update_norms_are_those_of_the_head_that_was_changed() -> None:
+    before, after = tiny(layers=2, heads=3), tiny(layers=2, heads=3)
+    block = find_blocks(after).blocks[1]
+    with torch.no_grad():
+        block.query.weight[4:8] += 2.0
+        block.value.weight[8:12, 0] += 3.0
+    table = head_updates(after, before)
+    moved_heads = table[(table["query_update"] > 0) | (table["value_update"] > 0)]
+    assert moved_heads[["layer", "head"]].to_numpy().tolist() == [[1, 1], [1, 2]]
+    assert moved_heads["query_update"].tolist() == pytest.approx([2.0 * np.sqrt(4 * 12), 0.0], abs=1e-5)
+    assert moved_heads["value_update"].tolist() == pytest.approx([0.0, 3.0 * np.sqrt(4)], abs=1e-5)
+    with pytest.raises(ValueError, match="layers, heads"):
+        head_updates(after, tiny(layers=2, heads=2))
+
+
+def test_class_changes_compare_sets_of_regions() -> None:
+    before = classify(made_up([[0.4, 0.4, 0.2], [0.8, 0.05, 0.15]]))
+    after = classify(made_up([[0.4, 0.4, 0.2], [0.05, 0.05, 0.9]]))
+    after.loc[0, "regions"] = "other + thing"
+    assert class_changes(before, after)["changed"].tolist() == [False, True]
