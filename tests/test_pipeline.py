@@ -80,7 +80,7 @@ def test_a_failing_chapter_fails_the_series_and_mending_it_goes_on(small: Path) 
     done = snakemake(root=small)
     assert done.returncode != 0
     assert "ZeroDivisionError" in done.stdout + done.stderr
-    assert not (small / "results" / "quick" / "02_second").exists()
+    assert not (small / "results" / "quick" / "02_second" / "manifest.json").exists()
     first = (small / "results" / "quick" / "01_first" / "manifest.json").read_bytes()
     (small / "notebooks" / "02_second.ipynb").write_text(good)
     assert snakemake(root=small).returncode == 0
@@ -118,7 +118,7 @@ def test_kill_9_of_everything_then_the_next_call_goes_on(small: Path) -> None:
         os.killpg(runner.pid, signal.SIGKILL)
         runner.wait()
     run = small / "results" / "quick"
-    assert not (run / "02_second").exists()
+    assert not (run / "02_second" / "manifest.json").exists()
     first = (run / "01_first" / "manifest.json").read_bytes()
     (small / "notebooks" / "go").touch()
     done = snakemake(root=small)

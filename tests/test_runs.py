@@ -240,10 +240,9 @@ def test_no_published_adapter_is_a_clear_error(small: Path) -> None:
     chapter.abandon()
 
 
-def test_a_device_that_is_not_there_is_a_clear_error(small: Path) -> None:
-    if torch.backends.mps.is_available():
-        pytest.skip("this machine has the device")  # the other branch is covered where it has not
-    chapter = begin(small, "01_first", overrides={"device": "mps"})
+def test_a_device_that_is_not_there_is_a_clear_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    chapter = begin(small, "01_first", overrides={"device": "cuda"})
     with pytest.raises(RunError, match="device: auto"):
         _ = chapter.device
     chapter.abandon()
