@@ -87,7 +87,6 @@ def test_a_failing_chapter_fails_the_series_and_mending_it_goes_on(small: Path) 
     assert (small / "results" / "quick" / "01_first" / "manifest.json").read_bytes() == first
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
 def test_kill_9_of_everything_then_the_next_call_goes_on(small: Path) -> None:
     """The runner and Snakemake are killed while chapter 02 runs; 01 is kept, 02 leaves nothing half-written."""
     write_notebook(
