@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, sync_playwright
 from vitmech_utils.report.picker import HeadPicker, example_arrays, save_page
 
 CASES = {
-    "12 x 6 at 16 x 16": {"layers": 12, "heads": 6, "grid": (16, 16), "images": 8, "queries": 8},
-    "12 x 12 at 14 x 14": {"layers": 12, "heads": 12, "grid": (14, 14), "images": 8, "queries": 7},
+    "12 x 6 at 16 x 16": {"layers": 12, "heads": 6, "grid": (16, 16), "images": 8, "queries": 16},
+    "12 x 12 at 14 x 14": {"layers": 12, "heads": 12, "grid": (14, 14), "images": 8, "queries": 14},
     "24 x 16 at 37 x 37": {"layers": 24, "heads": 16, "grid": (37, 37), "images": 6, "twins": False, "variants": 1,
                            "size": 518, "queries": 9, "query_heads": 24},
 }  # fmt: skip

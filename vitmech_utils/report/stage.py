@@ -13,6 +13,7 @@ import yaml
 from vitmech_utils.artefacts import MANIFEST
 from vitmech_utils.manifests import RunError, check_outputs, read_manifest, result_digest
 from vitmech_utils.profiles import Profile
+from vitmech_utils.report.picker.static import share_notebook_data
 from vitmech_utils.runs import check_chapter
 
 PROSE = ("_config.yml", "_toc.yml", "book")
@@ -44,7 +45,9 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         notebook = json.loads((run / name / f"{name}.ipynb").read_text(encoding="utf-8"))
         path = fresh / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(labelled(notebook, manifest), indent=1) + "\n", encoding="utf-8")
+        page = labelled(notebook, manifest)
+        share_notebook_data(page)
+        path.write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
         figures = fresh / "book" / "run" / name
         for figure in sorted(p for p in (run / name).rglob("*") if p.suffix in IMAGES):
             figures.mkdir(parents=True, exist_ok=True)

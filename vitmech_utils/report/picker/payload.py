@@ -37,7 +37,7 @@ class _Builder:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, raw: bytes, compress: bool = True) -> None:
-        data = zlib.compress(raw, 9) if compress else raw
+        data = zlib.compress(raw, 6) if compress else raw
         key = hashlib.sha256(data).hexdigest()[:20]
         self.chunks[key] = data
         self.sizes[name] = len(data)

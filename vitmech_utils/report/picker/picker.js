@@ -29,8 +29,8 @@ const SAME = (stops) => [colourTable(stops), colourTable(stops)];
 const DIVERGING = [colourTable(BLUE_ORANGE), colourTable(BLUE_ORANGE_DARK)];
 const TABLES = { heat: SAME(CIVIDIS), sequential: SAME(VIRIDIS), diverging: DIVERGING, log: DIVERGING };
 // One 32-bit word per colour (little-endian RGBA), so that a map is painted by one table look-up per patch.
-// Weak attention covers less than strong: alpha rises from 0.55 to 1, times the chosen opacity.
-const HEAT_WORDS = Uint32Array.from(TABLES.heat[0], ([r, g, b], index) => ((Math.round(140 + (115 * index) / 255) << 24) | (b << 16) | (g << 8) | r) >>> 0);
+// Weak attention covers less than strong: alpha rises from 0.4 to 1, times the chosen opacity.
+const HEAT_WORDS = Uint32Array.from(TABLES.heat[0], ([r, g, b], index) => ((Math.round(102 + (153 * index) / 255) << 24) | (b << 16) | (g << 8) | r) >>> 0);
 
 const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 const themed = ([light, dark], text = css) => `light-dark(${text(light)}, ${text(dark)})`;
@@ -49,7 +49,7 @@ const known = (value) => value !== null && value !== undefined && Number.isFinit
 function plain(value, digits = 2) {
   if (!known(value)) return "unknown";
   if (value === 0) return "0";
-  const places = clamp(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0, 6);
+  const places = clamp(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0, 6); // `digits` significant digits
   return value.toFixed(places).replace("-", "\u2212");
 }
 const signed = (value, digits = 2) => (known(value) && value > 0 ? "+" : "") + plain(value, digits);
@@ -58,7 +58,7 @@ const percent = (share) => (known(share) ? `${plain(share * 100, share < 0.1 ? 2
 function withUnit(measure, value) {
   if (!known(value)) return "unknown";
   if (measure.kind === "log") return `${plain(value)}\u00a0${measure.unit}`;
-  return `${measure.kind === "diverging" ? signed(value) : plain(value, 3)}\u00a0${measure.unit}`.trim();
+  return `${measure.kind === "diverging" ? signed(value, 3) : plain(value, 3)}\u00a0${measure.unit}`.trim();
 }
 
 // ---- A tiny element builder: text becomes text nodes, so no label is ever read as HTML ----
@@ -470,7 +470,7 @@ function buildFrame(model, spec, data, read, twin, variant, readout) {
     const from = map.patch ? `patch ${patchName(state.query, spec)} as query` : "CLS query";
     layers.setAttribute("aria-label", altText(spec, state, map, twin, variant, from));
     aim.setAttribute("aria-label", `Choose the query patch; now ${from}. Arrow keys move it, Escape returns to the CLS query.`);
-    write(caption, [panelName(spec, twin, variant), from].filter(Boolean).join(" · "));
+    write(caption, [panelName(spec, twin, variant), from, `highest ${percent(map.peak)}`].filter(Boolean).join(" · "));
   }
   return { figure, update };
 }
@@ -610,7 +610,7 @@ function effectFact(spec) {
   function update({ index }) {
     const ends = [measure.low?.[index], measure.high?.[index]];
     write(value, withUnit(measure, measure.values[index]));
-    write(interval, ends.every(known) ? `[${signed(ends[0])}, ${signed(ends[1])}]` : "");
+    write(interval, ends.every(known) ? `[${signed(ends[0], 3)}, ${signed(ends[1], 3)}]` : "");
     span.hidden = !ends.every(known);
     dot.hidden = !known(measure.values[index]);
     if (!span.hidden) { at(span, ends[0]); span.style.width = `${place(ends[1]) - place(ends[0])}%`; }
@@ -660,7 +660,7 @@ function summary(spec, state, read) {
   if (kind) parts.push(`class ${kind}`);
   if (effect) {
     const ends = [effect.low?.[state.index], effect.high?.[state.index]];
-    const interval = ends.every(known) ? ` [${signed(ends[0])}, ${signed(ends[1])}]` : "";
+    const interval = ends.every(known) ? ` [${signed(ends[0], 3)}, ${signed(ends[1], 3)}]` : "";
     parts.push(`${effect.label} ${withUnit(effect, effect.values[state.index])}${interval}`);
   }
   if (spec.shares) {

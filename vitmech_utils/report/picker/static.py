@@ -131,7 +131,7 @@ def fallback_png(payload: Payload, state: dict) -> bytes:
 def _draw_grid(figure: Figure, axes, spec: dict) -> None:
     axes.set(xlabel="head", ylabel="layer")
     extent = (0.5, spec["heads"] + 0.5, spec["layers"] + 0.5, 0.5)
-    if not spec["measures"]:
+    if not spec["measures"] or not any(value is not None for value in spec["measures"][0]["values"]):
         axes.set(title="heads", xlim=extent[:2], ylim=extent[2:])
         return
     measure = spec["measures"][0]
