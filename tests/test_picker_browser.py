@@ -161,7 +161,7 @@ def test_images_variants_and_twins_stand_side_by_side(page, folder):
     page.get_by_role("group", name="Model").get_by_role("radio", name="both").check(force=True)
     page.get_by_role("group", name="Image", exact=True).get_by_role("radio", name="both").check(force=True)
     assert page.locator(".vm-panel").count() == 4
-    captions = page.locator(".vm-panel figcaption").all_inner_texts()
+    captions = page.locator(".vm-caption").all_inner_texts()
     assert captions[3].startswith("pre-trained · undecorated · CLS query · highest ")
     assert len({tuple(heat(page, number)) for number in range(4)}) == 4
 
@@ -183,11 +183,11 @@ def test_patch_queries_by_mouse_and_keyboard(page, folder):
     load(page, folder, "one.html", "#L2H2")
     cls = heat(page)
     page.locator(".vm-aim").click(position={"x": 5, "y": 5})
-    assert "row 1, column 1 as query" in page.locator(".vm-panel figcaption").inner_text()
+    assert "row 1, column 1 as query" in page.locator(".vm-caption").inner_text()
     assert heat(page) != cls
     corner = heat(page)
     page.locator(".vm-aim").press("ArrowDown")
-    assert "row 4, column 1 as query" in page.locator(".vm-panel figcaption").inner_text()
+    assert "row 4, column 1 as query" in page.locator(".vm-caption").inner_text()
     assert heat(page) != corner
     page.locator(".vm-aim").press("Escape")
     assert heat(page) == cls

@@ -243,9 +243,9 @@ function buildGrid(model, spec, read) {
   const grid = make("div", { class: "vm-grid", role: "grid" });
   grid.style.setProperty("--vm-heads", spec.heads);
   grid.classList.toggle("vm-many", spec.layers > 16);
-  const header = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "columnheader", "aria-label": "layer" }, ""));
+  const header = make("div", { class: "vm-row", role: "row" }, make("div", { class: "vm-axis", role: "columnheader" }, make("span", { class: "vm-hush" }, "layer")));
   for (let head = 0; head < spec.heads; head += 1) {
-    header.append(make("div", { class: "vm-axis", role: "columnheader", "aria-label": `head ${head + 1}` }, `H${head + 1}`));
+    header.append(make("div", { class: "vm-axis", role: "columnheader", "aria-label": `head ${head + 1}` }, `${spec.heads > 12 ? "" : "H"}${head + 1}`));
   }
   grid.append(header);
   for (let layer = 0; layer < spec.layers; layer += 1) {
@@ -419,9 +419,9 @@ function buildFrame(model, spec, data, read, twin, variant, readout) {
   layers.style.aspectRatio = `${spec.width} / ${spec.height}`;
   const patch = make("div", { class: "vm-patch", hidden: true });
   const aim = make("button", { class: "vm-aim", type: "button", hidden: true });
-  const caption = make("figcaption", {});
+  const caption = make("div", { class: "vm-caption" });
   const frame = make("div", { class: "vm-frame" }, layers, patch, aim);
-  const figure = make("figure", { class: "vm-panel" }, frame, caption);
+  const figure = make("div", { class: "vm-panel" }, frame, caption);
   let image = null;
   let shown = null;
 
@@ -734,7 +734,7 @@ function drawPicture(root, spec, state) {
     context.globalAlpha = state.opacity;
     context.drawImage(heat, x, top, side, height);
     context.restore();
-    text(figure.querySelector("figcaption").textContent, x, top + height + 20, "13px", side);
+    text(figure.querySelector(".vm-caption").textContent, x, top + height + 20, "13px", side);
   });
   const ramp = context.createLinearGradient(gap, 0, gap + side, 0);
   TABLES.heat[0].forEach((colour, index) => ramp.addColorStop(index / 255, css(colour)));
@@ -773,7 +773,7 @@ function followLinks(model, spec, host) {
     const place = target();
     if (!place) return;
     setTraits(model, place);
-    host.scrollIntoView({ block: "start" });
+    host.querySelector(".vm-picker").scrollIntoView({ block: "start" });
   };
   let timer = 0;
   const remember = () => {
@@ -851,9 +851,9 @@ export async function mountStatic(id) {
   const model = staticModel(JSON.parse(host.querySelector("script[data-vm-state]").textContent));
   const place = make("div");
   await render({ model, el: place });
-  if (place.querySelector(".vm-card")) host.querySelector(".vm-fallback").replaceWith(place);
-  else host.prepend(place);
-  if (place.isConnected && place.querySelector(".vm-card")) followLinks(model, model.get("_spec"), host);
+  if (!place.querySelector(".vm-card")) return host.prepend(place); // the reason, above the fallback
+  host.querySelector(".vm-picker").replaceWith(place);
+  return followLinks(model, model.get("_spec"), host);
 }
 
 export default { render };

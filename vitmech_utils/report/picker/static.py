@@ -11,7 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from vitmech_utils.report.picker.payload import Payload
@@ -25,6 +25,11 @@ body { margin: 0; padding: 16px; background: light-dark(#fbfbf9, #101216); color
 main { max-width: 1320px; margin: 0 auto; }
 main > h1 { margin: 0 0 12px; font-size: 22px; }
 """
+# The middle is white: no effect, or attention as the area has it. The same colours as in picker.js.
+_BLUE_ORANGE = LinearSegmentedColormap.from_list(
+    "blue_orange",
+    ["#0b3c6f", "#2f6fae", "#7fb2d8", "#c9dfee", "#f4f2ee", "#f6d2ab", "#e39a55", "#b75d17", "#6d2f04"],
+)
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -110,7 +115,7 @@ def fallback_png(payload: Payload, state: dict) -> bytes:
     mosaic = mosaic.transpose(0, 2, 1, 3).reshape(mosaic.shape[0] * mosaic.shape[2], -1)
     extent = (0.5, spec["heads"] + 0.5, spec["layers"] + 0.5, 0.5)
     middle.imshow(mosaic, cmap="cividis", extent=extent, aspect="auto", interpolation="nearest")
-    middle.set(title="all maps, each on its own scale", xlabel="head", ylabel="layer")
+    middle.set(title="all maps, each on its own scale", xlabel="head", yticks=_layer_ticks(spec))
     height, width = picture.shape[:2]
     right.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     extent = (0, width, height, 0)
@@ -129,7 +134,7 @@ def fallback_png(payload: Payload, state: dict) -> bytes:
 
 
 def _draw_grid(figure: Figure, axes, spec: dict) -> None:
-    axes.set(xlabel="head", ylabel="layer")
+    axes.set(xlabel="head", ylabel="layer", yticks=_layer_ticks(spec))
     extent = (0.5, spec["heads"] + 0.5, spec["layers"] + 0.5, 0.5)
     if not spec["measures"] or not any(value is not None for value in spec["measures"][0]["values"]):
         axes.set(title="heads", xlim=extent[:2], ylim=extent[2:])
@@ -140,11 +145,15 @@ def _draw_grid(figure: Figure, axes, spec: dict) -> None:
     if measure["kind"] in ("diverging", "log"):
         values = np.log2(np.maximum(values, 1e-6)) if measure["kind"] == "log" else values
         limit = max(float(np.nanquantile(np.abs(values), 0.98)), 1e-9)
-        options = {"cmap": "RdBu_r", "norm": TwoSlopeNorm(0, -limit, limit)}
+        options = {"cmap": _BLUE_ORANGE, "norm": TwoSlopeNorm(0, -limit, limit)}
     shown = axes.imshow(values, extent=extent, aspect="auto", **options)
     unit = "log2" if measure["kind"] == "log" else measure["unit"]
     axes.set_title(_plain(measure["label"]))
     figure.colorbar(shown, ax=axes, label=_plain(unit))
+
+
+def _layer_ticks(spec: dict) -> range:
+    return range(1, spec["layers"] + 1, 1 if spec["layers"] <= 12 else 3)
 
 
 def _plain(text: str) -> str:
