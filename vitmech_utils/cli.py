@@ -58,6 +58,18 @@ def book(options: argparse.Namespace) -> int:
     return 0
 
 
+def check_in(options: argparse.Namespace) -> int:
+    """Take the checked cells' outputs of a finished quick run into the notebooks' sources, for nbval to compare."""
+    from vitmech_utils.checked import take_over
+    from vitmech_utils.execute import chapters, find_chapter
+
+    root = repository_root()
+    names = chapters(root) if options.chapter == "all" else [find_chapter(root, options.chapter)]
+    for name in names:
+        print(f"{name}: {take_over(root, _run_folder(root, options), name)} checked cells")
+    return 0
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Print what is there and what is missing; exit status 1 when something needed is missing."""
     from vitmech_utils.doctor import report
@@ -92,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--force", action="store_true", help="with `all`: run every chapter, stale or not")
     running.set_defaults(command=run)
 
+    taking = commands.add_parser(
+        "check-in", help="a run's checked outputs -> sources", description=check_in.__doc__
+    )
+    taking.add_argument("chapter", help="a chapter's number (04), its name, or `all`")
+    taking.set_defaults(command=check_in)
+
     staging = commands.add_parser(
         "stage", help="executed notebooks -> the book's sources", description=stage.__doc__
     )
@@ -106,11 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     checking.set_defaults(command=doctor)
 
-    for command in (running, staging, building, checking):
+    for command in (running, taking, staging, building, checking):
         command.add_argument(
             "--profile", default="quick", help="quick, laptop, paper, or a YAML file (default: quick)"
         )
-    for command in (running, staging, building):
+    for command in (running, taking, staging, building):
         command.add_argument("--run-dir", help="the run folder (default: results/<profile>)")
     for command in (running, checking):
         command.add_argument(

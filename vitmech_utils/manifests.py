@@ -17,6 +17,7 @@ PACKAGE = "vitmech_utils"
 # These carry artefacts and do not make them: an edit here leaves results as they are.
 CARRIERS = (
     "artefacts",
+    "checked",
     "cli",
     "doctor",
     "execute",
