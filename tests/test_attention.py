@@ -11,6 +11,7 @@ from vitmech_utils.data.regions import patch_coverage as coverage_of_one
 from vitmech_utils.heads.attention import (
     attention_maps,
     attention_statistics,
+    patch_query_maps,
     region_shares,
     rollout,
     unit_scale,
