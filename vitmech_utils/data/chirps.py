@@ -125,7 +125,7 @@ def path(chirp: Chirp) -> tuple[range, list[float]]:
     else:
         low = low or 1
         rows = [low * (high / low) ** (step / count) for step in range(count)]
-    return range(first, first + count), [min(max(row, 0), BINS - 1) for row in rows]
+    return range(first, first + count), [min(max(row, 0.0), BINS - 1.0) for row in rows]
 
 
 def ridge(chirp: Chirp) -> Float[ndarray, "128 128"]:
@@ -139,9 +139,23 @@ def ridge(chirp: Chirp) -> Float[ndarray, "128 128"]:
     return np.rint(grid * 2**30) / 2**30
 
 
-def smooth(grid: Float[ndarray, "128 128"]) -> Float[ndarray, "128 128"]:
+def smooth(grid: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns"]:
     """The recipe's Gaussian smoothing, one bin of standard deviation in time and in frequency."""
     return gaussian_filter(grid, sigma=1)
+
+
+def smooth_ridge(painted: Float[ndarray, "128 128"]) -> Float[ndarray, "128 128"]:
+    """`smooth` of a grid that is zero almost everywhere, done only where it is not; equal to the bit."""
+    reach = 4  # bins: scipy cuts the Gaussian off at four standard deviations
+    rows, columns = np.flatnonzero(painted.any(axis=1)), np.flatnonzero(painted.any(axis=0))
+    level = np.zeros_like(painted)
+    if len(rows):
+        part = np.s_[
+            max(0, rows[0] - 2 * reach) : rows[-1] + 2 * reach + 1,
+            max(0, columns[0] - 2 * reach) : columns[-1] + 2 * reach + 1,
+        ]
+        level[part] = smooth(painted[part])
+    return level
 
 
 def paint(chirp: Chirp, rng: np.random.Generator) -> Float[ndarray, "128 128"]:

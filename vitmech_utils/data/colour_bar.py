@@ -39,7 +39,7 @@ class BarTicks:
     """Places the ticks, their labels and the label of one colour bar as matplotlib does."""
 
     def __init__(self, artists: Artists) -> None:
-        axes, dpi = artists.bar, artists.figure.dpi
+        axes, dpi = artists.bar, float(artists.figure.dpi)
         axis = axes.yaxis
         edges = axes.get_window_extent()
         self._bottom, self._height = edges.y0, edges.height

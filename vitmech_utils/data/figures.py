@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from vitmech_utils.data.chirps import BINS, Chirp, ridge, smooth
+from vitmech_utils.data.chirps import BINS, Chirp, ridge, smooth_ridge
 from vitmech_utils.data.ink import Ink
 from vitmech_utils.data.layout import Layout, prepare
 from vitmech_utils.data.raster import resample, shrink_part
@@ -43,7 +43,7 @@ def draw(
     layout = _layout(grid, style)
     low, high = layout.style.colour_limits or (float(grid.min()), float(grid.max()))
     image, regions = layout.still_small.copy(), layout.regions.copy()
-    level = smooth(ridge(chirp) if painted is None else painted)
+    level = smooth_ridge(ridge(chirp) if painted is None else painted)
     _fill_plot(image, regions, grid, level, low, high, layout)
     if title and layout.style.title != "none":
         right, up = layout.title_at

@@ -103,7 +103,7 @@ def _write_images(job: tuple[ChirpDataset, Path, bool, list[int]]) -> int:
         else:
             pixels = dataset.drawing(index).image
         content = io.BytesIO()
-        Image.fromarray(pixels).save(content, "PNG")
+        Image.fromarray(pixels).save(content, "PNG", compress_level=3)  # 3 % larger than 6, twice as fast
         write_whole(folder / image_name(index + 1), content.getvalue())
     return len(indices)
 

@@ -28,9 +28,9 @@ class Layout:
         self.style = style
         artists = build_figure(RAMP, style, style.title_text(1, "linear"))
         artists.pixels()  # lets matplotlib settle every position
-        edges = artists.plot.get_window_extent()
+        edges = artists.plot.get_window_extent().frozen()
         self.colours = _colours(style.colour_map)
-        dpi = artists.figure.dpi
+        dpi = float(artists.figure.dpi)
         self.title_at = artists.plot.title.get_transform().transform(artists.plot.title.get_position())
         self.title = Lettering(artists.plot.title, dpi, (WIDTH, 40))
         self.bar = BarTicks(artists) if artists.bar is not None and style.ticks else None
@@ -54,7 +54,7 @@ class Layout:
         covered = np.argwhere(through > 0)
         (top, left), (bottom, right) = covered.min(axis=0), covered.max(axis=0) + 1
         middle = through[(top + bottom) // 2], through[:, (left + right) // 2]
-        nearest = min(edges.width, edges.height) > 3 * BINS  # matplotlib's rule for interpolation="auto"
+        nearest = bool(min(edges.width, edges.height) > 3 * BINS)  # matplotlib's rule for interpolation="auto"
         column, across = enlarging_weights(edges.x0, edges.x1, nearest)
         row, up = enlarging_weights(HEIGHT - edges.y1, HEIGHT - edges.y0, nearest)
         columns = _shrunken(across, column, middle[0], WIDTH)

@@ -122,7 +122,7 @@ def _put_colour_bar(figure: Figure, image: AxesImage, bar: Axes, style: Style) -
         colour_bar.outline.set_visible(False)
 
 
-def shrink(pixels: UInt8[ndarray, "480 640 3"]) -> UInt8[ndarray, "224 224 3"]:
+def shrink(pixels: UInt8[ndarray, "480 640 *channels"]) -> UInt8[ndarray, "224 224 *channels"]:
     """The figure at the model's size, by Pillow's bilinear filter as torchvision's Resize applies it."""
     return np.asarray(Image.fromarray(pixels).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
 

@@ -121,7 +121,7 @@ def true_ridge(chirp: Chirp) -> Float[ndarray, "128 128"]:
         end = min((column + 1) * step, chirp.start_time + chirp.duration)
         if end <= start:
             continue
-        times = np.linspace(start, end, 9)[:, None] - chirp.start_time
-        offsets = rows - frequency(chirp, times) / ROW
+        times = np.linspace(start, end, 9) - chirp.start_time
+        offsets = rows - frequency(chirp, times)[:, None] / ROW
         grid[:, column] = np.exp(-(offsets**2)).max(axis=0) * (end - start) / step
     return np.rint(grid * 2**24) / 2**24
