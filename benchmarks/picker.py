@@ -1,6 +1,7 @@
 """Measure the head picker in headless Chromium: page size, first paint, and the time from a pick to its paint.
 
-Run: python benchmarks/picker.py [--picks 200]. Times are of this machine; nothing is asserted.
+Run: python benchmarks/picker.py [--picks 200]. Times are of this machine; nothing is asserted. Where other work runs
+beside it, `chrt -r 1 python benchmarks/picker.py` measures what an idle machine would show.
 """
 
 import argparse
