@@ -53,6 +53,12 @@ def test_every_page_of_the_book_is_there() -> None:
     assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} <= set(pages)
 
 
+def test_figure_names_are_unique_in_the_whole_book() -> None:
+    metadata = [cell["metadata"] for path in NOTEBOOKS for cell in cells(path)]
+    names = [m["mystnb"]["figure"]["name"] for m in metadata if "figure" in m.get("mystnb", {})]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestEveryNotebook:
     def test_begins_with_parameters_and_ends_by_closing(self, path: Path) -> None:
