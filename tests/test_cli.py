@@ -77,6 +77,16 @@ def test_a_run_of_the_series_then_one_failure(small: Path) -> None:
     assert other.returncode == 0, other.stderr
     assert json.loads((small / "results" / "other" / "01_first" / "numbers.json").read_text()) == {"count": 3}
 
+    source = small / "notebooks" / "03_third.ipynb"
+    tagged = json.loads(source.read_text())
+    tagged["cells"][3]["metadata"]["tags"] = ["keep_output", "nbval-check-output"]
+    source.write_text(json.dumps(tagged))
+    assert vitmech("check-in", "03", root=small).stdout == "03_third: 1 checked cells\n"
+    taken = json.loads(source.read_text())["cells"]
+    assert "".join(taken[3]["outputs"][0]["text"]).strip() == "16"
+    assert [len(cell["outputs"]) for cell in taken if cell["cell_type"] == "code"] == [0, 0, 1, 0]
+    assert vitmech("run", "03", root=small).returncode == 0  # its page changed, so it is run again
+
     stage(small, run, small / "staged")
     staged = json.loads((small / "staged" / "notebooks" / "01_first.ipynb").read_text())
     assert "".join(staged["cells"][0]["source"]) == "# 01 first"
