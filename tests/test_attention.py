@@ -156,6 +156,13 @@ def test_result_does_not_depend_on_batching(batch: int) -> None:
     expected = attention_statistics(model, images, batch=11, replicates=20)
     loader = ({name: part[i : i + 5] for name, part in images.items()} for i in range(0, 11, 5))
     found = attention_statistics(model, loader, batch=batch, replicates=20)
+    stored = [
+        {name: part[:6] for name, part in images.items()},
+        {name: part[6:] for name, part in images.items()},
+    ]
+    pd.testing.assert_frame_equal(
+        region_shares(model, stored, replicates=20), expected.regions, rtol=1e-4, atol=1e-5
+    )
     for one, other in ((expected.regions, found.regions), (expected.heads, found.heads)):
         pd.testing.assert_frame_equal(one, other, rtol=1e-4, atol=1e-5)
 

@@ -95,6 +95,11 @@ def test_a_head_that_stays_when_the_thing_moves_is_not_about_it() -> None:
     assert classify(made_up(shares, position=0.9), moved({"thing": 0.0}, 1))["class"].item() == "positional"
 
 
+def test_removals_say_nothing_about_following() -> None:
+    removed = moved({"thing": 0.0}, 1).assign(change="thing removed")
+    assert classify(made_up([[0.8, 0.05, 0.15]]), removed)["class"].item() == "monosemantic"
+
+
 def test_confidence_counts_the_replicates_that_agree() -> None:
     statistics = made_up([[0.8, 0.05, 0.15]])
     share = statistics.replicates["share"].copy()

@@ -161,7 +161,7 @@ def batches(images: Images, size: int) -> Iterator[dict[str, Tensor]]:
                 for name in ("pixel_values", "regions")
                 if name in images
             }
-    elif hasattr(images, "__getitem__") and hasattr(images, "__len__"):
+    elif isinstance(images, Dataset):
         for start in range(0, len(images), size):
             items = [images[index] for index in range(start, min(start + size, len(images)))]
             names = [name for name in ("pixel_values", "regions") if name in items[0]]

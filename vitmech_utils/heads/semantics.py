@@ -193,7 +193,7 @@ def _first(measured: _Measured) -> _Measured:
 def _follow(twins: pd.DataFrame | None, shape: tuple[int, int], names: tuple[str, ...]) -> ndarray:
     follow = np.full((*shape, len(names)), np.nan)
     if twins is not None:
-        moved = twins[twins["change"].str.endswith("moved")]
+        moved = twins[twins["change"].str.endswith(" moved")]
         for row in moved.itertuples():
             follow[row.layer, row.head, names.index(row.region)] = row.follow
     return follow
