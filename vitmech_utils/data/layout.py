@@ -54,7 +54,9 @@ class Layout:
         covered = np.argwhere(through > 0)
         (top, left), (bottom, right) = covered.min(axis=0), covered.max(axis=0) + 1
         middle = through[(top + bottom) // 2], through[:, (left + right) // 2]
-        nearest = bool(min(edges.width, edges.height) > 3 * BINS)  # matplotlib's rule for interpolation="auto"
+        nearest = bool(
+            min(edges.width, edges.height) > 3 * BINS
+        )  # matplotlib's rule for interpolation="auto"
         column, across = enlarging_weights(edges.x0, edges.x1, nearest)
         row, up = enlarging_weights(HEIGHT - edges.y1, HEIGHT - edges.y0, nearest)
         columns = _shrunken(across, column, middle[0], WIDTH)
