@@ -53,7 +53,7 @@ def images_needed(widths: pd.DataFrame, half_width: float, column: str = "widest
     if half_width <= 0:
         raise ValueError(f"half_width is {half_width}, expected percent above 0")
     constant = (widths[column] * np.sqrt(widths["images"])).iloc[-1]
-    return int(np.ceil((constant / half_width) ** 2))
+    return max(2, int(np.ceil((constant / half_width) ** 2)))
 
 
 def sweep_until(

@@ -19,6 +19,19 @@ def head_names(table: pd.DataFrame) -> list[str]:
     return [f"L{layer + 1}H{head + 1}" for layer, head in zip(table["layer"], table["head"], strict=True)]
 
 
+def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
+    """Make an axis in percent linear up to `linear` and logarithmic beyond, with plain numbers as ticks."""
+    for name in which:
+        axis = getattr(ax, f"{name}axis")
+        low, high = getattr(ax, f"get_{name}lim")()
+        if max(abs(low), abs(high)) <= linear * 2:
+            continue
+        getattr(ax, f"set_{name}scale")("symlog", linthresh=linear)
+        powers = linear * 10.0 ** np.arange(7)
+        axis.set_ticks([tick for tick in (*-powers[::-1], 0.0, *powers) if low <= tick <= high])
+        axis.set_major_formatter("{x:g}")
+
+
 def effect_forest(ax: "Axes", table: pd.DataFrame, top: int = 20) -> None:
     """Draw the `top` heads with the largest absolute effects, each with its interval, the largest on top."""
     rows = table.loc[table["effect"].abs().nlargest(top).index].iloc[::-1]
