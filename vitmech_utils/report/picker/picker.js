@@ -217,7 +217,7 @@ function gridScale(measure, spec) {
   const size = measure.kind === "log" ? (value) => Math.abs(Math.log2(Math.max(value, 1e-6))) : Math.abs;
   const sizes = values.map(size).sort((a, b) => a - b);
   const most = sizes[sizes.length - 1];
-  const limit = clamp(sizes[Math.floor((sizes.length - 1) * 0.98)], 1e-9, measure.kind === "log" ? 4 : Infinity);
+  const limit = clamp(sizes[Math.floor((sizes.length - 1) * 0.98)], 1e-9, measure.kind === "log" ? 6 : Infinity);
   const [below, above] = most > limit * 1.0001 ? ["≤ ", "≥ "] : ["", ""];
   if (measure.kind === "log") {
     const factor = 2 ** limit;
@@ -666,9 +666,12 @@ function summary(spec, state, read) {
   if (spec.shares) {
     const variant = Math.max(state.variant, 0);
     const shares = spec.regions.map((_, region) => read.share(state, region, variant));
-    const top = shares.indexOf(Math.max(...shares));
-    const area = read.area(state, top);
-    parts.push(`most attention on ${spec.regions[top]}, ${percent(shares[top])}${area > 0 ? ` (${plain(shares[top] / area)}\u00a0× its area)` : ""}`);
+    const areas = spec.regions.map((_, region) => read.area(state, region));
+    const lifts = shares.map((share, region) => (areas[region] > 0 ? share / areas[region] : 0));
+    const top = lifts.indexOf(Math.max(...lifts));
+    const most = shares.indexOf(Math.max(...shares));
+    if (lifts[top] > 0) parts.push(`drawn most to ${spec.regions[top]}, ${percent(shares[top])} of its attention on ${percent(areas[top])} of the area (${plain(lifts[top])}\u00a0×)`);
+    else parts.push(`most attention on ${spec.regions[most]}, ${percent(shares[most])}`);
   }
   if (read.asksPatch(state, 0, 0)) parts.push(`the map is seen from the patch in ${patchName(state.query, spec)}`);
   return [`Layer ${state.layer + 1}, head ${state.head + 1}`, parts.length ? `: ${parts.join("; ")}.` : "."];
