@@ -67,12 +67,18 @@ def toc_files(root: Path) -> list[str]:
 
 
 def labelled(notebook: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of an executed notebook with its provenance under the title and its parameters folded."""
+    """Return a copy of an executed notebook with its provenance under the title and its set-up folded."""
     notebook = copy.deepcopy(notebook)
     for cell in notebook["cells"]:
-        tags = cell["metadata"].get("tags", [])
-        if {"parameters", "injected-parameters"} & set(tags):
-            cell["metadata"]["tags"] = sorted({*tags, "hide-input"})
+        tags = set(cell["metadata"].get("tags", []))
+        if "injected-parameters" in tags:  # the provenance tells the values better
+            tags.add("remove-cell")
+        elif cell["cell_type"] == "code" and (
+            "parameters" in tags or "open_chapter(" in "".join(cell["source"])
+        ):
+            tags.add("hide-input")
+        if tags:
+            cell["metadata"]["tags"] = sorted(tags)
     first = notebook["cells"][0]
     lines = "".join(first["source"]).splitlines(keepends=True)
     title = next((number for number, line in enumerate(lines) if line.startswith("# ")), None)
@@ -105,7 +111,7 @@ def banner(manifest: dict[str, Any]) -> str:
         else ""
     )
     return (
-        f"```{{admonition}} {title}\n:class: {kind} provenance dropdown\n"
+        f"```{{admonition}} {title}\n:class: {kind} provenance\n"
         f"{caution}Profile `{profile}` ({manifest['profile']['values']['backbone']}; "
         f"{images['attention']} images for attention, {images['ablation']} for ablation), computed on "
         f"{hardware(manifest)} on {day(manifest)}, in {duration(manifest['wall_seconds'])} and "
