@@ -1,7 +1,7 @@
-"""Time the sweep of all heads against a plain hook per head, nnsight or pyvene, and the published procedure.
+"""Time the sweep of all heads against a plain hook per head, nnsight, and the published procedure.
 
     python benchmarks/ablation.py [--images 2] [--adapter published/adapters/seed-0]
-    python benchmarks/ablation.py --methods sweep,nnsight      # in an environment that has nnsight (or pyvene)
+    python benchmarks/ablation.py --methods sweep,nnsight      # in an environment that has nnsight
     python benchmarks/ablation.py --grow                       # cost against images, heads and layers
 
 Every method runs on the same model and images in a process of its own, turn by turn. CPU seconds are compared, the
@@ -85,34 +85,7 @@ def nnsight(model, pixels) -> np.ndarray:
     return np.stack(found)
 
 
-def pyvene(model, pixels) -> np.ndarray:
-    """pyvene: one intervenable model per layer, its zero intervention on the output projection's input."""
-    import pyvene as pv
-
-    anatomy, found = find_blocks(model), []
-
-    def zero(columns):
-        class Zero(pv.ConstantSourceIntervention):
-            def forward(self, base, source=None, subspaces=None):
-                changed = base.clone()
-                changed[..., columns] = 0
-                return changed
-
-        return Zero()
-
-    for layer in range(anatomy.layers):
-        name = f"backbone.encoder.layer[{layer}].attention.o_proj.input"
-        for head in range(anatomy.heads):
-            changed = pv.IntervenableModel(
-                [{"component": name, "intervention": zero(anatomy.columns(head))}], model=model
-            )
-            with torch.inference_mode():
-                _, output = changed({"pixel_values": pixels})
-            found.append(output.logits.numpy())
-    return np.stack(found)
-
-
-METHODS = {f.__name__: f for f in (sweep, hook, published, nnsight, pyvene, slope, forward)}
+METHODS = {f.__name__: f for f in (sweep, hook, published, nnsight, slope, forward)}
 
 
 def arithmetic_limit(model: ChirpRegressor) -> float:
