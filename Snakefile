@@ -13,7 +13,7 @@ from vitmech_utils.runs import TRAINING, find_run_dir, note_profile
 
 ROOT = Path(workflow.basedir)
 PROFILE = str(config.get("profile", "quick"))
-OVERRIDES = str(config.get("set", "")).split()
+OVERRIDES = str(config.get("set") or "").split()
 VALUES = load_profile(PROFILE, dict(parse_override(text) for text in OVERRIDES), ROOT)
 RUN = find_run_dir(ROOT, VALUES.name, config.get("run_dir"))
 CHAPTERS = chapters(ROOT)
