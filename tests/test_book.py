@@ -98,7 +98,7 @@ def test_what_a_page_loads_lies_beside_it(built_book: Path, name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_opens_without_a_complaint(visit: object, name: str) -> None:
     page = visit(name)
-    assert page.locator("h1").first.inner_text()
+    assert any(text.strip() for text in page.locator("h1").all_inner_texts())
     page.wait_for_timeout(300)
     assert page.complaints == []
     assert page.evaluate(
