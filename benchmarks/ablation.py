@@ -198,6 +198,8 @@ def main() -> None:
         "--paired", type=int, metavar="IMAGES", help="also: images saved by pairing, on so many images"
     )
     args = parser.parse_args()
+    if args.paired and not {"sweep", "published"} <= set(args.methods.split(",")):
+        parser.error(f"--paired compares sweep with published, but --methods is {args.methods}: name both")
     settings = {"adapter": args.adapter} if args.adapter else {"backbone": "dinov2-small"}
     if args.grow:
         base = {"layers": 6, "heads": 3, "size": 32, "patch": 28}
