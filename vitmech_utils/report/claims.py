@@ -1,0 +1,308 @@
+"""The scoreboard: a run's artefacts turned into one row per claim of the study, and per question it leaves open."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vitmech_utils.heads.layers import EARLY, LATE, STUDY_EARLY, STUDY_EARLY_DEVIATION, STUDY_LATE
+from vitmech_utils.manifests import RunError
+from vitmech_utils.report import verdicts
+from vitmech_utils.report.claim_tables import ABLATION, SEMANTICS, JudgedRun, how_to_mend, read_judged
+from vitmech_utils.report.verdicts import OPEN, Count, Judgement
+from vitmech_utils.statistics import Interval
+
+STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
+_NO_CHAPTER = "a chapter of its own, which this book does not have yet"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the scoreboard; layers in its texts count from 1.
+
+    `study` and `ours` are the two figures in words, `value`, `low`, `high` ours as numbers in `unit` (None where
+    there is none), `sample` what they rest on, `control` what they were compared with, and its value. `chapter` and
+    `figure` say where it is shown, `would_change` what would lead to another verdict.
+    """
+
+    id: str
+    claim: str
+    study: str
+    ours: str
+    sample: str
+    control: str
+    verdict: str
+    reason: str
+    would_change: str
+    chapter: str | None = None
+    figure: str | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str | None = None
+    images: int | None = None
+
+
+def scoreboard(run: str | Path) -> pd.DataFrame:
+    """Judge a run folder: one row per claim C1-C8 and per open question, with the columns of `Row`.
+
+    `run` holds the chapters' folders, such as `published/` or `results/laptop`. `frame.attrs` names the profile and
+    says whether it is the quick one. Raises `RunError` when a chapter or a table is missing, changed since its run,
+    without a column or a row, or when the chapters are of different profiles; the message names the chapter to run.
+    """
+    artefacts = read_judged(Path(run))
+    rows = [
+        _c1(artefacts),
+        _c2(artefacts),
+        _c3(artefacts),
+        _c4(artefacts),
+        _c5(artefacts),
+        _c6(artefacts),
+        *_untested(artefacts),
+        *_questions(artefacts),
+    ]
+    frame = pd.DataFrame([vars(row) for row in rows]).astype({"images": "Int64"})
+    name = artefacts.profile["name"]
+    frame.attrs = {"profile": name, "quick": name == "quick"}
+    return frame
+
+
+def _c1(run: JudgedRun) -> Row:
+    early = run.interval("claims_c1_c2", mode=run.mode, quantity="early")
+    sweep = run.swept(run.mode)
+    images, heads = int(sweep["images"].iloc[0]), int(sweep["layer"].isin(EARLY).sum())
+    untrained = run.tables["untrained"]
+    others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
+    controls = [
+        f"untrained network, {_by(untrained)}: {untrained[untrained['layer'].isin(EARLY)]['effect'].mean():+.2f} %",
+        *(f"{mode}: {run.interval('claims_c1_c2', mode=mode, quantity='early'):+.2f} %" for mode in others),
+    ]
+    return Row(
+        id="C1",
+        claim="Heads of layers 1-3 hardly matter to the task.",
+        study=f"MSE {STUDY_EARLY:+.2f} % on average, standard deviation {STUDY_EARLY_DEVIATION:.2f} %",
+        ours=f"MSE {early:+.2f} % on average",
+        sample=f"{images} images, {heads} heads, {run.mode} ablation",
+        control="; ".join(controls),
+        would_change=f"More images, until the interval lies on one side of ±{verdicts.HARDLY:g} %.",
+        chapter=ABLATION,
+        figure="fig-layer-effects",
+        images=images,
+        **_numbers(early, "%"),
+        **vars(verdicts.early_heads_hardly_matter(early, verdicts.heads_beyond(sweep), images)),
+    )
+
+
+def _c2(run: JudgedRun) -> Row:
+    found = {
+        key: run.interval("claims_c1_c2", mode=run.mode, quantity=key) for key in ("early", "late", "ratio")
+    }
+    images = int(run.swept(run.mode)["images"].iloc[0])
+    untrained = run.tables["untrained"]
+    early, late = (untrained[untrained["layer"].isin(layers)]["effect"].mean() for layers in (EARLY, LATE))
+    others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
+    ratios = [
+        f"{mode}: {run.interval('claims_c1_c2', mode=mode, quantity='ratio'):.1f} times" for mode in others
+    ]
+    return Row(
+        id="C2",
+        claim="Deeper heads matter about three times as much: layer 6 against layers 1-3.",
+        study=f"MSE {STUDY_LATE:+.2f} % in layer 6, {STUDY_LATE / STUDY_EARLY:.1f} times that of layers 1-3",
+        ours=f"{found['ratio']:.1f} times; layer 6 by {found['late']:+.2f} %",
+        sample=f"{images} images, {run.mode} ablation",
+        control="; ".join(
+            [
+                f"untrained network, {_by(untrained)}: layers 1-3 {early:+.2f} %, layer 6 {late:+.2f} %",
+                *ratios,
+            ]
+        ),
+        would_change="More images, until the early layers' own effect and the ratio are known well enough.",
+        chapter=ABLATION,
+        figure="fig-layer-effects",
+        images=images,
+        **_numbers(found["ratio"], "times"),
+        **vars(verdicts.deeper_heads_matter_more(found["ratio"], found["early"], images)),
+    )
+
+
+def _c3(run: JudgedRun) -> Row:
+    count, control = _counted(run, verdicts.about_chirp_alone)
+    return Row(
+        id="C3",
+        claim="Layers 6-11 are monosemantic: their heads attend to the chirp alone.",
+        study="by eye, from maps",
+        ours=f"{count} heads are about the chirp alone",
+        sample=f"{run.semantics_images} images",
+        control=control,
+        would_change=f"More heads of these layers with the chirp as their only region: more than {verdicts.HALF:.0%} "
+        f"for part of the claim, {verdicts.MOST:.0%} for all of it.",
+        chapter=SEMANTICS,
+        figure="fig-classes",
+        images=run.semantics_images,
+        **_numbers(count, "heads"),
+        **vars(verdicts.layers_attend_to_chirp_alone(count, run.semantics_images)),
+    )
+
+
+def _c4(run: JudgedRun) -> Row:
+    count, control = _counted(run, verdicts.text_or_edge_detectors)
+    sweep = run.swept(run.focus_mode)
+    images = min(run.semantics_images, int(sweep["images"].iloc[0]))
+    try:
+        effects = verdicts.detector_effects(run.tables["classes"], sweep)
+    except ValueError as error:
+        raise RunError(
+            f"{run.folder}: chapters 04 and 05 do not fit each other ({error}); {how_to_mend(SEMANTICS, run.folder)}"
+        ) from error
+    listed = ", ".join(f"{effect:+.2f} %" for effect in effects) or "none"
+    return Row(
+        id="C4",
+        claim="Some heads of layers 1-4 are monosemantic but irrelevant to the task: text and edge detectors.",
+        study="by eye, from maps",
+        ours=f"{count} heads are such detectors; effects of the sure ones: {listed}",
+        sample=f"{run.semantics_images} images for the classes, {int(sweep['images'].iloc[0])} for the effects, "
+        f"{run.focus_mode} ablation",
+        control=control,
+        would_change=f"More images, until each detector's interval lies on one side of ±{verdicts.HARDLY:g} %.",
+        chapter=SEMANTICS,
+        figure="fig-classes",
+        images=images,
+        **_numbers(count, "heads"),
+        **vars(verdicts.some_detectors_are_irrelevant(count, effects, images)),
+    )
+
+
+def _c5(run: JudgedRun) -> Row:
+    count, control = _counted(run, verdicts.polysemantic_or_diffuse)
+    classes = run.tables["classes"]
+    wider = verdicts.last_layer_spreads_wider(classes)
+    entropy = classes[classes["layer"] == classes["layer"].max()]["map_entropy"].mean()
+    return Row(
+        id="C5",
+        claim="The last layer is polysemantic: diffuse attention over irrelevant regions.",
+        study="by eye, from maps",
+        ours=f"{count} heads are polysemantic or diffuse; mean map entropy {entropy:.2f} of its maximum",
+        sample=f"{run.semantics_images} images",
+        control=control,
+        would_change="More images, so that no head's class depends on which are drawn; or other heads that are sure.",
+        chapter=SEMANTICS,
+        figure="fig-classes",
+        images=run.semantics_images,
+        **_numbers(count, "heads"),
+        **vars(verdicts.last_layer_is_polysemantic(count, wider, run.semantics_images)),
+    )
+
+
+def _c6(run: JudgedRun) -> Row:
+    mode = run.focus_mode
+    overall, within = (
+        run.interval("importance_and_focus", mode=mode, heads=heads)
+        for heads in ("all heads", "within layers")
+    )
+    table = run.tables["importance_and_focus"]
+    p_value = table[(table["mode"] == mode) & (table["heads"] == "all heads")]["p_value"].iloc[0]
+    images = min(run.semantics_images, int(run.swept(mode)["images"].iloc[0]))
+    return Row(
+        id="C6",
+        claim="The more a head looks at the chirp, the more the task needs it.",
+        study="implied, no figure",
+        ours=f"rank correlation {overall:.2f} over all heads",
+        sample=f"{len(run.tables['classes'])} heads, {images} images, {mode} ablation",
+        control=f"within layers, where depth cannot make it: {within:.2f}; heads shuffled at random: p = {p_value:.3f}",
+        would_change="A correlation within layers whose interval excludes zero; more heads or a second model.",
+        chapter=SEMANTICS,
+        figure="fig-importance",
+        images=images,
+        **_numbers(overall, "rank correlation"),
+        **vars(verdicts.importance_grows_with_focus(overall, within, images)),
+    )
+
+
+def _untested(run: JudgedRun) -> list[Row]:
+    changes = run.tables["class_changes"]
+    before, after = (
+        int(changes[f"regions_{when}"].str.contains("chirp").sum()) for when in ("before", "after")
+    )
+    known = (
+        f"{int((~changes['changed']).sum())} of {len(changes)} heads keep class and regions; {before} look at the "
+        f"chirp before fine-tuning, {after} after it"
+    )
+    return [
+        _open(
+            "C7", "Fine-tuning drives the specialization.", known, "not tested", SEMANTICS, "fig-inherited"
+        ),
+        _open("C8", "Heads for extraneous features are an attack surface.", study="not tested"),
+    ]
+
+
+def _questions(run: JudgedRun) -> list[Row]:
+    before, after = (
+        verdicts.text_or_edge_detectors(run.tables[name]) for name in ("pretrained_classes", "classes")
+    )
+    top = run.tables["head_sets"].iloc[0]
+    together = (
+        f"the {top['set']} heads together: {top['effect']:+,.0f} % [{top['low']:+,.0f}, {top['high']:+,.0f}]; "
+        f"their single effects add up to {top['sum_of_single']:+,.0f} %"
+    )
+    return [
+        _open("Q1", "Can the heads of layers 1-3 be pruned for good, accuracy kept and inference faster?"),
+        _open("Q2", "Does the specialization hold on real spectrograms?"),
+        _open(
+            "Q3",
+            "Are the text and edge detectors inherited from pre-training, or do they emerge in fine-tuning?",
+            f"in layers 1-4, {before} heads are such detectors before fine-tuning, {after} after it",
+            chapter=SEMANTICS,
+            figure="fig-inherited",
+        ),
+        _open("Q4", "Do they emerge when a fresh ViT is fine-tuned on spectrograms without decoration?"),
+        _open("Q5", "Another task: does the specialization belong to the architecture or to the task?"),
+        _open("Q6", "Do adversarial changes of the extraneous regions lower accuracy?"),
+        _open(
+            "Q7",
+            "Several heads ablated together: what do single ablations miss?",
+            together,
+            chapter=ABLATION,
+            figure="fig-head-sets",
+        ),
+    ]
+
+
+def _open(
+    name: str,
+    claim: str,
+    known: str = "nothing yet",
+    study: str = "left open",
+    chapter: str | None = None,
+    figure: str | None = None,
+) -> Row:
+    reason = "this book has not tested it yet" if known == "nothing yet" else "a first look only, not a test"
+    return Row(
+        id=name,
+        claim=claim,
+        study=study,
+        ours=known,
+        sample="",
+        control="",
+        would_change=_NO_CHAPTER,
+        chapter=chapter,
+        figure=figure,
+        **vars(Judgement(OPEN, reason)),
+    )
+
+
+def _counted(run: JudgedRun, count: Any) -> tuple[Count, str]:
+    """Count heads of a kind in this model, and say how many random and pre-trained weights give."""
+    control = (
+        f"random weights: {count(run.tables['untrained_classes'])}; "
+        f"before fine-tuning: {count(run.tables['pretrained_classes'])}"
+    )
+    return count(run.tables["classes"]), control
+
+
+def _numbers(found: Interval | Count, unit: str) -> dict[str, Any]:
+    return {"value": found.value, "low": found.low, "high": found.high, "unit": unit}
+
+
+def _by(sweep: pd.DataFrame) -> str:
+    return f"{sweep['mode'].iloc[0]} ablation on {int(sweep['images'].iloc[0])} images"
