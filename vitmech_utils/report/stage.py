@@ -13,6 +13,7 @@ from vitmech_utils.artefacts import MANIFEST
 from vitmech_utils.manifests import RunError, check_outputs, read_manifest, result_digest
 from vitmech_utils.profiles import Profile
 from vitmech_utils.report.benchmarks import fill_benchmarks
+from vitmech_utils.report.made_pages import fill_made
 from vitmech_utils.report.picker.static import share_notebook_data
 from vitmech_utils.report.provenance import banner, day, duration, hardware, version
 from vitmech_utils.runs import check_chapter
@@ -55,6 +56,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
             shutil.copy2(figure, figures / figure.name)
     for page in (fresh / "book").glob("*.md"):
         text = fill_benchmarks(page.read_text(encoding="utf-8"), root)
+        text = fill_made(text, root, run, page.parent)
         page.write_text(_fill(text, page.name, run, manifests), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
