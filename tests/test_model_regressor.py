@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
 from vitmech_utils.model.regressor import (
     AdapterError,
@@ -153,7 +154,9 @@ def test_training_record_travels_with_the_adapter(trained, tmp_path):
 
 
 def test_update_norms_are_those_of_the_merged_minus_the_plain_weights(trained):
-    table = update_norms(trained).set_index(["layer", "head", "projection"])
+    table = update_norms(trained.merged(), trained.without_adapter()).set_index(
+        ["layer", "head", "projection"]
+    )
     assert len(table) == LAYERS * 12 * 2
     merged, plain = trained.merged().backbone.state_dict(), tiny().state_dict()
     name = "layers.7.attention.v_proj.weight"
@@ -162,5 +165,22 @@ def test_update_norms_are_those_of_the_merged_minus_the_plain_weights(trained):
     assert table.loc[(7, 5, "value"), "relative"] == pytest.approx(
         change / plain[name][20:24].norm().item(), rel=1e-4
     )
-    with pytest.raises(AdapterError, match="merged"):
-        update_norms(trained.merged())
+
+
+def test_update_norms_are_those_of_the_head_that_was_changed():
+    before, after = tiny(layers=2, heads=3), tiny(layers=2, heads=3)
+    block = find_blocks(after).blocks[1]
+    with torch.no_grad():
+        block.query.weight[4:8] += 2.0
+        block.value.weight[8:12, 0] += 3.0
+    table = update_norms(after, before)
+    moved = table[table["norm"] > 0]
+    assert moved[["layer", "head", "projection"]].to_numpy().tolist() == [[1, 1, "query"], [1, 2, "value"]]
+    assert moved["norm"].tolist() == pytest.approx([2.0 * (4 * 12) ** 0.5, 3.0 * 4**0.5], abs=1e-5)
+
+
+def test_update_norms_refuse_unmerged_models_and_models_of_other_sizes(trained):
+    with pytest.raises(ValueError, match="unmerged"):
+        update_norms(trained, trained.without_adapter())
+    with pytest.raises(ValueError, match="layers, heads"):
+        update_norms(tiny(layers=2, heads=3), tiny(layers=2, heads=2))

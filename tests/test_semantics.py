@@ -13,11 +13,8 @@ from vitmech_utils.data.style import Style
 from vitmech_utils.heads.attention import attention_statistics
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.attention_sinks import find_sinks
-from vitmech_utils.heads.semantics import CLASSES, Thresholds, classify, sensitivity, unmix
-from vitmech_utils.heads.semantics_changes import class_changes, head_updates
+from vitmech_utils.heads.semantics import CLASSES, Thresholds, class_changes, classify, sensitivity, unmix
 from vitmech_utils.heads.semantics_twins import CHANGES, Change, make_twins, twin_effects
-from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.model.backbones import tiny
 
 NAMES = ("thing", "other", "rest")
 AREA = np.array([0.05, 0.05, 0.9])
@@ -203,21 +200,6 @@ def test_twins_differ_only_in_what_is_changed() -> None:
     differs = (before["pixel_values"] != after["pixel_values"]).any(1)[outside]
     assert differs.float().mean() < 0.02
     assert Style.published == CHANGES["chirp moved"].after
-
-
-def test_update_norms_are_those_of_the_head_that_was_changed() -> None:
-    before, after = tiny(layers=2, heads=3), tiny(layers=2, heads=3)
-    block = find_blocks(after).blocks[1]
-    with torch.no_grad():
-        block.query.weight[4:8] += 2.0
-        block.value.weight[8:12, 0] += 3.0
-    table = head_updates(after, before)
-    moved_heads = table[(table["query_update"] > 0) | (table["value_update"] > 0)]
-    assert moved_heads[["layer", "head"]].to_numpy().tolist() == [[1, 1], [1, 2]]
-    assert moved_heads["query_update"].tolist() == pytest.approx([2.0 * np.sqrt(4 * 12), 0.0], abs=1e-5)
-    assert moved_heads["value_update"].tolist() == pytest.approx([0.0, 3.0 * np.sqrt(4)], abs=1e-5)
-    with pytest.raises(ValueError, match="layers, heads"):
-        head_updates(after, tiny(layers=2, heads=2))
 
 
 def test_class_changes_compare_sets_of_regions() -> None:

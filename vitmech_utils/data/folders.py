@@ -21,8 +21,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vitmech_utils.data.chirp_dataset import ChirpDataset, as_pixels, standardize
 from vitmech_utils.data.chirps import Chirp
-from vitmech_utils.data.dataset import ChirpDataset, as_pixels, standardize
 from vitmech_utils.data.image_files import PART, check_png, read_png, write_whole
 from vitmech_utils.data.labels import FolderError, as_row, image_name, read_labels, write_labels
 from vitmech_utils.data.reference import build_figure

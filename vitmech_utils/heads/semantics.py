@@ -151,6 +151,22 @@ def unmix(
     return weights
 
 
+def class_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Join two tables of `classify`: class and regions before and after, and whether each changed.
+
+    `changed` is true where the class or the set of regions differs. Layers and heads are 0-based.
+    """
+    columns = ["layer", "head", "class", "regions", "confidence", "top_region", "top_weight"]
+    joined = before[columns].merge(
+        after[columns], on=["layer", "head"], suffixes=("_before", "_after"), validate="1:1"
+    )
+    regions = [
+        joined[f"regions_{when}"].str.split(" + ", regex=False).map(frozenset) for when in ("before", "after")
+    ]
+    joined["changed"] = (joined["class_before"] != joined["class_after"]) | (regions[0] != regions[1])
+    return joined
+
+
 def _measure(
     statistics: AttentionStatistics,
     twins: pd.DataFrame | None,

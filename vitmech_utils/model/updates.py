@@ -1,35 +1,45 @@
-"""How far fine-tuning moved each head: norms of the LoRA update of its query and value weights."""
-
-from __future__ import annotations
+"""How far fine-tuning moved each head: norms of the change of its query and value weights."""
 
 import pandas as pd
+import torch
+from jaxtyping import Float
 from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
 
-from vitmech_utils.model.anatomy import Projection, find_blocks
-from vitmech_utils.model.regressor import AdapterError, ChirpRegressor
+from vitmech_utils.model.anatomy import Anatomy, find_blocks
 
 
-def update_norms(regressor: ChirpRegressor) -> pd.DataFrame:
-    """Frobenius norm of each head's LoRA update, absolute and relative to the norm of the weights that it changes.
+def update_norms(tuned: nn.Module, pretrained: nn.Module) -> pd.DataFrame:
+    """Frobenius norm of each head's update, absolute and relative to the pre-trained weights that it changes.
 
-    One row per layer and head (0-based) and projection (`query`, `value`): columns layer, head, projection, norm,
-    relative. Head h's part of a projection is its rows `[h*d : (h+1)*d]`. Raises `AdapterError` for a merged model.
+    Both models carry plain weights (merge LoRA adapters first); the difference is then the update B A * alpha / r.
+    One row per layer, head (0-based) and projection (`query`, `value`): columns layer, head, projection, norm,
+    relative (dimensionless). Head h's part of a projection is its rows `[h*d : (h+1)*d]`. Raises ValueError for
+    an unmerged model, and where the two models differ in layers, heads or head size.
     """
-    if regressor.is_merged:
-        raise AdapterError(
-            "this regressor is merged: its LoRA update is no longer separate; pass the unmerged one"
+    if any(isinstance(module, LoraLayer) for module in (*tuned.modules(), *pretrained.modules())):
+        raise ValueError(
+            "a model carries an unmerged LoRA adapter, expected plain weights: call merged() on it first"
         )
-    anatomy = find_blocks(regressor)
+    one, other = find_blocks(tuned), find_blocks(pretrained)
+    sizes = [(anatomy.layers, anatomy.heads, anatomy.head_size) for anatomy in (one, other)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"the models have {sizes[0]} and {sizes[1]} (layers, heads, head size), expected the same: "
+            "compare a fine-tuned model with the backbone that it was made from"
+        )
     rows = []
-    for block in anatomy.blocks:
+    for block, origin in zip(one.blocks, other.blocks, strict=True):
         for name in ("query", "value"):
-            projection: Projection = getattr(block, name)
-            if not isinstance(projection.linear, LoraLayer):
-                continue
-            update = projection.linear.get_delta_weight("default").detach()
-            for head in range(anatomy.heads):
-                part = anatomy.columns(head)
-                norm = float(update[part].norm())
-                relative = norm / float(projection.weight[part].norm())
-                rows.append((block.index, head, name, norm, relative))
+            before = getattr(origin, name).weight.detach().float()
+            norms = _per_head(getattr(block, name).weight.detach().float() - before, one)
+            relative = norms / _per_head(before, one).clamp_min(1e-12)
+            rows += [
+                (block.index, head, name, float(norms[head]), float(relative[head]))
+                for head in range(one.heads)
+            ]
     return pd.DataFrame(rows, columns=["layer", "head", "projection", "norm", "relative"])
+
+
+def _per_head(weight: Float[Tensor, "row column"], anatomy: Anatomy) -> Float[Tensor, " head"]:
+    return torch.linalg.vector_norm(weight.unflatten(0, (anatomy.heads, anatomy.head_size)), dim=(1, 2))
