@@ -301,7 +301,7 @@ def _counted(run: JudgedRun, count: Any) -> tuple[Count, str]:
 
 
 def _numbers(found: Interval | Count, unit: str) -> dict[str, Any]:
-    return {"value": found.value, "low": found.low, "high": found.high, "unit": unit}
+    return {"value": float(found.value), "low": float(found.low), "high": float(found.high), "unit": unit}
 
 
 def _by(sweep: pd.DataFrame) -> str:

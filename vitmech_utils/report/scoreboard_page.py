@@ -119,7 +119,7 @@ def _list(rows: list[Any]) -> str:
         f"<div><dt><b>{_text(row.id)}</b> {_text(row.claim)}</dt><dd>{_badge(row.verdict)} {_text(row.ours)}</dd></div>"
         for row in rows
     )
-    return f'<div class="vm-claim"><dl>{items}</dl></div>'
+    return f'<div class="vm-claim vm-questions"><dl>{items}</dl></div>'
 
 
 def _badge(verdict: str) -> str:
