@@ -19,13 +19,16 @@ CARRIERS = (
     "artefacts",
     "checked",
     "cli",
+    "devices",
     "doctor",
     "execute",
     "manifests",
     "profiles",
     "runs",
     "report.build",
+    "report.launch",
     "report.stage",
+    "train",
 )
 RECORDED_PACKAGES = (
     "accelerate",
@@ -126,8 +129,8 @@ def code_of(notebook: Path) -> dict[str, Any]:
 def code_version(root: Path) -> dict[str, Any]:
     """Name the code: package version, git commit, and whether tracked files were modified (None without git)."""
     version = importlib.import_module(PACKAGE).__version__
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
+    commit = git(root, "rev-parse", "HEAD")
+    changes = git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"version": version, "commit": commit, "modified": None if changes is None else bool(changes)}
 
 
@@ -166,6 +169,15 @@ def peak_memory_mib() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kiB on Linux, bytes on macOS
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024))
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """What a git command prints in a folder; None where it fails, or where there is no git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 # Writing and reading manifests
@@ -233,14 +245,6 @@ def _module_path(parent: Path, name: str) -> Path | None:
     base = parent.joinpath(*name.split("."))
     candidates = (base / "__init__.py", base.with_suffix(".py"))
     return next((path for path in candidates if path.is_file()), None)
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    except OSError:  # no git on this machine
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _processor() -> str:

@@ -23,6 +23,7 @@ from vitmech_utils.artefacts import (
     write_atomically,
     write_json,
 )
+from vitmech_utils.devices import pick_device
 from vitmech_utils.manifests import (
     FORMAT,
     RunError,
@@ -82,6 +83,12 @@ def note_profile(run: Path, profile: Profile) -> Path:
     return path
 
 
+def checkpoint_folder(run: Path, name: str, profile: Profile, code: dict[str, Any]) -> Path:
+    """Name the folder for a chapter's checkpoints: one for each profile and code, so nothing else is ever resumed."""
+    key = digest([profile.hash, code["modules"]])[:16]
+    return run / ".checkpoints" / f"{name}-{key}"
+
+
 def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[str, Any]:
     """Return a finished chapter's manifest after holding it against the profile, the code and its own inputs.
 
@@ -137,32 +144,14 @@ class Chapter:
     @property
     def device(self) -> "torch.device":
         """The torch device of this run; `auto` takes CUDA when there is one."""
-        import torch
-
         if self._device is None:
-            wanted = self.profile.device
-            available = {
-                "cpu": True,
-                "cuda": torch.cuda.is_available(),
-                "mps": torch.backends.mps.is_available(),
-            }
-            if wanted == "auto":
-                wanted = "cuda" if available["cuda"] else "cpu"
-            if not available[wanted.partition(":")[0]]:
-                raise RunError(
-                    f"device {wanted!r} of profile {self.profile.name!r} is not available; use device: auto"
-                )
-            self._device = torch.device(wanted)
+            self._device = pick_device(self.profile)
         return self._device
 
     @property
     def checkpoints(self) -> Path:
-        """Where a training keeps what it needs to go on after a kill; emptied once the chapter is closed.
-
-        The folder belongs to this chapter, profile and code, so nothing else is ever resumed.
-        """
-        key = digest([self.profile.hash, self._code["modules"]])[:16]
-        return self.run / ".checkpoints" / f"{self.name}-{key}"
+        """Where a training keeps what it needs to go on after a kill; emptied once the chapter is closed."""
+        return checkpoint_folder(self.run, self.name, self.profile, self._code)
 
     def regressor(self, seed: int | None = None, attention: str = "sdpa") -> Any:
         """Load the fine-tuned ChirpRegressor, merged, in eval mode, on this run's device.

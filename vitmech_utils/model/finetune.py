@@ -17,7 +17,9 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from transformers.trainer_utils import get_last_checkpoint
 
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
+from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.profiles import Profile, Train
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,20 @@ class Recipe:
     patience: int = 4
     precision: str = "auto"
     seed: int = 42
+
+    @classmethod
+    def of(cls, train: Train) -> Recipe:
+        """The recipe that a profile's `train` section asks for."""
+        return cls(
+            steps=train.steps,
+            batch_size=train.batch_size,
+            learning_rate=train.learning_rate,
+            schedule=train.schedule,
+            warmup_steps=min(10, train.steps // 2),
+            every=train.every,
+            patience=train.patience,
+            precision=train.precision,
+        )
 
     @classmethod
     def study(cls, images: int = 80_000) -> Recipe:
@@ -74,6 +90,8 @@ class _Clock(TrainerCallback):
         return self.before + time.perf_counter() - self.start
 
     def on_save(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         (folder / "elapsed.json").write_text(json.dumps({"seconds": self.seconds}))
 
@@ -83,7 +101,12 @@ class _Progress(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="fine-tuning", unit="step", leave=False
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="fine-tuning",
+            unit="step",
+            leave=False,
+            disable=not state.is_world_process_zero,
         )
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -93,6 +116,20 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
+def fine_tune_profile(
+    profile: Profile, seed: int, checkpoints: Path | str, device: torch.device | str
+) -> Training:
+    """Fine-tune the profile's backbone from one seed on fresh chirps, as chapter 02 and `vitmech_utils.train` do.
+
+    `seed` sets the initial weights and the training images; every seed is judged on the same validation images.
+    """
+    train = profile.train
+    regressor = ChirpRegressor.build(profile.backbone, attention="eager", seed=seed).to(device)
+    images = ChirpDataset(train.images, seed=seed, split="train")
+    validation = ChirpDataset(min(train.eval_images, 160), seed=1, split="held-out")
+    return fine_tune(regressor, images, validation, Recipe.of(train), checkpoints)
+
+
 def fine_tune(
     regressor: ChirpRegressor, train: Dataset, held_out: Dataset, recipe: Recipe, checkpoints: Path | str
 ) -> Training:
@@ -100,11 +137,16 @@ def fine_tune(
 
     With as many training images as `steps * batch_size`, every image is seen once. A call that finds checkpoints in
     the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's.
+
+    It trains where the regressor is: on the processor, or on one GPU. Under `accelerate launch` each process takes
+    its share of every batch, so `batch_size` keeps its meaning; it must be a multiple of the number of processes.
     """
     if regressor.is_merged:
         raise ValueError("this regressor is merged: there is no adapter to train; use ChirpRegressor.build")
-    device_is_gpu = torch.cuda.is_available()
-    bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and _computes_in_bfloat16())
+    device_is_gpu = regressor.device.type == "cuda"
+    bfloat16 = recipe.precision == "bfloat16" or (
+        recipe.precision == "auto" and _computes_in_bfloat16(regressor.device)
+    )
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=recipe.steps,
@@ -115,7 +157,7 @@ def fine_tune(
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
         bf16=bfloat16,
-        use_cpu=not device_is_gpu,
+        use_cpu=regressor.device.type == "cpu",
         eval_strategy="steps",
         save_strategy="steps",
         logging_strategy="steps",
@@ -133,7 +175,10 @@ def fine_tune(
         log_level="error",
         seed=recipe.seed,
         data_seed=recipe.seed,
+        ddp_find_unused_parameters=False,
     )
+    arguments.per_device_train_batch_size = _share(recipe.batch_size, arguments.world_size)
+    arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer would put a batch on every GPU it sees
     last = get_last_checkpoint(str(checkpoints)) if Path(checkpoints).is_dir() else None
     clock = _Clock(last)
     trainer = Trainer(
@@ -202,9 +247,18 @@ def score(
     return pd.DataFrame(rows)
 
 
-def _computes_in_bfloat16() -> bool:
-    """Whether bfloat16 is faster than float32 here: GPUs, and CPUs with AVX-512 BF16 or AMX instructions."""
-    if torch.cuda.is_available():
+def _share(batch_size: int, processes: int) -> int:
+    if batch_size % processes:
+        raise ValueError(
+            f"batch_size is {batch_size}, expected a multiple of the {processes} processes; choose another number "
+            "of processes, or -p train.batch_size=..."
+        )
+    return batch_size // processes
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there: GPUs, and CPUs with AVX-512 BF16 or AMX instructions."""
+    if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

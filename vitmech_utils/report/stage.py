@@ -13,6 +13,7 @@ from vitmech_utils.artefacts import MANIFEST
 from vitmech_utils.manifests import RunError, check_outputs, read_manifest, result_digest
 from vitmech_utils.profiles import Profile
 from vitmech_utils.report.benchmarks import fill_benchmarks
+from vitmech_utils.report.launch import add_launch_buttons
 from vitmech_utils.report.made_pages import fill_made
 from vitmech_utils.report.picker.static import share_notebook_data
 from vitmech_utils.report.provenance import banner, day, duration, hardware, version
@@ -43,6 +44,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
             )
         else:
             shutil.copy2(source, fresh / entry)
+    add_launch_buttons(fresh / "_config.yml", root)
     for name, manifest in manifests.items():
         notebook = json.loads((run / name / f"{name}.ipynb").read_text(encoding="utf-8"))
         path = fresh / "notebooks" / f"{name}.ipynb"

@@ -1,0 +1,85 @@
+"""Chapter 02's training in several processes, one a GPU; chapter 02 then finds it finished.
+
+    accelerate launch --num_processes 4 -m vitmech_utils.train --profile paper
+    vitmech run 02 --profile paper
+
+Every process takes its share of each batch. Only the first one writes: checkpoints, where chapter 02 looks for them.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from vitmech_utils.devices import pick_device
+from vitmech_utils.execute import up_to_date
+from vitmech_utils.manifests import RunError, code_of
+from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_override, repository_root
+from vitmech_utils.runs import TRAINING, checkpoint_folder, find_run_dir, open_chapter
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train every seed of a profile; returns the exit status (0 done, 1 refused)."""
+    options = _parser().parse_args(arguments)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        root = repository_root()
+        overrides = dict(parse_override(text) for text in options.parameter)
+        profile = load_profile(options.profile, overrides, root)
+        run = find_run_dir(root, profile.name, Path(options.run_dir).absolute() if options.run_dir else None)
+        if up_to_date(run, TRAINING, root, profile):
+            if first:
+                print(f"{TRAINING}: up to date")
+            return 0
+        with _chapter_held(run, profile, root) if first else contextlib.nullcontext():
+            train(run, profile, root)
+    except (ProfileError, RunError) as error:
+        print(f"vitmech_utils.train: {error}", file=sys.stderr)
+        return 1
+    if first:
+        print(f"Trained. `vitmech run {TRAINING[:2]}` with the same values goes on from here.")
+    return 0
+
+
+def train(run: Path, profile: Profile, root: Path) -> None:
+    """Train each seed into the checkpoints that chapter 02 of this run folder, profile and code goes on from."""
+    from vitmech_utils.model.finetune import fine_tune_profile
+
+    code = code_of(root / "notebooks" / f"{TRAINING}.ipynb")
+    checkpoints = checkpoint_folder(run, TRAINING, profile, code)
+    device = pick_device(profile)
+    for seed in profile.seeds:
+        fine_tune_profile(profile, seed, checkpoints / f"seed-{seed}", device)
+
+
+@contextlib.contextmanager
+def _chapter_held(run: Path, profile: Profile, root: Path) -> Iterator[None]:
+    """Keep others off the chapter while it trains; what it had stays as it was."""
+    chapter = open_chapter(TRAINING, profile, run, root=root)
+    try:
+        yield
+    finally:
+        chapter.abandon()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vitmech_utils.train", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--profile", default="quick", help="a profile's name, or a YAML file (default: quick)"
+    )
+    parser.add_argument("--run-dir", help="the run folder (default: results/<profile>)")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one profile value",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
