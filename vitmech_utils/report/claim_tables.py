@@ -21,6 +21,7 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "classes": (SEMANTICS, _CLASSES),
     "untrained_classes": (SEMANTICS, _CLASSES),
     "pretrained_classes": (SEMANTICS, _CLASSES),
+    "claims_c3_c6": (SEMANTICS, ("claim", "verdict")),
     "class_changes": (SEMANTICS, ("regions_before", "regions_after", "changed")),
     "importance_and_focus": (SEMANTICS, ("mode", "heads", "correlation", *_INTERVAL, "p_value")),
 }

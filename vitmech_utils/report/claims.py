@@ -14,7 +14,7 @@ from vitmech_utils.report.verdicts import OPEN, Count, Judgement
 from vitmech_utils.statistics import Interval
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
-_NO_CHAPTER = "a chapter of its own, which this book does not have yet"
+_NO_CHAPTER = "A chapter of its own, which this book does not have yet."
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ class Row:
 def scoreboard(run: str | Path) -> pd.DataFrame:
     """Judge a run folder: one row per claim C1-C8 and per open question, with the columns of `Row`.
 
-    `run` holds the chapters' folders, such as `published/` or `results/laptop`. `frame.attrs` names the profile and
-    says whether it is the quick one. Raises `RunError` when a chapter or a table is missing, changed since its run,
-    without a column or a row, or when the chapters are of different profiles; the message names the chapter to run.
+    `run` holds the chapters' folders, such as `published/` or `results/laptop`. `frame.attrs` names the profile, says
+    whether it is the quick one, and lists the claims that chapter 05 judged otherwise, by older rules. Raises
+    `RunError` when a chapter or a table is missing, changed since its run, without a column or a row, or when the
+    chapters are of different profiles; the message names the chapter to run.
     """
     artefacts = read_judged(Path(run))
     rows = [
@@ -64,8 +65,17 @@ def scoreboard(run: str | Path) -> pd.DataFrame:
     ]
     frame = pd.DataFrame([vars(row) for row in rows]).astype({"images": "Int64"})
     name = artefacts.profile["name"]
-    frame.attrs = {"profile": name, "quick": name == "quick"}
+    frame.attrs = {
+        "profile": name,
+        "quick": name == "quick",
+        "judged_otherwise": _judged_otherwise(frame, artefacts.tables["claims_c3_c6"]),
+    }
     return frame
+
+
+def _judged_otherwise(board: pd.DataFrame, chapter: pd.DataFrame) -> list[str]:
+    joined = board.merge(chapter, left_on="id", right_on="claim", suffixes=("", "_then"))
+    return joined[joined["verdict"] != joined["verdict_then"]]["id"].tolist()
 
 
 def _c1(run: JudgedRun) -> Row:
@@ -76,7 +86,10 @@ def _c1(run: JudgedRun) -> Row:
     others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
     controls = [
         f"untrained network, {_by(untrained)}: {untrained[untrained['layer'].isin(EARLY)]['effect'].mean():+.2f} %",
-        *(f"{mode}: {run.interval('claims_c1_c2', mode=mode, quantity='early'):+.2f} %" for mode in others),
+        *(
+            f"this model by {mode} ablation: {run.interval('claims_c1_c2', mode=mode, quantity='early'):+.2f} %"
+            for mode in others
+        ),
     ]
     return Row(
         id="C1",
@@ -103,7 +116,8 @@ def _c2(run: JudgedRun) -> Row:
     early, late = (untrained[untrained["layer"].isin(layers)]["effect"].mean() for layers in (EARLY, LATE))
     others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
     ratios = [
-        f"{mode}: {run.interval('claims_c1_c2', mode=mode, quantity='ratio'):.1f} times" for mode in others
+        f"this model by {mode} ablation: {run.interval('claims_c1_c2', mode=mode, quantity='ratio'):.1f} times"
+        for mode in others
     ]
     return Row(
         id="C2",

@@ -41,9 +41,11 @@ def short(board: pd.DataFrame) -> str:
     claims, _ = _parts(board)
     heads = "".join(f'<th scope="col">{text}</th>' for text in ("claim", "verdict", "study", "here"))
     rows = "\n".join(
-        f'<tr><th scope="row"><b>{_text(row.id)}</b> {_text(row.claim)}</th>'
+        f'<tr><th scope="row"><a href="scoreboard.html#claim-{row.id.lower()}">{_text(row.id)}</a> '
+        f"{_text(row.claim)}</th>"
         f'<td data-label="verdict">{_badge(row.verdict)}</td>'
-        f'<td data-label="study">{_text(row.study)}</td><td data-label="here">{_text(row.ours)}</td></tr>'
+        f'<td data-label="study">{_text(row.study)}</td>'
+        f'<td data-label="here">{_text(row.ours)}{_sample(row)}</td></tr>'
         for row in claims
     )
     table = f'<table class="vm-board"><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>'
@@ -52,7 +54,7 @@ def short(board: pd.DataFrame) -> str:
 
 def rules() -> str:
     """Write the verdict rules, from their docstrings, and the limits they use, as MyST."""
-    listed = "\n".join(f"- **{name}**{_rule(rule)}" for name, rule in verdicts.RULES.items())
+    listed = "\n".join(f"- **{name}:**{_rule(rule)}" for name, rule in verdicts.RULES.items())
     limits = "\n".join(
         f"{_markdown(name)}\n: {value:g}: {_markdown(why)}.\n"
         for name, (value, why) in verdicts.LIMITS.items()
@@ -83,12 +85,18 @@ def _parts(board: pd.DataFrame) -> tuple[list[Any], list[Any]]:
 
 
 def _caution(board: pd.DataFrame) -> str:
-    if not board.attrs["quick"]:
-        return ""
-    return (
-        "```{admonition} The scoreboard of a quick run\n:class: warning\n"
-        "A quick run looks at too few images to judge; read verdicts from the published run (`make site`).\n```"
-    )
+    notes = []
+    if board.attrs["quick"]:
+        notes.append(
+            "```{admonition} The scoreboard of a quick run\n:class: warning\n"
+            "A quick run looks at too few images to judge; read verdicts from the published run (`make site`).\n```"
+        )
+    if claims := board.attrs["judged_otherwise"]:
+        notes.append(
+            "```{note}\nThe chapters of this run are older than the rules by which this page judges. Where their text "
+            f"gives another verdict on {', '.join(claims)}, the one here counts.\n```"
+        )
+    return "\n\n".join(notes)
 
 
 def _section(row: Any) -> str:
@@ -127,6 +135,10 @@ def _badge(verdict: str) -> str:
     return f'<span class="vm-verdict vm-{kind}"><span aria-hidden="true">{SIGNS[verdict]}</span> {verdict}</span>'
 
 
+def _sample(row: Any) -> str:
+    return f' <span class="vm-sample">({_text(row.sample)})</span>' if row.sample else ""
+
+
 def _rule(rule: Any) -> str:
     return " ".join(inspect.getdoc(rule).split()).partition(".")[2]
 
@@ -136,7 +148,8 @@ def _raw(content: str) -> str:
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
+    """Escape for HTML, on one line, so that no value can end the block that it stands in."""
+    return html.escape(" ".join(str(value).split()), quote=True)
 
 
 def _markdown(text: str) -> str:

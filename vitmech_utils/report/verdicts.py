@@ -139,7 +139,7 @@ def early_heads_hardly_matter(early: Interval, beyond: int, images: int) -> Judg
     """
     if too_few := _too_few(images):
         return too_few
-    heads = f"of their heads, {beyond} clearly lie outside"
+    heads = f"of their heads, {beyond or 'none'} clearly lie outside"
     if early.low > HARDLY or early.high < -HARDLY:
         return Judgement(FAILS, f"the whole interval of the mean lies outside ±{HARDLY:g} %")
     if early.low > -HARDLY and early.high < HARDLY:

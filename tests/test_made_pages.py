@@ -1,0 +1,89 @@
+"""Parts of pages that are made: the reference, the citation, the opening picker."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from small_book import ROOT
+
+from vitmech_utils.manifests import RunError
+from vitmech_utils.report import api
+from vitmech_utils.report.made_pages import PICKER_FILE, citation, fill_made
+
+
+@pytest.mark.parametrize(("module", "name"), [(m, n) for m, names in api.DOORS.items() for n in names])
+def test_a_door_is_where_the_reference_says(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(f"vitmech_utils.{module}"), name)
+    page = api.reference()
+    assert f"## `vitmech_utils.{module}`" in page
+    assert f"### `{name}`" in page
+
+
+def test_the_reference_shows_signatures_and_docstrings() -> None:
+    page = api.reference()
+    assert "def sample_chirp(seed: int, index: int) -> Chirp" in page
+    assert "The chirp of image `index` of `seed`" in page
+    assert "**`ChirpRegressor.merged`**" in page
+    assert (
+        "self" not in re.search(r"class HeadPicker\(.*?\n\)", page, re.DOTALL)[0].split("(")[1].split(",")[0]
+    )
+
+
+def test_a_signature_is_written_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = 'def f(a, /, b: int = 1, *rest: str, c, d: "x y" = None, **more) -> float:\n    """A *b* `c*` [d]."""\n'
+    (tmp_path / "m.py").write_text(source)
+    (tmp_path / "n.py").write_text("from vitmech_utils.m import f\n\ndef g(x, *, y):\n    return x\n")
+    monkeypatch.setattr(api, "PACKAGE", tmp_path)
+    monkeypatch.setattr(api, "DOORS", {"n": ("f",)})
+    page = api.reference()
+    assert "def f(a, b: int = 1, *rest: str, c, d: 'x y' = None, **more) -> float" in page
+    assert r"A \*b\* `c*` \[d\]." in page
+    monkeypatch.setattr(api, "DOORS", {"n": ("g",)})
+    with pytest.raises(RunError, match=r"n\.g has no docstring"):
+        api.reference()
+    for wrong in ({"n": ("h",)}, {"o": ("f",)}):
+        monkeypatch.setattr(api, "DOORS", wrong)
+        with pytest.raises(RunError, match="mend DOORS"):
+            api.reference()
+
+
+def test_the_citation_follows_its_file(tmp_path: Path) -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    page = citation(ROOT / "CITATION.cff")
+    assert cited["title"] in page
+    assert f"version = {{{cited['version']}}}" in page
+    assert all(each["url"] in page and each["title"] in page for each in cited["references"])
+    cited["version"] = "9.8.7"
+    (tmp_path / "CITATION.cff").write_text(yaml.safe_dump(cited))
+    filled = fill_made("As {{ run:citation }}", tmp_path, tmp_path, tmp_path)
+    assert filled.startswith(f"As {cited['message']}")
+    assert "Version 9.8.7" in filled
+
+
+def test_the_version_of_the_citation_is_that_of_the_package() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == importlib.import_module("vitmech_utils").__version__
+
+
+def test_other_marks_are_left_alone(tmp_path: Path) -> None:
+    text = "{{ run:status }} {{ run:02_x/verdict/a:.3f }} {{ run:scoreboards }}"
+    assert fill_made(text, tmp_path, tmp_path, tmp_path) == text
+
+
+def test_the_opening_picker_is_small_and_the_same_in_every_build(tmp_path: Path) -> None:
+    pages = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        mark = fill_made("{{ run:picker }}", ROOT, ROOT / "published", tmp_path / name)
+        assert PICKER_FILE in mark
+        pages.append((tmp_path / name / PICKER_FILE).read_bytes())
+    assert pages[0] == pages[1]
+    assert len(pages[0]) < 2 * 1024**2
+    assert b'mountStatic("vm-opening")' in pages[0]
+
+
+def test_a_run_without_maps_makes_no_picker(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="vitmech run 03"):
+        fill_made("{{ run:picker }}", ROOT, tmp_path, tmp_path)
