@@ -83,7 +83,7 @@ class Record(_Strict):
     benchmarks: Annotated[tuple[Benchmark, ...], Field(min_length=1)]
 
 
-def judge(figure: float | None, at_least: float | None, at_most: float | None) -> bool | None:
+def judge(figure: float | None, at_least: float | int | None, at_most: float | int | None) -> bool | None:
     """Whether a figure meets its bounds; None where there is no figure or no bound."""
     if figure is None or (at_least is None and at_most is None):
         return None
