@@ -1,5 +1,7 @@
 # make book [PROFILE=quick|laptop|paper] [SET="train.steps=3 ..."]   environment, all chapters, the HTML book
+# make bench   all benchmarks beside their rivals, into the book (~10 minutes on 2 quiet cores)
 # make test    environment, browser if missing, all checks        make lab    JupyterLab on the chapters
+# make cluster what profiles/slurm and profiles/kubernetes need
 # make site    the published run as HTML, nothing computed        make clean  remove what can be made again in minutes
 PROFILE ?= quick
 SET ?=
@@ -17,7 +19,7 @@ export PYTHONNOUSERSITE := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := book
-.PHONY: book test lab site clean distclean env backbone browser lint
+.PHONY: book bench test lab site clean distclean env backbone browser slurm cluster lint
 
 book: env backbone
 	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)"
@@ -29,8 +31,11 @@ site: env
 lab: env backbone
 	jupyter lab --ServerApp.root_dir=$(CURDIR) notebooks/01_chirp_spectrograms.ipynb
 
-test: env backbone browser lint
+test: env backbone browser slurm cluster lint
 	pytest
+
+bench: env backbone browser
+	python benchmarks/run.py --fetch
 
 lint: env
 	ruff check
@@ -57,6 +62,12 @@ $(VENV)/.package: $(VENV)/.locked pyproject.toml
 	$(PIP) install --no-deps -e .
 	touch $@
 
+cluster: $(VENV)/.cluster
+
+$(VENV)/.cluster: $(VENV)/.locked requirements-cluster.lock
+	$(PIP) install --no-deps -r requirements-cluster.lock
+	touch $@
+
 backbone: env
 	@test -f "$(BACKBONE)" || python -m vitmech_utils.model.backbones
 
@@ -66,6 +77,11 @@ browser:
 	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 	|| { echo "The tests drive Chromium, which is not here. Install it (Debian: sudo apt-get install chromium;"; \
 	     echo "Fedora: sudo dnf install chromium; macOS: brew install --cask chromium) and run make test again."; exit 1; }
+
+# One test starts a SLURM of its own, as root; elsewhere it is skipped (see tests/SKIPS.md).
+slurm:
+	@command -v slurmctld > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
+	|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
 
 clean:
 	rm -rf book/_build results/quick .pytest_cache .ruff_cache .hypothesis

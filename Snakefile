@@ -24,6 +24,12 @@ def notebook(chapter):
     return ROOT / "notebooks" / f"{chapter}.ipynb"
 
 
+def command(chapter):
+    words = [sys.executable, "-m", "vitmech_utils.cli", "run", chapter, "--if-stale"]
+    words += ["--profile", PROFILE, "--run-dir", str(RUN)]
+    return shlex.join([*words, *(part for text in OVERRIDES for part in ("-p", text))])
+
+
 def inputs(chapter):
     source = notebook(chapter)
     before = set(predecessors(source))
@@ -41,6 +47,18 @@ rule all:
         [str(RUN / chapter / name) for chapter in CHAPTERS for name in ("manifest.json", f"{chapter}.ipynb")],
 
 
+# The same in one job, without files for Snakemake to move: for executors that share no file system with it (Kubernetes).
+# The command itself skips what is up to date.
+rule series:
+    params:
+        command=command("all"),
+    threads: int(config.get("threads", 2))
+    resources:
+        mem_mb=int(config.get("mem_mb", 8000)),
+    shell:
+        "{params.command}"
+
+
 for chapter in CHAPTERS:
 
     rule:
@@ -52,11 +70,7 @@ for chapter in CHAPTERS:
             manifest=str(RUN / chapter / "manifest.json"),
             notebook=str(RUN / chapter / f"{chapter}.ipynb"),
         params:
-            command=shlex.join(
-                [sys.executable, "-m", "vitmech_utils.cli", "run", chapter, "--if-stale", "--profile", PROFILE]
-                + ["--run-dir", str(RUN)]
-                + [part for text in OVERRIDES for part in ("-p", text)]
-            ),
+            command=command(chapter),
         threads: int(config.get("threads", 2))
         resources:
             mem_mb=int(config.get("mem_mb", 8000)),

@@ -16,7 +16,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
 LOCK_LINES = [
     line
-    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    for name in ("requirements.lock", "requirements-cluster.lock")
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
     if line.strip() and not line.startswith("#")
 ]
 LOCK = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LOCK_LINES}
@@ -29,7 +30,7 @@ def test_every_lock_line_is_exact(line: str) -> None:
     )  # no ranges, no local builds, no addresses
 
 
-def test_the_lock_names_each_package_once() -> None:
+def test_the_locks_name_each_package_once() -> None:
     assert len(LOCK) == len(LOCK_LINES)
 
 
