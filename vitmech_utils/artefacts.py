@@ -1,5 +1,6 @@
 """Artefacts: files that are whole or absent, their hashes, and values made ready for JSON."""
 
+import errno
 import hashlib
 import json
 import math
@@ -15,7 +16,10 @@ MANIFEST = "manifest.json"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole or untouched."""
+    """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole or untouched.
+
+    A full disk is an `OSError` that names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
     os.close(handle)
@@ -24,6 +28,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         write(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -1,9 +1,11 @@
 """Execute chapters headless: papermill, with everything checked before a result takes its place."""
 
 import contextlib
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import warnings
@@ -16,7 +18,7 @@ from filelock import FileLock, Timeout
 from vitmech_utils.artefacts import file_hash, write_atomically
 from vitmech_utils.manifests import RunError, notebook_hashes, write_manifest
 from vitmech_utils.profiles import Profile, load_profile
-from vitmech_utils.runs import check_chapter, find_run_dir, note_profile
+from vitmech_utils.runs import check_chapter, drop_partial, find_run_dir, note_profile
 
 PARAMETERS = ("profile", "run_dir", "overrides")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -84,8 +86,9 @@ def run_chapter(
         scratch = run / ".scratch" / f"{chapter}.ipynb"
         failed = run / f"{chapter}.failed.ipynb"
         failed.unlink(missing_ok=True)
-        _execute(source, scratch, failed, parameters, root)
-        return _accept(scratch, run, chapter, root, profile)
+        with _nothing_half_written(run, chapter):
+            _execute(source, scratch, failed, parameters, root)
+            return _accept(scratch, run, chapter, root, profile)
 
 
 def _execute(source: Path, scratch: Path, failed: Path, parameters: dict[str, Any], root: Path) -> None:
@@ -142,6 +145,8 @@ def _accept(scratch: Path, run: Path, chapter: str, root: Path, profile: Profile
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
         cell["metadata"].pop("execution", None)
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["id"] = "injected-parameters"  # papermill draws one at random
     text = json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     for folder in (root, Path.home()):  # a page names no machine's folders
         text = text.replace(f"{folder}/", "" if folder == root else "~/")
@@ -190,6 +195,25 @@ def _runner_lock(run: Path, chapter: str, say: Callable[[str], None]) -> Iterato
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _nothing_half_written(run: Path, chapter: str) -> Iterator[None]:
+    """Whatever ends the run, drop what is not whole; name the place where the disk is full."""
+    try:
+        yield
+    except (OSError, RunError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+        if not full:
+            raise
+        free = shutil.disk_usage(run).free // 1024**2
+        raise RunError(
+            f"{chapter}: the disk of {run} is full ({free} MiB free); nothing that was whole is lost: make room there, "
+            f"or choose another folder with --run-dir, and run the same command again\n{error}"
+        ) from error
+    finally:
+        drop_partial(run, chapter)
+        (run / ".scratch" / f"{chapter}.ipynb").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Run folders: where a chapter leaves its artefacts, and how it reads those of the chapters before it."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -83,6 +84,17 @@ def note_profile(run: Path, profile: Profile) -> Path:
     return path
 
 
+def partial_folder(run: Path, name: str) -> Path:
+    """Name the folder that a chapter fills until it is closed."""
+    return run / f".{name}.partial"
+
+
+def drop_partial(run: Path, name: str) -> None:
+    """Remove what an ended kernel left half-filled; that of a kernel still at work is left to it."""
+    with contextlib.suppress(Timeout), FileLock(_lock_file(run, name), timeout=1):
+        shutil.rmtree(partial_folder(run, name), ignore_errors=True)
+
+
 def checkpoint_folder(run: Path, name: str, profile: Profile, code: dict[str, Any]) -> Path:
     """Name the folder for a chapter's checkpoints: one for each profile and code, so nothing else is ever resumed."""
     key = digest([profile.hash, code["modules"]])[:16]
@@ -129,12 +141,12 @@ class Chapter:
     def __init__(self, name: str, profile: Profile, folder: Path, root: Path) -> None:
         self.name, self.profile, self.root, self.run = name, profile, root, folder.parent
         self.final_folder = folder
-        self.folder = folder.with_name(f".{name}.partial")
+        self.folder = partial_folder(self.run, name)
         self._inputs: dict[str, dict[str, str]] = {}
         self._manifests: dict[str, dict[str, Any]] = {}
         self._device: torch.device | None = None
         self._code = code_of(root / "notebooks" / f"{name}.ipynb")
-        self._lock = _acquire(self.run / ".locks" / f"{name}.lock")
+        self._lock = _acquire(_lock_file(self.run, name))
         _open_chapters[folder] = self
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -292,6 +304,10 @@ class Chapter:
 
 def _adapter_digest(folder: Path) -> str:
     return digest({path.name: file_hash(path) for path in sorted(folder.glob("*")) if path.is_file()})
+
+
+def _lock_file(run: Path, name: str) -> Path:
+    return run / ".locks" / f"{name}.lock"
 
 
 def _acquire(path: Path) -> FileLock:

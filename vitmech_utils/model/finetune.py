@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from jaxtyping import Float
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.profiles import Profile, Train
+
+ELAPSED = "elapsed.json"
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,13 @@ class Training:
 
 
 class _Clock(TrainerCallback):
-    """Wall time, kept beside each checkpoint, so that a resumed training counts the parts before the interruption."""
+    """Wall time, kept in each checkpoint, so that a resumed training counts the parts before the interruption.
 
-    def __init__(self, resumed_from: str | None):
-        kept = Path(resumed_from, "elapsed.json") if resumed_from else None
-        self.before = json.loads(kept.read_text())["seconds"] if kept and kept.is_file() else 0.0
+    It is the last file that a checkpoint gets, and so tells whole checkpoints from those that a kill cut short.
+    """
+
+    def __init__(self, resumed_from: Path | None):
+        self.before = json.loads((resumed_from / ELAPSED).read_text())["seconds"] if resumed_from else 0.0
         self.start = time.perf_counter()
 
     @property
@@ -93,7 +98,7 @@ class _Clock(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        (folder / "elapsed.json").write_text(json.dumps({"seconds": self.seconds}))
+        write_json(folder / ELAPSED, {"seconds": self.seconds})
 
 
 class _Progress(TrainerCallback):
@@ -179,7 +184,7 @@ def fine_tune(
     )
     arguments.per_device_train_batch_size = _share(recipe.batch_size, arguments.world_size)
     arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer would put a batch on every GPU it sees
-    last = get_last_checkpoint(str(checkpoints)) if Path(checkpoints).is_dir() else None
+    last = _last_whole_checkpoint(Path(checkpoints), drop_others=arguments.process_index == 0)
     clock = _Clock(last)
     trainer = Trainer(
         model=regressor,
@@ -192,7 +197,7 @@ def fine_tune(
     trainer.pop_callback(
         next(type(c) for c in trainer.callback_handler.callbacks if "Printer" in type(c).__name__)
     )
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     return Training(regressor.eval(), _history(trainer.state.log_history), clock.seconds)
 
 
@@ -245,6 +250,19 @@ def score(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _last_whole_checkpoint(folder: Path, drop_others: bool) -> Path | None:
+    """The newest checkpoint that was written to its end; newer ones, cut short by a kill, are dropped."""
+    found = sorted(
+        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
+    )
+    for path in found:
+        if (path / ELAPSED).is_file():
+            return path
+        if drop_others:
+            shutil.rmtree(path)
+    return None
 
 
 def _share(batch_size: int, processes: int) -> int:
