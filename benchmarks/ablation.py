@@ -1,38 +1,40 @@
-"""Time the sweep of all heads against a plain hook per head, nnsight, and the published procedure.
+"""Time the sweep of all heads against a plain hook per head, the published procedure, and nnsight.
 
     python benchmarks/ablation.py [--images 2] [--adapter published/adapters/seed-0]
-    python benchmarks/ablation.py --methods sweep,nnsight      # in an environment that has nnsight
     python benchmarks/ablation.py --grow                       # cost against images, heads and layers
 
-Every method runs on the same model and images in a process of its own, turn by turn. CPU seconds are compared, the
-least of all turns, so that other work on the machine disturbs little; peak memory is the process's own.
+All methods take turns on the same model and images, on one thread. Processor time is compared within turns, so that
+other work on the machine disturbs little. The published package is run itself where `vision-mech-interp-attn-head` is
+installed, else our retelling of its loop.
 """
 
-from __future__ import annotations
-
 import argparse
-import multiprocessing
-import resource
-import time
+import importlib.util
 
 import numpy as np
 import torch
+from measuring import ADAPTER, not_measured, ratios, row, seconds, start, take_turns
+from rivals import nnsight_predictions, package_predictions
 
 from vitmech_utils.data.dataset import ChirpDataset, stack
-from vitmech_utils.heads.ablation import HeadPredictions, predict_without_heads
+from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_without_heads
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.layers import squared_errors
 from vitmech_utils.heads.published_code import literal_procedure
+from vitmech_utils.manifests import peak_memory_mib
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.report.benchmarks import Row
+from vitmech_utils.statistics import rank_correlation
+
+# What float32 adds up otherwise in another order of batches; a missed head changes predictions by far more.
+SAME = 1e-4
 
 
 def build(settings: dict) -> ChirpRegressor:
     """The model under test: an adapter folder, or a random DINOv2 of given layers, heads, head size and patch."""
     if "adapter" in settings:
         return ChirpRegressor.load(settings["adapter"]).merged()
-    if "backbone" in settings:
-        return ChirpRegressor.build(settings["backbone"], lora=None)
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
@@ -53,8 +55,8 @@ def hook(model, pixels) -> np.ndarray:
     return predict_without_heads(model, pixels, "zero", batch=10**6, replay=False).ablated.numpy()
 
 
-def published(model, pixels) -> np.ndarray:
-    """The published package's loop: one full forward pass per scenario, weights zeroed between passes."""
+def retold(model, pixels) -> np.ndarray:
+    """The published loop, retold: one full forward pass per scenario, weights zeroed between passes."""
     with torch.inference_mode():
         return literal_procedure(model, pixels, batch=len(pixels))[1].flatten(0, 1).numpy()
 
@@ -70,22 +72,11 @@ def forward(model, pixels) -> np.ndarray:
         return model(pixels).logits.numpy()
 
 
-def nnsight(model, pixels) -> np.ndarray:
-    """nnsight: one trace per head, the head's columns of the output projection's input set to zero."""
-    from nnsight import NNsight
-
-    anatomy, wrapped, found = find_blocks(model), NNsight(model), []
-    for layer in range(anatomy.layers):
-        for head in range(anatomy.heads):
-            columns = anatomy.columns(head)
-            with torch.inference_mode(), wrapped.trace(pixels):
-                wrapped.backbone.encoder.layer[layer].attention.o_proj.input[:, :, columns] = 0
-                logits = wrapped.head.output.save()
-            found.append(logits.numpy())
-    return np.stack(found)
-
-
-METHODS = {f.__name__: f for f in (sweep, hook, published, nnsight, slope, forward)}
+METHODS = {
+    "sweep": sweep, "hook": hook, "retold": retold, "slope": slope, "forward": forward,
+    "package": package_predictions, "nnsight": nnsight_predictions,
+}  # fmt: skip
+OPTIONAL = {"package": "vision_mech_interp_attn_head", "nnsight": "nnsight"}
 
 
 def arithmetic_limit(model: ChirpRegressor) -> float:
@@ -110,112 +101,134 @@ def arithmetic_limit(model: ChirpRegressor) -> float:
     return plain / needed
 
 
-def work(name: str, settings: dict, images: int, threads: int, queue) -> None:
-    """Run one method once, after a warm-up on one forward pass; report CPU and wall seconds and peak memory."""
-    torch.set_num_threads(threads)
+def run_methods(names: list[str], settings: dict, images: int, turns: int) -> tuple[dict, dict, float]:
+    """Processor seconds of each method, turn by turn; what each found; the sweep's rise of peak memory (MiB)."""
+    torch.set_num_threads(1)
     model = build(settings)
     pixels = stack(ChirpDataset(images, split="held-out"), images)["pixel_values"]
     forward(model, pixels)
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cpu, wall = time.process_time(), time.perf_counter()
-    outcome = METHODS[name](model, pixels)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    queue.put(
-        {"cpu": cpu, "wall": wall, "peak": peak / 1024, "more": (peak - held) / 1024, "outcome": outcome}
-    )
+    held = peak_memory_mib()
+    outcomes = {"sweep": sweep(model, pixels)}
+    risen = peak_memory_mib() - held
+
+    def once(name: str) -> None:
+        outcomes[name] = METHODS[name](model, pixels)
+
+    ways = {name: lambda name=name: seconds(lambda: once(name)) for name in names}
+    return take_turns(ways, turns), outcomes, float(risen)
 
 
-def measure(methods: list[str], settings: dict, images: int, turns: int, threads: int) -> dict[str, dict]:
-    """The best turn of each method."""
-    context, best = multiprocessing.get_context("spawn"), {}
-    for _ in range(turns):
-        for name in methods:
-            queue = context.Queue()
-            process = context.Process(target=work, args=(name, settings, images, threads, queue))
-            process.start()
-            found = queue.get()
-            process.join()
-            if name not in best or found["cpu"] < best[name]["cpu"]:
-                best[name] = found
-    return best
-
-
-def images_saved(model: ChirpRegressor, images: int) -> tuple[float, float]:
-    """How many times fewer images a paired interval needs than an unpaired one of the same width; median and least.
+def images_saved(found: HeadPredictions, labels: torch.Tensor) -> np.ndarray:
+    """How many times fewer images a paired interval needs than an unpaired one of the same width, per head.
 
     The published procedure reports one loss per scenario beside one baseline loss, so its reader can only treat the
     two as separate samples. Keeping each image's error with and without the head gives the paired interval.
     """
-    data = stack(ChirpDataset(images, split="held-out"), images)
-    found: HeadPredictions = predict_without_heads(model, data["pixel_values"], "zero", batch=12)
-    changed, baseline = squared_errors(found, data["labels"].double())
-    unpaired, paired = changed.var(1) + baseline.var(), (changed - baseline).var(1)
-    return float(np.median(unpaired / paired)), float((unpaired / paired).min())
+    changed, baseline = squared_errors(found, labels.double())
+    return (changed.var(1) + baseline.var()) / (changed - baseline).var(1)
 
 
-def report(settings: dict, methods: list[str], images: int, turns: int, threads: int) -> dict[str, dict]:
-    """Print one table."""
-    model = build(settings)
-    anatomy, limit = find_blocks(model), arithmetic_limit(model)
-    tests = anatomy.layers * anatomy.heads * images
-    best = measure(methods, settings, images, turns, threads)
-    print(f"\n{anatomy.layers} layers x {anatomy.heads} heads, {images} images, {threads} thread(s)")
-    print(
-        "| method | CPU s | images x heads / CPU s | peak MiB | above the model's | x plain hook | difference |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for name, found in best.items():
-        if name in ("slope", "forward"):
-            continue
-        speed = best["hook"]["cpu"] / found["cpu"] if "hook" in best else float("nan")
-        same = (
-            np.abs(found["outcome"] - best["sweep"]["outcome"]).max() if name != "published" else float("nan")
-        )
-        print(
-            f"| {name} | {found['cpu']:.2f} | {tests / found['cpu']:.1f} | {found['peak']:.0f} | {found['more']:.0f} "
-            f"| {speed:.2f} | {same:.1e} |"
-        )
-    if "hook" in best:
-        ratio = best["hook"]["cpu"] / best["sweep"]["cpu"]
-        print(f"arithmetic limit {limit:.2f}x; the sweep reaches {ratio / limit:.0%} of it")
-    if "slope" in best and "forward" in best:
-        print(f"first-order estimate: {best['slope']['cpu'] / best['forward']['cpu']:.2f} forward passes")
-    return best
+def measure(options: argparse.Namespace) -> list[Row]:
+    """The sweep against its rivals on a fine-tuned model, and the first-order estimate against the sweep."""
+    if options.grow:
+        return grow(options)
+    settings = {"adapter": options.adapter}
+    here = {name for name, module in OPTIONAL.items() if importlib.util.find_spec(module)}
+    published = "package" if "package" in here else "retold"
+    names = ["forward", "slope", "sweep", "hook", published, *(["nnsight"] if "nnsight" in here else [])]
+    taken, outcomes, risen = run_methods(names, settings, options.images, options.turns)
+    how = f"{options.images} images, one thread"
+    model, data = build(settings), stack(ChirpDataset(options.paired, split="held-out"), options.paired)
+    found = predict_without_heads(model, data["pixel_values"], "zero", batch=12)
+    saved = images_saved(found, data["labels"])
+    return [
+        *_speed_rows(
+            taken, outcomes, published, f"{how}; arithmetic allows {arithmetic_limit(model):.2f} times"
+        ),
+        _nnsight_row(taken, outcomes, how),
+        row("Rise of the peak memory through the sweep", [risen], "MiB", how=how),
+        _same_width_row(taken, published, saved, options),
+        *_first_order_rows(taken, model, data, found, how),
+    ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--adapter", help="adapter folder; default: the embedded backbone with a fresh head")
-    parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--methods", default="forward,slope,sweep,hook,published")
-    parser.add_argument("--grow", action="store_true")
+def _speed_rows(taken: dict, outcomes: dict, published: str, how: str) -> list[Row]:
+    rival = {"package": "the published package's own loop", "retold": "the published loop, retold"}[published]
+    difference = np.abs(outcomes["sweep"] - outcomes["hook"]).max()
+    return [
+        row("Sweeping all heads", ratios(taken["hook"], taken["sweep"]), "times as fast", at_least=2,
+            against="one full pass per head through a plain hook", how=how),
+        row("Largest difference of a prediction without a head", [difference], "(standardized)", at_most=SAME,
+            against="the plain hook's"),
+        row("Sweeping all heads", ratios(taken[published], taken["sweep"]), "times as fast",
+            against=f"{rival}, as many images"),
+    ]  # fmt: skip
+
+
+def _nnsight_row(taken: dict, outcomes: dict, how: str) -> Row:
+    what, against = "Sweeping all heads", "nnsight, one trace per head"
+    if "nnsight" not in taken:
+        return not_measured(what, "times as fast", "nnsight is not installed", against=against)
+    difference = np.abs(outcomes["sweep"] - outcomes["nnsight"]).max()
+    how = f"{how}; largest difference of a prediction {difference:.1e}"
+    return row(what, ratios(taken["nnsight"], taken["sweep"]), "times as fast", against=against, how=how)
+
+
+def _same_width_row(taken: dict, published: str, saved: np.ndarray, options: argparse.Namespace) -> Row:
+    return row(
+        "Intervals of the same width for all heads",
+        [speed * float(np.median(saved)) for speed in ratios(taken[published], taken["sweep"])],
+        "times as fast", at_least=10, against="the published procedure",
+        how=f"pairing saves {np.median(saved):.0f} times the images for the median head and "
+        f"{saved.min():.1f} times for the worst, on {options.paired} images",
+    )  # fmt: skip
+
+
+def _first_order_rows(
+    taken: dict, model: ChirpRegressor, data: dict, found: HeadPredictions, how: str
+) -> list[Row]:
+    exact = effects(found, data["labels"], bootstrap=1)["effect"].to_numpy()
+    estimate = first_order(model, data["pixel_values"], data["labels"], bootstrap=1)["effect"].to_numpy()
+    rank = rank_correlation(exact, estimate)
+    return [
+        row("First-order estimate of all heads", ratios(taken["slope"], taken["forward"]), "forward passes",
+            at_most=4, against="one plain forward pass", how=how),
+        row("Rank correlation of the first-order estimate", [rank.value], "(Spearman)", against="the exact sweep",
+            how=f"95 % interval {rank.low:.2f} to {rank.high:.2f} over heads, {len(data['labels'])} images"),
+    ]  # fmt: skip
+
+
+def grow(options: argparse.Namespace) -> list[Row]:
+    """How the sweep's cost and gain grow with heads, layers and images, on small random models."""
+    base, rows = {"layers": 6, "heads": 3, "size": 32, "patch": 28, "images": 4}, []
+    for change in ({}, {"heads": 6, "size": 16}, {"layers": 12}, {"images": 8}):
+        shape = {**base, **change}
+        images = shape.pop("images")
+        taken, _, risen = run_methods(["sweep", "hook"], shape, images, options.turns)
+        limit = arithmetic_limit(build(shape))
+        how = f"arithmetic allows {limit:.2f} times; peak memory rises by {risen:.0f} MiB"
+        what = f"{shape['layers']} layers x {shape['heads']} heads, {images} images"
+        pairs = shape["layers"] * shape["heads"] * images
+        speed = [pairs / taken_once for taken_once in taken["sweep"]]
+        rows += [
+            row(
+                what, ratios(taken["hook"], taken["sweep"]), "times as fast", against="a plain hook", how=how
+            ),
+            row(what, speed, "pairs of image and head per second of processor time"),
+        ]
+    return rows
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--paired", type=int, metavar="IMAGES", help="also: images saved by pairing, on so many images"
+        "--adapter", default=str(ADAPTER), help="adapter folder (default: the published one, seed 0)"
     )
-    args = parser.parse_args()
-    if args.paired and not {"sweep", "published"} <= set(args.methods.split(",")):
-        parser.error(f"--paired compares sweep with published, but --methods is {args.methods}: name both")
-    settings = {"adapter": args.adapter} if args.adapter else {"backbone": "dinov2-small"}
-    if args.grow:
-        base = {"layers": 6, "heads": 3, "size": 32, "patch": 28}
-        for change in ({}, {"heads": 6, "size": 16}, {"layers": 12}, {"images": 8}):
-            shape = {**base, **{k: v for k, v in change.items() if k != "images"}}
-            report(shape, ["sweep", "hook"], change.get("images", 4), args.turns, args.threads)
-        return
-    best = report(settings, args.methods.split(","), args.images, args.turns, args.threads)
-    if args.paired:
-        median, least = images_saved(build(settings), args.paired)
-        speed = best["published"]["cpu"] / best["sweep"]["cpu"]
-        print(
-            f"for the same interval width the published procedure needs {median:.0f}x the images (median; at least "
-            f"{least:.1f}x), so {speed * median:.0f}x the time (at least {speed * least:.1f}x)"
-        )
+    parser.add_argument("--grow", action="store_true", help="instead: cost against images, heads and layers")
 
 
 if __name__ == "__main__":
-    main()
+    start(
+        __doc__, "Ablating every head", measure,
+        full={"images": 2, "turns": 3, "paired": 8}, quick={"images": 1, "turns": 1, "paired": 2},
+        extend=add_options,
+    )  # fmt: skip

@@ -1,7 +1,9 @@
 """Measure the head picker in headless Chromium: page size, first paint, and the time from a pick to its paint.
 
-Run: python benchmarks/picker.py [--picks 200]. Times are of this machine; nothing is asserted. Where other work runs
-beside it, `chrt -r 1 python benchmarks/picker.py` measures what an idle machine would show.
+    python benchmarks/picker.py [--picks 200]
+
+Times are of this machine. Where other work runs beside it, `chrt -r 1 python benchmarks/picker.py` measures what an
+idle machine would show.
 """
 
 import argparse
@@ -10,8 +12,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from measuring import not_measured, row, start
 from playwright.sync_api import Browser, sync_playwright
 
+from vitmech_utils.report.benchmarks import Row, judge
 from vitmech_utils.report.picker import HeadPicker, example_arrays, save_page
 
 CASES = {
@@ -53,52 +57,58 @@ async keys => {
 """
 
 
-def measure(browser: Browser, page_path: Path, picks: int) -> dict[str, float]:
-    """Return milliseconds: the first paint (median of three loads) and pick to paint."""
+def visit(browser: Browser, page_path: Path, picks: int, loads: int) -> tuple[list[float], np.ndarray]:
+    """Milliseconds of each load's first paint, and of each pick: script alone, and until its paint [pick, 2]."""
     paints = []
-    for _ in range(3):
+    for left in reversed(range(loads)):
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.add_init_script(FIRST_PAINT)
         page.goto(page_path.as_uri())
         page.wait_for_function("window.firstPaint !== undefined")
         paints.append(page.evaluate("window.firstPaint"))
-        if len(paints) < 3:
+        if left:
             page.close()
     rng = np.random.default_rng(0)
     keys = rng.choice(["ArrowDown", "ArrowUp", "ArrowRight", "ArrowLeft"], picks).tolist()
     page.evaluate(PICK, keys[:20])  # warm
-    script, total = np.array(page.evaluate(PICK, keys)).T
+    times = np.array(page.evaluate(PICK, keys))
     page.close()
-    return {
-        "first": float(np.median(paints)),
-        "script": float(np.median(script)),
-        "script95": float(np.quantile(script, 0.95)),
-        "pick": float(np.median(total)),
-        "pick95": float(np.quantile(total, 0.95)),
-    }
+    return paints, times
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--picks", type=int, default=200)
-    picks = parser.parse_args().picks
+def measure(options: argparse.Namespace) -> list[Row]:
+    """Size, first paint and picks of every grid."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    print(
-        f"{'grid':<20} {'page MB':>8} {'first paint ms':>15} {'script ms (p95)':>16} {'pick to paint ms (p95)':>23}"
-    )
+    if chromium is None:
+        return [not_measured("The picker in a browser", "ms", "no Chromium on this machine")]
+    rows = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = driver.chromium.launch(executable_path=chromium, args=arguments)
+        path = Path(folder) / "page.html"
         for name, case in CASES.items():
-            path = Path(folder) / "page.html"
             save_page(path, [HeadPicker(**example_arrays(**case))])
-            found = measure(browser, path, picks)
-            script = f"{found['script']:.1f} ({found['script95']:.1f})"
-            pick = f"{found['pick']:.1f} ({found['pick95']:.1f})"
-            size = path.stat().st_size / 1e6
-            print(f"{name:<20} {size:>8.2f} {found['first']:>15.0f} {script:>16} {pick:>23}")
+            paints, times = visit(browser, path, options.picks, options.loads)
+            rows += case_rows(name, path.stat().st_size, paints, times)
         browser.close()
+    return rows
+
+
+def case_rows(name: str, size: int, paints: list[float], times: np.ndarray) -> list[Row]:
+    """The rows of one grid; `times` holds script and pick to paint, in ms [pick, 2]."""
+    script, pick = (float(np.median(column)) for column in times.T)
+    low, high = np.quantile(times[:, 1], (0.05, 0.95))
+    return [
+        row(f"Page of a picker, {name}", [size / 1e6], "MB", at_most=6),
+        Row(what=f"From a pick to its paint, {name}", unit="ms", figure=pick, low=float(low), high=float(high),
+            repeats=len(times), spread="middle 90 %", at_most=16, met=judge(pick, None, 16),
+            how=f"of which script {script:.1f} ms"),
+        row(f"First paint of the page, {name}", paints, "ms"),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    start(
+        __doc__, "The head picker in a browser", measure,
+        full={"picks": 200, "loads": 3}, quick={"picks": 5, "loads": 1},
+    )  # fmt: skip
