@@ -119,11 +119,12 @@ def fetch_rivals() -> None:
 
 def rival_versions() -> dict[str, str]:
     """The rivals that are installed, under results/rivals or in this environment, and their versions."""
-    found = [
-        next(iter(importlib.metadata.distributions(name=name, path=[str(RIVALS), *sys.path])), None)
-        for name in (package.partition("==")[0] for package in PACKAGES)
-    ]
-    return {distribution.name: distribution.version for distribution in found if distribution}
+    names = [package.partition("==")[0] for package in PACKAGES]
+    found = {
+        name: next(iter(importlib.metadata.distributions(name=name, path=[str(RIVALS), *sys.path])), None)
+        for name in names
+    }
+    return {name: distribution.version for name, distribution in found.items() if distribution}
 
 
 def _call(command: list[str], errors: Path, limit: float) -> int | None:
