@@ -3,12 +3,14 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import vitmech
+from prose import reading_minutes
 from small_book import ROOT, write_notebook
 
 from vitmech_utils.execute import chapters
@@ -113,6 +115,32 @@ class TestEveryNotebook:
         text = path.read_text(encoding="utf-8")
         for word in (str(ROOT), str(Path.home()) + "/"):
             assert word not in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestEveryChapterTeaches:
+    def test_it_says_what_is_learned_what_is_needed_and_how_long_it_takes(self, path: Path) -> None:
+        opening = "".join(cells(path, "markdown")[0]["source"])
+        for word in ("**You will learn**", "**Before you start.** Necessary:", "Helpful:", "**Time.**"):
+            assert word in opening
+        said = int(re.search(r"\*\*Time\.\*\* About (\d+) minutes to read", opening).group(1))
+        assert abs(said - reading_minutes(path)) <= 3, f"say {5 * round(reading_minutes(path) / 5)} minutes"
+
+    def test_every_exercise_has_a_check_and_a_folded_solution(self, path: Path) -> None:
+        text = "".join(cells(path, "markdown")[-1]["source"]).split("## What next")[0]
+        exercises = dict(re.findall(r"^(\d+)\. (.*?)(?=^\d+\. |\Z)", text, flags=re.DOTALL | re.MULTILINE))
+        assert len(exercises) >= 3
+        for number, exercise in exercises.items():
+            assert "*To check:*" in exercise, f"exercise {number} does not say what its check takes"
+            assert re.search(r"^   ```\{dropdown\} Solution\n.*^   ```$", exercise, re.DOTALL | re.MULTILINE)
+        assert checked_exercises(path) == [int(number) for number in exercises]
+
+
+def checked_exercises(path: Path) -> list[int]:
+    """Numbers of the exercises that a chapter's code can judge."""
+    calls = [node for node in ast.walk(ast.parse(notebook_source(path))) if isinstance(node, ast.Call)]
+    (table,) = [call.args[0] for call in calls if ast.unparse(call.func) == "Exercises"]
+    return [key.value for key in table.keys]
 
 
 @pytest.fixture(scope="module")
