@@ -1,6 +1,6 @@
 """Time the sweep of all heads against a plain hook per head, the published procedure, and nnsight.
 
-    python benchmarks/ablation.py [--images 2] [--adapter published/adapters/seed-0]
+    python benchmarks/ablation.py [--images 1] [--adapter published/adapters/seed-0]
     python benchmarks/ablation.py --grow                       # cost against images, heads and layers
 
 All methods take turns on the same model and images, on one thread. Processor time is compared within turns, so that
@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     published = "package" if "package" in here else "retold"
     names = ["forward", "slope", "sweep", "hook", published, *(["nnsight"] if "nnsight" in here else [])]
     taken, outcomes, risen = run_methods(names, settings, options.images, options.turns)
-    how = f"{options.images} images, one thread"
+    how = f"{options.images} image(s), one thread"
     model, data = build(settings), stack(ChirpDataset(options.paired, split="held-out"), options.paired)
     found = predict_without_heads(model, data["pixel_values"], "zero", batch=12)
     saved = images_saved(found, data["labels"])
@@ -229,6 +229,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 if __name__ == "__main__":
     start(
         __doc__, "Ablating every head", measure,
-        full={"images": 2, "turns": 3, "paired": 8}, quick={"images": 1, "turns": 1, "paired": 2},
+        full={"images": 1, "turns": 3, "paired": 8}, quick={"images": 1, "turns": 1, "paired": 2},
         extend=add_options,
     )  # fmt: skip

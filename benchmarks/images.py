@@ -196,7 +196,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 if __name__ == "__main__":
     start(
         __doc__, "Making images", measure,
-        full={"rounds": 8, "images": 200, "warm": 1500, "first": 200},
+        full={"rounds": 6, "images": 200, "warm": 1500, "first": 200},
         quick={"rounds": 2, "images": 4, "warm": 10, "first": 4},
         extend=add_options,
     )  # fmt: skip

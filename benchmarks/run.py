@@ -170,7 +170,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything works")
     parser.add_argument("--fetch", action="store_true", help="install the rivals under results/rivals first")
     parser.add_argument("--out", type=Path, help="the record to write")
-    parser.add_argument("--minutes", type=float, default=10, help="limit for each benchmark (default: 10)")
+    parser.add_argument("--minutes", type=float, default=15, help="limit for each benchmark (default: 15)")
     options = parser.parse_args()
     missing = [str(script) for script in options.scripts if not script.is_file()]
     if missing:
