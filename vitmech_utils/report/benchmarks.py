@@ -10,6 +10,7 @@ from vitmech_utils.manifests import RunError
 from vitmech_utils.report.provenance import day, duration, hardware, version
 
 RECORD = Path("published", "benchmarks.json")
+NO_RECORD = "```{note}\nNo measurement in full has been kept yet. `make bench` makes one, best on a machine without other work.\n```"
 TOKEN = re.compile(r"\{\{\s*benchmarks\s*\}\}")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
@@ -103,8 +104,14 @@ def read_record(path: Path) -> Record:
 
 
 def fill_benchmarks(text: str, root: Path) -> str:
-    """Put the record of the last `make bench` in the place of `{{ benchmarks }}`; other pages stay as they are."""
-    return TOKEN.sub(lambda _: as_page(read_record(root / RECORD)), text) if TOKEN.search(text) else text
+    """Put the record of the last `make bench` in the place of `{{ benchmarks }}`, or say that there is none yet.
+
+    Other pages stay as they are. Raises `RunError` for a record that contradicts itself.
+    """
+    if not TOKEN.search(text):
+        return text
+    page = as_page(read_record(root / RECORD)) if (root / RECORD).is_file() else NO_RECORD
+    return TOKEN.sub(lambda _: page, text)
 
 
 def as_page(record: Record) -> str:
