@@ -10,7 +10,9 @@ from vitmech_utils.manifests import RunError
 from vitmech_utils.report.provenance import day, duration, hardware, version
 
 RECORD = Path("published", "benchmarks.json")
-NO_RECORD = "```{note}\nNo full measurement has been kept yet. `make bench` makes one, best on an idle machine.\n```"
+NO_RECORD = (
+    "```{note}\nNo full measurement has been kept yet. `make bench` makes one, best on an idle machine.\n```"
+)
 TOKEN = re.compile(r"\{\{\s*benchmarks\s*\}\}")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
