@@ -41,6 +41,8 @@ REASON_LENGTH = 200
 def main() -> int:
     """Run, write the record, print the table; 1 where a benchmark failed."""
     options = _options()
+    # As by Ctrl-C: the benchmark that runs ends with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started, clock = datetime.now(UTC), time.perf_counter()
     if options.fetch:
         fetch_rivals()
