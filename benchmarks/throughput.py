@@ -13,7 +13,7 @@ from measuring import ADAPTER, device, ratios, row, seconds, start, take_turns, 
 
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.ablation import sweep
-from vitmech_utils.model.finetune import _computes_in_bfloat16
+from vitmech_utils.model.finetune import computes_in_bfloat16
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.report.benchmarks import Row
 
@@ -26,7 +26,7 @@ def fine_tuning(steps: int, batch: int) -> tuple[list[float], list[float], str]:
     regressor = ChirpRegressor.build("dinov2-small").to(device()).train()
     weights = [weight for weight in regressor.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4)
-    half = _computes_in_bfloat16(device())
+    half = computes_in_bfloat16(device())
     drawn = iter(range(0, (2 * steps + 2) * batch, batch))
     images = ChirpDataset((2 * steps + 2) * batch)
 

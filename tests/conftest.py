@@ -1,14 +1,18 @@
 """Shared fixtures: a small book, and the one real run and book that the end-to-end tests look at."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import small_book
 
 ROOT = small_book.ROOT
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 def vitmech(*arguments: object, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -53,3 +57,14 @@ def built_book(quick_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     done = vitmech("book", "--run-dir", quick_run, "--out", out)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
     return out / "html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """Chromium, headless; asks nothing of the outside by itself."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()

@@ -1,20 +1,17 @@
 """The built book in a real browser: from disk, with the network off."""
 
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
-from conftest import vitmech
+from conftest import NEEDS_BROWSER, vitmech
 from small_book import ROOT
 
 from vitmech_utils.report.stage import toc_files
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytest.importorskip("playwright.sync_api")
 PAGES = [*toc_files(ROOT), "genindex", "search"]
 LIMIT_BYTES = 6 * 1024**2
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
@@ -36,15 +33,6 @@ class Addresses(HTMLParser):
             self.linked.append(values.get("href") or "")
         if values.get("src"):
             self.loaded.append(values["src"])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
 """The built book, page by page: links and anchors, texts of images, and axe-core in light, dark and on a phone."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import NEEDS_BROWSER
 from page_checks import broken_links, images_without_text
 from small_book import ROOT
-from test_book import CHROMIUM, NEEDS_BROWSER, PAGES
+from test_book import PAGES
 
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
 VIEWS = {"light": (1280, "light"), "phone in the dark": (360, "dark")}
 EVERY_PAGE = pytest.mark.skipif(
@@ -17,15 +17,6 @@ EVERY_PAGE = pytest.mark.skipif(
     reason="set VITMECH_EVERY_PAGE=1 to go through every page of the book",
 )
 PAGE = "<html lang=en><title>A page</title><main><h1 id=top-of-it>A page</h1>{}</main></html>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 def violations(browser: object, path: Path, width: int, theme: str) -> list[tuple[str, list[str]]]:

@@ -186,8 +186,6 @@ def test_a_training_killed_in_the_middle_goes_on_to_the_same_adapter(small: Path
     whole = vitmech("run", "01", *values, "--run-dir", "whole", root=small)
     assert whole.returncode == 0, whole.stderr
     adapters = [folder_hashes(folder / "01_first" / "adapter") for folder in (run, small / "whole")]
-    for adapter in adapters:  # peft writes the names of its target modules in the order of a set
-        assert adapter.pop("adapter_config.json")
     assert adapters[0] == adapters[1]
     assert {"adapter_model.safetensors", "head.safetensors"} <= adapters[0].keys()
     assert json.loads((run / "01_first" / "steps.json").read_text()) == 4

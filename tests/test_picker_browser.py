@@ -3,20 +3,19 @@
 import csv
 import functools
 import io
-import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import NEEDS_BROWSER
 from PIL import Image
 
 from vitmech_utils.report.picker import HeadPicker, example_arrays, save_page
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+pytest.importorskip("playwright.sync_api")
+pytestmark = [pytest.mark.browser, NEEDS_BROWSER]
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 LAYERS, HEADS, GRID, IMAGES = 5, 7, (11, 13), 3
@@ -25,15 +24,6 @@ EVIL = '</script><img src=x onerror="window.hacked=1">\'&$x^2$'
 
 def small(**changes) -> dict:
     return example_arrays(LAYERS, HEADS, GRID, IMAGES, size=64, queries=4) | changes
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

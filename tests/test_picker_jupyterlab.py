@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,15 +11,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import CHROMIUM, NEEDS_BROWSER
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, NEEDS_BROWSER]
 ROOT = Path(__file__).parents[1]
 CELLS = [
     "from vitmech_utils.report.picker import HeadPicker, example_arrays\n"

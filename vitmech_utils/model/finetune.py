@@ -150,7 +150,7 @@ def fine_tune(
         raise ValueError("this regressor is merged: there is no adapter to train; use ChirpRegressor.build")
     device_is_gpu = regressor.device.type == "cuda"
     bfloat16 = recipe.precision == "bfloat16" or (
-        recipe.precision == "auto" and _computes_in_bfloat16(regressor.device)
+        recipe.precision == "auto" and computes_in_bfloat16(regressor.device)
     )
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -274,7 +274,7 @@ def _share(batch_size: int, processes: int) -> int:
     return batch_size // processes
 
 
-def _computes_in_bfloat16(device: torch.device) -> bool:
+def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 there: GPUs, and CPUs with AVX-512 BF16 or AMX instructions."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
