@@ -167,7 +167,9 @@ class ChirpRegressor(nn.Module):
             save_file(head, ready / HEAD, metadata={"format": "pt"})
             config = copy.deepcopy(self.backbone.peft_config["default"])
             config.base_model_name_or_path, config.inference_mode = self.backbone_name, True
-            if not isinstance(config.target_modules, str):  # peft keeps a set, whose order changes from run to run
+            if not isinstance(
+                config.target_modules, str
+            ):  # peft keeps a set, whose order changes from run to run
                 config.target_modules = sorted(config.target_modules)
             config.save_pretrained(ready)
             (ready / SETTINGS).write_text(json.dumps(self._settings(), indent=2) + "\n")
