@@ -1,6 +1,5 @@
 """The built book, page by page: links and anchors, texts of images, and axe-core in light, dark and on a phone."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,6 @@ from test_book import PAGES
 pytest.importorskip("playwright.sync_api")
 AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
 VIEWS = {"light": (1280, "light"), "phone in the dark": (360, "dark")}
-EVERY_PAGE = pytest.mark.skipif(
-    not os.environ.get("VITMECH_EVERY_PAGE"),
-    reason="set VITMECH_EVERY_PAGE=1 to go through every page of the book",
-)
 PAGE = "<html lang=en><title>A page</title><main><h1 id=top-of-it>A page</h1>{}</main></html>"
 
 
@@ -35,14 +30,12 @@ def violations(browser: object, path: Path, width: int, theme: str) -> list[tupl
     return [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in report["violations"]]
 
 
-@EVERY_PAGE
 @pytest.mark.pipeline
 @pytest.mark.slow
 def test_every_link_within_the_book_leads_somewhere(built_book: Path) -> None:
     assert broken_links(built_book) == []
 
 
-@EVERY_PAGE
 @pytest.mark.pipeline
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
@@ -50,7 +43,6 @@ def test_every_image_tells_what_it_shows(built_book: Path, name: str) -> None:
     assert images_without_text((built_book / f"{name}.html").read_text(encoding="utf-8")) == []
 
 
-@EVERY_PAGE
 @NEEDS_BROWSER
 @pytest.mark.browser
 @pytest.mark.pipeline
