@@ -204,7 +204,7 @@ def test_value_norms_equal_the_moved_vectors() -> None:
     with torch.no_grad(), watch_projections(model, lambda p: seen.update({p.layer: p})):
         model(torch.rand(2, 3, 112, 112))
     block = anatomy.blocks[1]
-    norms = value_norms(seen[1], output_gram(anatomy, block))
+    norms = value_norms(seen[1], output_gram(block))
     weight = block.output.weight.unflatten(1, (5, 6))
     moved = (
         torch.einsum("ihtd,ohd->ihto", seen[1].value, weight) * model.encoder.layer[1].layer_scale1.lambda1

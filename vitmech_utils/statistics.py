@@ -129,6 +129,32 @@ def mean_interval(
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def median_interval(
+    values: Float[ndarray, " item"], draws: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Median of `values` with its percentile bootstrap interval over the items."""
+    return ratio_of_medians(values, np.ones_like(values), draws, confidence, seed)
+
+
+def ratio_of_medians(
+    above: Float[ndarray, " item"],
+    below: Float[ndarray, " item"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Median of `above` over median of `below`, with a percentile bootstrap interval over the items, in pairs.
+
+    Each draw takes the same items of both, so that what disturbs both alike cancels.
+    """
+    check_settings(draws, confidence)
+    chosen = np.random.default_rng(seed).integers(above.size, size=(draws, above.size))
+    low, high = np.quantile(
+        np.median(above[chosen], axis=1) / np.median(below[chosen], axis=1), _tails(confidence)
+    )
+    return Interval(float(np.median(above) / np.median(below)), float(low), float(high))
+
+
 def rank_correlation(
     first: Float[ndarray, " item"],
     second: Float[ndarray, " item"],

@@ -73,7 +73,8 @@ def sweep(
 
     `model` returns standardized predictions (or an output with `logits`), its LoRA adapters merged; `labels`
     are standardized too. `mode` is `zero`, `mean` (over `reference`), `resample` (from `donors`),
-    `qkv-weights` or `published-code`. `layers` and `heads` (0-based) limit the sweep. `batch` bounds the
+    `qkv-weights` or `published-code`. `layers` and `heads` (0-based) limit the sweep; heads that
+    were pruned have no rows. `batch` bounds the
     (head, image) pairs held at once, hence the memory.
 
     Returns one row per head: layer, head (0-based), mode, images, mse, baseline_mse, effect (percent of
@@ -121,10 +122,15 @@ def predict_without_heads(
     ]
     chosen_heads = list(range(anatomy.heads) if heads is None else heads)
     for head in chosen_heads:
-        anatomy.columns(head)
-    if not chosen_layers or not chosen_heads:
-        raise ValueError("no head to ablate: layers and heads need at least one number each, or None for all")
-    tests = [(layer, head) for layer in chosen_layers for head in chosen_heads]
+        if not 0 <= head < anatomy.heads:
+            raise IndexError(f"head {head} does not exist: this model has heads 0 to {anatomy.heads - 1}")
+    kept = set(anatomy.pairs)
+    tests = [(layer, head) for layer in chosen_layers for head in chosen_heads if (layer, head) in kept]
+    if not tests:
+        raise ValueError(
+            "no head to ablate: layers and heads need at least one number each, or None for all, and must name "
+            "heads that were not pruned"
+        )
     layer_index, head_index = (np.array(column, dtype=np.int64) for column in zip(*tests, strict=True))
     with evaluating(model), torch.inference_mode():
         if mode == "published-code":
@@ -221,7 +227,8 @@ def _replayed(
     for layer, members in by_layer.items():
         difference = new[layer] - run.heads[layer]
         # Each head's columns of the output projection: [head, size, hidden].
-        columns = anatomy.blocks[layer].output.weight.T.unflatten(0, (anatomy.heads, anatomy.head_size))
+        block, numbers = anatomy.blocks[layer], anatomy.blocks[layer].numbers
+        columns = numbers.spread(block.output.weight.T.unflatten(0, (len(numbers.kept), numbers.size)), 0)
         for start in range(0, len(members), batch):
             part = members[start : start + batch]
             image = torch.tensor([i for _, i in part], device=images.device)

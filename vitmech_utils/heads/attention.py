@@ -41,7 +41,8 @@ def attention_maps(
     `query` is "cls" (what the regression head reads), "patches" (mean over all patch queries) or the row-major
     index of one patch. Weights are those of the softmax over all tokens, so a map sums to 1 minus what goes to
     CLS and registers; `normalize="unit"` stretches each map to [0, 1] as the study does. Layers and heads are
-    0-based. Raises ValueError for an unknown query or image size, `AnatomyError` for an unknown model.
+    0-based; the map of a head that was pruned is zero. Raises ValueError for an unknown query or image
+    size, `AnatomyError` for an unknown model.
     """
     if normalize not in (None, "unit"):
         raise ValueError(
@@ -71,6 +72,7 @@ def patch_query_maps(
 
     def receive(projections: Projections) -> None:
         weights = projections.scores(slice(anatomy.prefix, None)).softmax(-1)[0, ..., anatomy.prefix :]
+        weights = projections.numbers.spread(weights, 0)
         by_place = weights.unflatten(-2, (rows, columns)).unflatten(-1, (rows, columns))
         layers.append(by_place[:, ::stride, ::stride].cpu())
 
@@ -105,7 +107,8 @@ def rollout(
     """Attention rollout from CLS to the patches, after each layer (Abnar and Zuidema 2020, eq. 1).
 
     Heads are averaged, half of every token stays (the residual connection), and layers are multiplied. Value
-    projections and MLPs are ignored, which is why rollout can disagree with what the model uses.
+    projections and MLPs are ignored, which is why rollout can disagree with what the model uses. A layer that lost
+    all its heads moves nothing.
     """
     results: list[Tensor] = []
     flow: list[Tensor] = []
@@ -113,8 +116,11 @@ def rollout(
     def receive(projections: Projections) -> None:
         if projections.layer == 0:
             flow.clear()
-        weights = projections.scores(slice(None)).softmax(-1).mean(1)
-        step = 0.5 * weights + 0.5 * torch.eye(weights.shape[-1], device=weights.device)
+        step = torch.eye(projections.query.shape[2], device=projections.query.device)
+        if projections.numbers.kept:
+            step = 0.5 * projections.scores(slice(None)).softmax(-1).mean(1) + 0.5 * step
+        else:
+            step = step.expand(projections.query.shape[0], -1, -1)
         # Layer l reads what layer l-1 wrote: the newest layer multiplies from the left.
         flow.append(step @ flow[-1] if flow else step)
 

@@ -39,7 +39,8 @@ class AttentionStatistics:
     `mean_weights` [query, layer, head, token] are softmax weights averaged over images, CLS and registers first.
     `replicates` maps share, area, map_entropy, prefix_share and valid to [replicate, sinks, query x weighting, layer,
     head, region or 1]; number 0 is the estimate itself. `profiles` [replicate, region, region] are the shares of a head
-    that attends to one region alone, in proportion to its coverage; `names` are the regions.
+    that attends to one region alone, in proportion to its coverage; `names` are the regions. The tables have no rows
+    for heads that were pruned; the arrays hold zeros there.
     """
 
     regions: pd.DataFrame
@@ -102,7 +103,7 @@ def attention_statistics(
 
     with evaluating(model), watch_projections(model, receive) as anatomy:
         device = next(model.parameters()).device
-        grams += [output_gram(anatomy, block) for block in anatomy.blocks]
+        grams += [output_gram(block) for block in anatomy.blocks]
         for part in batches(images, batch):
             rows, columns = check_regions(part, anatomy, len(regions))
             collected.clear()
@@ -123,8 +124,8 @@ def attention_statistics(
         raise ValueError("no images: expected at least one item with 'pixel_values' and 'regions'")
     sums.close()
     return AttentionStatistics(
-        regions=region_table(sums, VARIANTS, regions),
-        heads=head_table(sums, VARIANTS),
+        regions=_of_present(region_table(sums, VARIANTS, regions), anatomy),
+        heads=_of_present(head_table(sums, VARIANTS), anatomy),
         mean_weights=sums.mean_weights()[[0, 2]],
         replicates={
             field: sums.mean(field) for field in ("share", "area", "map_entropy", "prefix_share", "valid")
@@ -207,6 +208,13 @@ def _all_variants(
     cls_entropy = torch.special.entr(cls).sum(-1)
     weights = torch.stack([cls, cls * norms, patches, patches * norms])
     return weights, torch.stack([cls_entropy, patch_entropy]) / np.log(cls.shape[-1])
+
+
+def _of_present(table: pd.DataFrame, anatomy: Anatomy) -> pd.DataFrame:
+    """Without rows of heads that were pruned, which attend to nothing."""
+    if not anatomy.pruned:
+        return table
+    return table[anatomy.present[table["layer"], table["head"]]].reset_index(drop=True)
 
 
 def _keep(sinks: Tensor | None, anatomy: Anatomy, patches: int) -> Bool[Tensor, "sinks layer head patch"]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, find_blocks
+from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, HeadNumbers, find_blocks
 
 CHUNK = 4
 """Images whose full token x token matrices are held at once; a layer of 6 heads and 257 tokens takes 1.6 MB each."""
@@ -16,21 +16,27 @@ CHUNK = 4
 
 @dataclass(frozen=True)
 class Projections:
-    """What one layer's heads compare and move, for one batch: float32, one vector per token and head."""
+    """What one layer's heads compare and move, for one batch: float32, one vector per token and head.
+
+    The head axis holds the layer's own heads, `numbers.kept`. What the functions below return has all original
+    heads instead: a pruned head attends to nothing, so its weights are zero (no softmax sums to zero).
+    """
 
     layer: int
-    query: Float[Tensor, "image head token width"]
-    key: Float[Tensor, "image head token width"]
-    value: Float[Tensor, "image head token width"]
+    query: Float[Tensor, "image own_head token width"]
+    key: Float[Tensor, "image own_head token width"]
+    value: Float[Tensor, "image own_head token width"]
+    numbers: HeadNumbers
 
-    def scores(self, rows: slice) -> Float[Tensor, "image head row token"]:
+    def scores(self, rows: slice) -> Float[Tensor, "image own_head row token"]:
         """Scaled dot products of the query tokens `rows` with all keys, before the softmax."""
         return (self.query[:, :, rows] @ self.key.transpose(-1, -2)).mul_(self.query.shape[-1] ** -0.5)
 
 
 def one_query(projections: Projections, token: int) -> Float[Tensor, "image head token"]:
     """Attention weights of one query token (0 is CLS) on every token; each row sums to 1."""
-    return projections.scores(slice(token, token + 1)).softmax(-1)[:, :, 0]
+    weights = projections.scores(slice(token, token + 1)).softmax(-1)[:, :, 0]
+    return projections.numbers.spread(weights, 1)
 
 
 def patch_queries(
@@ -48,6 +54,7 @@ def patch_queries(
             projections.query[start : start + CHUNK],
             projections.key[start : start + CHUNK],
             projections.value[start : start + CHUNK],
+            projections.numbers,
         )
         scores = part.scores(slice(prefix, None))
         top = scores.amax(-1, keepdim=True)
@@ -57,11 +64,11 @@ def patch_queries(
         expected = torch.einsum("ihqk,ihqk->ihq", weights, scores)
         means.append(weights.mean(2))
         entropies.append((log_total - expected).mean(2))
-    return torch.cat(means), torch.cat(entropies)
+    return tuple(projections.numbers.spread(torch.cat(parts), 1) for parts in (means, entropies))
 
 
 def value_norms(
-    projections: Projections, gram: Float[Tensor, "head width width"]
+    projections: Projections, gram: Float[Tensor, "own_head width width"]
 ) -> Float[Tensor, "image head token"]:
     """Length of what each token would hand over through each head, ||v W_o|| (Kobayashi et al. 2020, eq. 4).
 
@@ -69,16 +76,16 @@ def value_norms(
     products per token in place of head_size x hidden.
     """
     moved = projections.value @ gram
-    return (moved * projections.value).sum(-1).clamp_min(0).sqrt()
+    return projections.numbers.spread((moved * projections.value).sum(-1).clamp_min(0).sqrt(), 1)
 
 
-def output_gram(anatomy: Anatomy, block: AttentionBlock) -> Float[Tensor, "head width width"]:
-    """Each head's output projection times its own transpose, LayerScale included where the block has one."""
+def output_gram(block: AttentionBlock) -> Float[Tensor, "own_head width width"]:
+    """Each own head's output projection times its own transpose, LayerScale included where the block has one."""
     weight = block.output.weight.detach().float()
     scale = _layer_scale(block.block)
     if scale is not None:
         weight = weight * scale[:, None]
-    per_head = weight.reshape(weight.shape[0], anatomy.heads, anatomy.head_size).permute(1, 2, 0)
+    per_head = weight.unflatten(1, (len(block.numbers.kept), block.numbers.size)).permute(1, 2, 0)
     return per_head @ per_head.transpose(-1, -2)
 
 
@@ -94,14 +101,14 @@ def watch_projections(model: nn.Module, receive: Callable[[Projections], None]) 
     handles = []
     try:
         for block in anatomy.blocks:
-            handles += _watch_block(anatomy, block, receive)
+            handles += _watch_block(block, receive)
         yield anatomy
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _watch_block(anatomy: Anatomy, block: AttentionBlock, receive: Callable[[Projections], None]) -> list:
+def _watch_block(block: AttentionBlock, receive: Callable[[Projections], None]) -> list:
     for norm in ("q_norm", "k_norm"):
         if not isinstance(getattr(block.attention, norm, nn.Identity()), nn.Identity):
             raise AnatomyError(
@@ -116,17 +123,23 @@ def _watch_block(anatomy: Anatomy, block: AttentionBlock, receive: Callable[[Pro
         outputs[id(linear)] = output.detach()
         if len(outputs) == len(linears):
             split = {
-                name: _by_head(outputs[id(part.linear)][..., part.rows], anatomy)
+                name: _by_head(outputs[id(part.linear)][..., part.rows], block.numbers)
                 for name, part in parts.items()
             }
             outputs.clear()
-            receive(Projections(block.index, **split))
+            receive(Projections(block.index, **split, numbers=block.numbers))
 
+    def hook_without_heads(_output: nn.Module, inputs: tuple) -> None:
+        nothing = _by_head(inputs[0], block.numbers)
+        receive(Projections(block.index, nothing, nothing, nothing, block.numbers))
+
+    if not block.numbers.kept:  # its projections, which have no rows, are never called
+        return [block.output.register_forward_pre_hook(hook_without_heads)]
     return [linear.register_forward_hook(hook) for linear in linears.values()]
 
 
-def _by_head(flat: Tensor, anatomy: Anatomy) -> Float[Tensor, "image head token width"]:
-    return flat.float().unflatten(-1, (anatomy.heads, anatomy.head_size)).transpose(1, 2)
+def _by_head(flat: Tensor, numbers: HeadNumbers) -> Float[Tensor, "image own_head token width"]:
+    return flat.float().unflatten(-1, (len(numbers.kept), numbers.size)).transpose(1, 2)
 
 
 def _layer_scale(block: nn.Module) -> Tensor | None:

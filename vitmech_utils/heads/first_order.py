@@ -22,6 +22,7 @@ from vitmech_utils.heads.replacements import (
     replacement,
 )
 from vitmech_utils.heads.replay import predict
+from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import check_settings, effect_intervals
 
 
@@ -77,7 +78,7 @@ def first_order(
             slopes.append(slope[:, :, 0, :, 0].double().cpu().numpy())
             errors.append(error.detach().cpu().numpy())
     slope, error = np.concatenate(slopes, axis=1), np.concatenate(errors)
-    return _table(slope, error, mode, bootstrap, confidence, seed)
+    return _table(slope, error, anatomy, mode, bootstrap, confidence, seed)
 
 
 def _slide(gate: Tensor, end: Tensor):
@@ -87,21 +88,21 @@ def _slide(gate: Tensor, end: Tensor):
 def _table(
     slope: Float[ndarray, "layer image head"],
     error: Float[ndarray, " image"],
+    anatomy: Anatomy,
     mode: str,
     bootstrap: int,
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    layers, images, heads = slope.shape
-    per_head = slope.transpose(0, 2, 1).reshape(layers * heads, images)
+    per_head = slope.transpose(0, 2, 1)[anatomy.present]
     low, high = effect_intervals(error + per_head, error, bootstrap, confidence, seed)
-    layer, head = np.divmod(np.arange(layers * heads), heads)
+    layer, head = anatomy.present.nonzero()
     return pd.DataFrame(
         {
             "layer": layer,
             "head": head,
             "mode": mode,
-            "images": images,
+            "images": len(error),
             "baseline_mse": error.mean(),
             "effect": 100 * per_head.mean(1) / error.mean(),
             "low": low,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitmech_utils.model.anatomy import Anatomy, find_blocks
+from vitmech_utils.model.anatomy import Anatomy, HeadNumbers, find_blocks
 
 Change = float | Tensor | Callable[[Tensor], Tensor]
 
@@ -27,9 +27,9 @@ def capture_heads(model: nn.Module, layers: Iterable[int] | None = None) -> Iter
     """Collect every head's output while the context is open.
 
     Yields a dict, filled by each forward pass: layer (0-based) -> [image, token, head, head_size], in the
-    model's dtype, a view that keeps its gradient. Later passes overwrite earlier ones. `layers` limits
-    what is kept. The hooks are removed on leaving, also after an exception; contexts may be nested, and an
-    inner one sees what an outer `change_heads` wrote.
+    model's dtype, a view that keeps its gradient (a pruned layer: a copy, zero where a head is gone). Later passes
+    overwrite earlier ones. `layers` limits what is kept. The hooks are removed on leaving, also after an
+    exception; contexts may be nested, and an inner one sees what an outer `change_heads` wrote.
 
     Raises `AnatomyError` for a model without recognizable blocks, `IndexError` for a layer out of range.
     """
@@ -38,7 +38,7 @@ def capture_heads(model: nn.Module, layers: Iterable[int] | None = None) -> Iter
 
     def keep(layer: int):
         def hook(_module: nn.Module, inputs: tuple) -> None:
-            captured[layer] = split_heads(inputs[0], anatomy.heads)
+            captured[layer] = split_heads(inputs[0], anatomy.blocks[layer].numbers)
 
         return hook
 
@@ -55,9 +55,10 @@ def change_heads(model: nn.Module, changes: Mapping[tuple[int, int] | int, Chang
     broadcasts to [image, token, head_size], or a function of the present output that returns one. A key
     `layer` alone stands for all its heads: [image, token, head, head_size]. New values are cast to the
     model's dtype and device. The hooks are removed on leaving, also after an exception; contexts may be
-    nested, and the inner change is applied to what the outer one left.
+    nested, and the inner change is applied to what the outer one left. A whole layer is always asked for with
+    all its original heads; what is written for heads that were pruned goes nowhere.
 
-    Raises `AnatomyError`, `IndexError` for a layer or head out of range, `HeadHookError` for a shape that
+    Raises `AnatomyError`, `IndexError` for a layer or head out of range or pruned, `HeadHookError` for a shape that
     does not fit (from within the forward pass that meets it).
     """
     anatomy = find_blocks(model)
@@ -66,12 +67,13 @@ def change_heads(model: nn.Module, changes: Mapping[tuple[int, int] | int, Chang
         layer, head = key if isinstance(key, tuple) else (key, None)
         check_layer(anatomy, layer)
         if head is not None:
-            anatomy.columns(head)
+            anatomy.columns(head, layer)
         by_layer.setdefault(layer, []).append((head, change))
 
     def write(layer: int, wanted: list[tuple[int | None, Change]]):
         def hook(_module: nn.Module, inputs: tuple) -> tuple:
-            heads = split_heads(inputs[0], anatomy.heads).clone()
+            numbers = anatomy.blocks[layer].numbers
+            heads = split_heads(inputs[0], numbers).clone()
             for head, change in wanted:
                 target = heads if head is None else heads[:, :, head]
                 new = _new_value(change, target, layer, head)
@@ -80,7 +82,7 @@ def change_heads(model: nn.Module, changes: Mapping[tuple[int, int] | int, Chang
                     if head is None
                     else torch.cat([heads[:, :, :head], new.unsqueeze(2), heads[:, :, head + 1 :]], dim=2)
                 )
-            return (heads.flatten(2), *inputs[1:])
+            return (numbers.pick(heads, 2).flatten(2), *inputs[1:])
 
         return hook
 
@@ -89,10 +91,10 @@ def change_heads(model: nn.Module, changes: Mapping[tuple[int, int] | int, Chang
 
 
 def split_heads(
-    joined: Float[Tensor, "image token width"], heads: int
+    joined: Float[Tensor, "image token width"], numbers: HeadNumbers
 ) -> Float[Tensor, "image token head size"]:
-    """View an output projection's input as one slice per head."""
-    return joined.unflatten(-1, (heads, joined.shape[-1] // heads))
+    """View an output projection's input as one slice per head, by original number; zero where a head is gone."""
+    return numbers.spread(joined.unflatten(-1, (len(numbers.kept), numbers.size)), 2)
 
 
 def check_layer(anatomy: Anatomy, layer: int) -> int:

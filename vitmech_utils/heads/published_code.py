@@ -77,6 +77,10 @@ def published_procedure(
     model = copy.deepcopy(model)
     anatomy = find_blocks(model)
     weight = next(model.parameters())
+    if anatomy.pruned:
+        raise ValueError(
+            "the published procedure zeroes rows of head 0 and knows no pruned heads: run it on the unpruned model"
+        )
     order = range(anatomy.layers) if order is None else order
     if sorted(order) != list(range(anatomy.layers)):
         raise ValueError(f"order is {list(order)}, expected each layer from 0 to {anatomy.layers - 1} once")

@@ -89,9 +89,9 @@ def constant_output(block, anatomy: Anatomy) -> Float[Tensor, "1 1 head size"]:
             f"{block.name}: its attention normalizes or gates the heads' outputs, so that zeroed weights leave "
             "no constant; use the modes zero, mean or resample"
         )
-    width = anatomy.heads * anatomy.head_size
-    bias = block.value.weight.new_zeros(width) if block.value.bias is None else block.value.bias
-    return bias.detach().reshape(1, 1, anatomy.heads, anatomy.head_size)
+    numbers = block.numbers
+    bias = block.value.weight.new_zeros(numbers.width) if block.value.bias is None else block.value.bias
+    return numbers.spread(bias.detach().reshape(1, 1, len(numbers.kept), numbers.size), 2)
 
 
 def another_image(images: int, seed: int) -> Tensor:

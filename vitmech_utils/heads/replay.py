@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vitmech_utils.heads.hooks import split_heads
-from vitmech_utils.model.anatomy import Anatomy
+from vitmech_utils.model.anatomy import Anatomy, AttentionBlock
 
 # How far a shortcut may lie from the model's own output, relative to its largest value: above each
 # format's noise over some tens of layers, far below what a missed operation would change.
@@ -74,7 +74,8 @@ class Replay:
         """Predict `images` with `change` added to what the attention of `layer` (0-based) writes."""
         block, cls_only = self.anatomy.blocks[layer], self._cls_tail and layer == self._last
         rows = slice(0, 1) if cls_only else slice(None)
-        written = block.output(self.heads[layer][:, rows].flatten(2))[images] + change[:, rows]
+        own = block.numbers.pick(self.heads[layer][:, rows], 2)
+        written = block.output(own.flatten(2))[images] + change[:, rows]
         hidden = self._run(layer, self._inputs[layer][images, rows], written)
         for later in range(layer + 1, self._last):
             hidden = self._run(later, hidden)
@@ -105,7 +106,7 @@ class Replay:
             self._extra.append((args[1:], rest))
 
         def after_projection(_module, inputs, output):
-            self.heads.append(split_heads(inputs[0], self.anatomy.heads))
+            self.heads.append(split_heads(inputs[0], self.anatomy.blocks[len(self.heads)].numbers))
             seen["projected"] = output
 
         def after_branch(_module, args, kwargs, output):
@@ -151,7 +152,7 @@ class Replay:
 
     def _last_block_for_cls(self, hidden: Tensor) -> Tensor:
         block = self.anatomy.blocks[-1]
-        written = block.output(cls_attention(self._last_norm(hidden), block, self.anatomy))
+        written = block.output(cls_attention(self._last_norm(hidden), block))
         return self._run(self._last, hidden[:, :1], written)
 
     def _tail(self, hidden: Tensor) -> Tensor:
@@ -178,14 +179,14 @@ class Replay:
 
 
 def cls_attention(
-    normed: Float[Tensor, "image token hidden"], block, anatomy: Anatomy
+    normed: Float[Tensor, "image token hidden"], block: AttentionBlock
 ) -> Float[Tensor, "image 1 width"]:
     """What the heads write for the CLS token alone, from the attention's input.
 
     Keys and values of the other tokens are never formed: q . (W x) = (W^T q) . x, and a mean of W x is W
     times the mean of x. The key bias shifts all of a head's logits alike, so softmax drops it.
     """
-    heads, size = anatomy.heads, anatomy.head_size
+    heads, size = len(block.numbers.kept), block.numbers.size
     key, value = (p.weight.unflatten(0, (heads, size)) for p in (block.key, block.value))
     query = nn.functional.linear(normed[:, 0], block.query.weight, block.query.bias)
     reading = torch.einsum("bhd,hdm->bhm", query.unflatten(1, (heads, size)), key)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.optimize import nnls
 
@@ -52,6 +52,7 @@ class _Measured:
     position: Float[ndarray, "layer head"]
     sink: Float[ndarray, "layer head"]
     follow: Float[ndarray, "layer head region"]
+    present: Bool[ndarray, "layer head"]
     names: tuple[str, ...]
 
 
@@ -83,7 +84,7 @@ def classify(
     confidence = same[1:].mean(0) if len(same) > 1 else np.full(same.shape[1:], np.nan)
     gains = _information(measured)[0]
     rows = []
-    for layer, head in np.ndindex(kind.shape[1:]):
+    for layer, head in np.argwhere(measured.present).tolist():
         order = np.argsort(-gains[layer, head], kind="stable")
         name = CLASSES[kind[0, layer, head]]
         regions = [measured.names[r] for r in order if chosen[0, layer, head, r]]
@@ -125,7 +126,7 @@ def sensitivity(
     for field in fields(Thresholds):
         for value in grid:
             kind, _ = _rule(measured, replace(thresholds, **{field.name: value}))
-            counts = np.bincount(kind[0].ravel(), minlength=len(CLASSES))
+            counts = np.bincount(kind[0][measured.present], minlength=len(CLASSES))
             rows += [
                 {"threshold": field.name, "value": value, "class": name, "heads": int(count)}
                 for name, count in zip(CLASSES, counts, strict=True)
@@ -186,18 +187,27 @@ def _measure(
     weights = np.stack([unmix(s, p) for s, p in zip(pick["share"], statistics.profiles, strict=True)])
     heads = statistics.heads.query(
         f"query == {variant[0]!r} and weighting == {variant[1]!r} and sinks == {SINKS[at]!r}"
-    ).sort_values(["layer", "head"])
+    )
     shape = weights.shape[1:3]
+    present = np.zeros(shape, dtype=bool)
+    present[heads["layer"], heads["head"]] = True
     return _Measured(
         weights=weights,
         area=np.nan_to_num(pick["area"]),
         entropy=pick["map_entropy"][..., 0],
         valid=pick["valid"][..., 0],
-        position=heads["position_share"].to_numpy(float).reshape(shape),
-        sink=sinks.share if sinks is not None else heads["prefix_share"].to_numpy(float).reshape(shape),
+        position=_grid(heads, "position_share", shape),
+        sink=sinks.share if sinks is not None else _grid(heads, "prefix_share", shape),
         follow=_follow(twins, shape, statistics.names),
+        present=present,
         names=statistics.names,
     )
+
+
+def _grid(heads: pd.DataFrame, column: str, shape: tuple[int, int]) -> Float[ndarray, "layer head"]:
+    grid = np.full(shape, np.nan)
+    grid[heads["layer"], heads["head"]] = heads[column]
+    return grid
 
 
 def _first(measured: _Measured) -> _Measured:

@@ -115,7 +115,7 @@ def twin_effects(
     images). For removals `follow` is the part of the lift that goes with the thing, 1 - stays / before. Lifts are
     ratios of means over images; a removal leaves `lift_after` and `lift_already` NaN, as `reason` says.
     """
-    patch = find_blocks(model).patch
+    anatomy = find_blocks(model)
     known = {}
     rng = np.random.default_rng(seed)
     images = len(next(iter(twins.values()))[0]["pixel_values"])
@@ -129,7 +129,7 @@ def twin_effects(
             pixels = images_of["pixel_values"]
             if id(pixels) not in known:  # changes share the images before them
                 known[id(pixels)] = read_cls(model, pixels)
-            reads.append((*known[id(pixels)], patch_coverage(images_of["regions"], patch).flatten(2)))
+            reads.append((*known[id(pixels)], patch_coverage(images_of["regions"], anatomy.patch).flatten(2)))
         (before, outputs, here), (after, changed, there) = reads
         moved = ((changed - outputs).norm(dim=-1) / outputs.norm(dim=-1).clamp_min(1e-12)).mean(0)
         for region in change.regions:
@@ -140,7 +140,8 @@ def twin_effects(
             ideal = _overlap_bound(place, new_place) if change.kind == "moved" else 1.0
             lifts = {key: _lifts(maps, cover, draw_weights) for key, (maps, cover) in pairs.items()}
             tables.append(_effect_table(name, region, change.kind, lifts, moved.numpy(), ideal))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    return table if not anatomy.pruned else table[anatomy.present[table["layer"], table["head"]]]
 
 
 def read_cls(

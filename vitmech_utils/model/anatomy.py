@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +18,44 @@ QUERY, KEY, VALUE, OUTPUT = (
 
 class AnatomyError(ValueError):
     """The model has no attention blocks that this package recognizes."""
+
+
+@dataclass(frozen=True)
+class HeadNumbers:
+    """Which heads a layer has: `kept`, their numbers (0-based) before any pruning, in the order of their columns.
+
+    `of` is how many the layer had, `size` the width of each. Pruning (`heads.pruning`) leaves this record on the
+    attention module as `head_numbers`, so that a head keeps its number in every table, map and grid.
+    """
+
+    kept: tuple[int, ...]
+    of: int
+    size: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every head is there."""
+        return self.kept == tuple(range(self.of))
+
+    @property
+    def width(self) -> int:
+        """Columns that the layer's output projection reads."""
+        return len(self.kept) * self.size
+
+    def spread(self, values: torch.Tensor, dim: int) -> torch.Tensor:
+        """Put the layer's own heads at their numbers along `dim`; zero where a head is gone. A view if complete."""
+        if self.complete:
+            return values
+        shape = list(values.shape)
+        shape[dim] = self.of
+        return values.new_zeros(shape).index_copy(dim, self._index(values), values)
+
+    def pick(self, values: torch.Tensor, dim: int) -> torch.Tensor:
+        """Take the layer's own heads out of an array of all numbers along `dim`; undoes `spread`."""
+        return values if self.complete else values.index_select(dim, self._index(values))
+
+    def _index(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self.kept, dtype=torch.long, device=values.device)
 
 
 @dataclass(frozen=True)
@@ -39,7 +78,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """One layer. Columns `[h*d : (h+1)*d]` of the input of `output` are head h's output."""
+    """One layer. Columns `[i*d : (i+1)*d]` of the input of `output` are what head `numbers.kept[i]` writes."""
 
     index: int
     name: str
@@ -49,11 +88,16 @@ class AttentionBlock:
     key: Projection
     value: Projection
     output: nn.Module
+    numbers: HeadNumbers
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All layers of a vision transformer, in order, and the sizes that they share."""
+    """All layers of a vision transformer, in order, and the sizes that they share.
+
+    `heads` is how many heads a layer has before any pruning: the width of the layer x head grid in which tables and
+    arrays number heads. `blocks[layer].numbers` tells which of them a layer still has.
+    """
 
     blocks: tuple[AttentionBlock, ...]
     heads: int
@@ -67,11 +111,40 @@ class Anatomy:
         """Number of layers."""
         return len(self.blocks)
 
-    def columns(self, head: int) -> slice:
-        """Columns of the output projection's input that belong to `head` (0-based)."""
+    @property
+    def pruned(self) -> bool:
+        """Whether any head is gone."""
+        return not all(block.numbers.complete for block in self.blocks)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every (layer, head), 0-based, that the model has."""
+        return [(block.index, head) for block in self.blocks for head in block.numbers.kept]
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which heads of the grid the model has: bool [layer, head]."""
+        grid = np.zeros((self.layers, self.heads), dtype=bool)
+        for pair in self.pairs:
+            grid[pair] = True
+        return grid
+
+    def columns(self, head: int, layer: int | None = None) -> slice:
+        """Columns of the output projection's input that belong to `head` (0-based) of `layer`.
+
+        Without `layer`: the columns in every layer of a model that has all its heads. Raises `IndexError` for a
+        head that does not exist or is gone, and for a pruned model without `layer`.
+        """
         if not 0 <= head < self.heads:
             raise IndexError(f"head {head} does not exist: this model has heads 0 to {self.heads - 1}")
-        return slice(head * self.head_size, (head + 1) * self.head_size)
+        if layer is None and self.pruned:
+            raise IndexError("this model is pruned: a head's columns differ per layer; name the layer")
+        kept = self.blocks[layer or 0].numbers.kept
+        if head not in kept:
+            left = ", ".join(map(str, kept)) or "none"
+            raise IndexError(f"head {head} of layer {layer} was pruned; heads left in this layer: {left}")
+        place = kept.index(head)
+        return slice(place * self.head_size, (place + 1) * self.head_size)
 
     def grid(self, image_size: int) -> int:
         """Patches along one side of a square image of `image_size` pixels."""
@@ -85,28 +158,28 @@ def find_blocks(model: nn.Module) -> Anatomy:
     `AnatomyError` where nothing, or nothing consistent, is found.
     """
     modules = dict(model.named_modules())
-    blocks = []
-    for name, module in modules.items():
-        projections = _projections(module)
-        if projections is None:
-            continue
-        parent = _enclosing_block(name, modules)
-        blocks.append(AttentionBlock(len(blocks), parent, modules[parent], module, *projections))
-    if not blocks:
+    found = {name: parts for name, module in modules.items() if (parts := _projections(module)) is not None}
+    if not found:
         raise AnatomyError(
             f"no attention blocks found in {type(model).__name__}: expected modules with query, key, value and "
             "output projections as in transformers' ViT, DeiT and DINOv2, or timm's VisionTransformer"
         )
-    heads, head_size, prefix, patch = _sizes(model, blocks[0])
-    for block in blocks:
-        width = block.output.in_features
-        if width != heads * head_size:
+    first = next(iter(found))
+    every, prefix, patch = _sizes(model, modules[first], found[first][-1])
+    blocks = []
+    for name, parts in found.items():
+        parent, attention = _enclosing_block(name, modules), modules[name]
+        numbers = getattr(attention, "head_numbers", every)
+        width = parts[-1].in_features
+        if width != numbers.width or (numbers.of, numbers.size) != (every.of, every.size):
             raise AnatomyError(
-                f"{block.name}: its output projection reads {width} columns, expected {heads} heads x {head_size} "
-                "as in the first block; heads of unequal number per layer need the pruned model's own head counts"
+                f"{parent}: its output projection reads {width} columns, expected {len(numbers.kept)} heads x "
+                f"{numbers.size} as in the first block; remove heads with vitmech_utils.heads.pruning.prune_heads, "
+                "which leaves a record of each layer's heads"
             )
+        blocks.append(AttentionBlock(len(blocks), parent, modules[parent], attention, *parts, numbers))
     family = getattr(_configured(model), "model_type", "timm")
-    return Anatomy(tuple(blocks), heads, head_size, patch, prefix, family)
+    return Anatomy(tuple(blocks), every.of, every.size, patch, prefix, family)
 
 
 def _projections(module: nn.Module) -> tuple[Projection, Projection, Projection, nn.Module] | None:
@@ -147,7 +220,9 @@ def _configured(model: nn.Module):
     return None if inner is None else inner.config
 
 
-def _sizes(model: nn.Module, first: AttentionBlock) -> tuple[int, int, int, int]:
+def _sizes(model: nn.Module, first: nn.Module, output: nn.Module) -> tuple[HeadNumbers, int, int]:
+    """All heads that a layer has before pruning, the prefix tokens, and the patch size in pixels."""
+    record = getattr(first, "head_numbers", None)
     config = _configured(model)
     if config is not None:
         prefix = 1 + getattr(config, "num_register_tokens", 0) + (config.model_type == "deit")
@@ -158,6 +233,8 @@ def _sizes(model: nn.Module, first: AttentionBlock) -> tuple[int, int, int, int]
             raise AnatomyError(
                 f"{type(model).__name__} has attention blocks, but no configuration that tells its heads"
             )
-        heads, prefix, patch = first.attention.num_heads, timm.num_prefix_tokens, timm.patch_embed.patch_size
+        heads = first.num_heads if record is None else record.of
+        prefix, patch = timm.num_prefix_tokens, timm.patch_embed.patch_size
     patch = patch if isinstance(patch, int) else patch[0]
-    return heads, first.output.in_features // heads, prefix, patch
+    size = output.in_features // heads if record is None else record.size
+    return HeadNumbers(tuple(range(heads)), heads, size), prefix, patch

@@ -154,6 +154,11 @@ class ChirpRegressor(nn.Module):
             raise AdapterError(
                 "this regressor is merged, its adapter no longer exists; save the model before .merged()"
             )
+        if find_blocks(self).pruned:
+            raise AdapterError(
+                "this regressor is pruned, and an adapter alone does not tell its heads; call .merged() and save it "
+                "with vitmech_utils.heads.pruning.save_pruned"
+            )
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
@@ -265,7 +270,7 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 def _lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
     names = {id(module): name for name, module in model.named_modules()}
-    blocks = find_blocks(model).blocks
+    blocks = [block for block in find_blocks(model).blocks if block.numbers.kept]
     linears = [projection.linear for b in blocks for projection in (b.query, b.value)]
     if len({id(linear) for linear in linears}) < len(linears):
         raise AdapterError(

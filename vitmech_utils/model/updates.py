@@ -6,7 +6,7 @@ from jaxtyping import Float
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from vitmech_utils.model.anatomy import Anatomy, find_blocks
+from vitmech_utils.model.anatomy import HeadNumbers, Projection, find_blocks
 
 
 def update_norms(tuned: nn.Module, pretrained: nn.Module) -> pd.DataFrame:
@@ -14,8 +14,8 @@ def update_norms(tuned: nn.Module, pretrained: nn.Module) -> pd.DataFrame:
 
     Both models carry plain weights (merge LoRA adapters first); the difference is then the update B A * alpha / r.
     One row per layer, head (0-based) and projection (`query`, `value`): columns layer, head, projection, norm,
-    relative (dimensionless). Head h's part of a projection is its rows `[h*d : (h+1)*d]`. Raises ValueError for
-    an unmerged model, and where the two models differ in layers, heads or head size.
+    relative (dimensionless). Head h's part of a projection is its rows `[h*d : (h+1)*d]`. Pruned heads have no rows.
+    Raises ValueError for an unmerged model, and where the two models differ in layers, heads or head size.
     """
     if any(isinstance(module, LoraLayer) for module in (*tuned.modules(), *pretrained.modules())):
         raise ValueError(
@@ -31,15 +31,25 @@ def update_norms(tuned: nn.Module, pretrained: nn.Module) -> pd.DataFrame:
     rows = []
     for block, origin in zip(one.blocks, other.blocks, strict=True):
         for name in ("query", "value"):
-            before = getattr(origin, name).weight.detach().float()
-            norms = _per_head(getattr(block, name).weight.detach().float() - before, one)
-            relative = norms / _per_head(before, one).clamp_min(1e-12)
+            before = _own_heads(getattr(origin, name), origin.numbers, block.numbers)
+            moved = _own_heads(getattr(block, name), block.numbers, block.numbers) - before
+            norms = torch.linalg.vector_norm(moved, dim=(1, 2))
+            relative = norms / torch.linalg.vector_norm(before, dim=(1, 2)).clamp_min(1e-12)
             rows += [
-                (block.index, head, name, float(norms[head]), float(relative[head]))
-                for head in range(one.heads)
+                (block.index, head, name, float(norms[place]), float(relative[place]))
+                for place, head in enumerate(block.numbers.kept)
             ]
     return pd.DataFrame(rows, columns=["layer", "head", "projection", "norm", "relative"])
 
 
-def _per_head(weight: Float[Tensor, "row column"], anatomy: Anatomy) -> Float[Tensor, " head"]:
-    return torch.linalg.vector_norm(weight.unflatten(0, (anatomy.heads, anatomy.head_size)), dim=(1, 2))
+def _own_heads(
+    projection: Projection, numbers: HeadNumbers, wanted: HeadNumbers
+) -> Float[Tensor, "head size column"]:
+    """The rows of `wanted` heads of a projection that holds those of `numbers`."""
+    gone = sorted(set(wanted.kept) - set(numbers.kept))
+    if gone:
+        raise ValueError(
+            f"the pre-trained model lacks heads {gone} that the tuned one has: pass the unpruned one"
+        )
+    rows = projection.weight.detach().float().unflatten(0, (len(numbers.kept), numbers.size))
+    return wanted.pick(numbers.spread(rows, 0), 0)

@@ -1,0 +1,283 @@
+"""Remove attention heads for good: smaller query, key, value and output matrices, saved and read back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import version
+from operator import index as as_int
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from vitmech_utils.heads.replacements import check_model
+from vitmech_utils.model.anatomy import Anatomy, AttentionBlock, HeadNumbers, find_blocks
+from vitmech_utils.model.regressor import ChirpRegressor, LoraSettings, weights_fingerprint
+
+Head = tuple[int, int]
+
+RECORD, WEIGHTS = "pruned.json", "model.safetensors"
+# What ViT families call their head count, the joined heads' width, and the norm in front of the attention.
+COUNTS, WIDTHS = ("num_attention_heads", "num_heads"), ("all_head_size", "attn_dim")
+NORMS = ("layernorm_before", "norm1")
+
+
+class PruningError(ValueError):
+    """Heads that cannot be removed from this model, or a folder that holds no sound pruned model."""
+
+
+class ConstantAttention(nn.Module):
+    """What is left of an attention without heads: its output projection's bias, at every token.
+
+    Its projections have no rows and are never called, so it costs no multiplication; `o_proj` reads no columns.
+    `returns_tuple` tells whether the attention in whose place it stands returns its weights too (here None).
+    """
+
+    def __init__(
+        self, query: nn.Linear, key: nn.Linear, value: nn.Linear, output: nn.Linear, returns_tuple: bool
+    ):
+        super().__init__()
+        self.query, self.key, self.value = query, key, value
+        self.o_proj = output
+        self.returns_tuple = returns_tuple
+
+    def forward(self, hidden_states: Tensor, *args, **kwargs) -> Tensor | tuple[Tensor, None]:
+        """The constant, [image, token, hidden]; whatever else an attention is given changes nothing."""
+        constant = self.o_proj(hidden_states[..., :0])
+        return (constant, None) if self.returns_tuple else constant
+
+
+def prune_heads(model: nn.Module, heads: Iterable[Head], made_for: str | None = None) -> nn.Module:
+    """A copy of `model` without these heads; `model` stays as it is.
+
+    `heads` are (layer, head) pairs, 0-based, numbered as in the unpruned model also where `model` has lost heads
+    before. The copy computes what zero ablation of the heads through `change_heads` computes. A layer that loses
+    all its heads keeps of its attention only the output projection's bias. The configuration goes on telling the
+    unpruned model's heads, the width of the grid that tables use; each attention module tells its own. `made_for`,
+    the `weights_fingerprint` of the model on which the heads were chosen, refuses another one.
+
+    Raises `PruningError` (a head twice, out of range, or gone; no head left; another model), `ValueError` for an
+    unmerged adapter, `AnatomyError` for an unknown model.
+    """
+    anatomy = check_model(model)
+    chosen = _checked(anatomy, heads)
+    if made_for is not None and (found := weights_fingerprint(model)) != made_for:
+        raise PruningError(
+            f"these heads were chosen on a model with fingerprint {made_for[:12]}, but this one has {found[:12]}: "
+            "choose them anew on this model, or load the one that they belong to"
+        )
+    pruned = copy.deepcopy(model)
+    for block in find_blocks(pruned).blocks:
+        gone = {head for layer, head in chosen if layer == block.index}
+        if gone:
+            kept = tuple(head for head in block.numbers.kept if head not in gone)
+            _shrink(block, HeadNumbers(kept, anatomy.heads, anatomy.head_size))
+    return pruned
+
+
+def recovering(pruned: ChirpRegressor, lora: LoraSettings | None = None, seed: int = 0) -> ChirpRegressor:
+    """A copy of a pruned regressor that `fine_tune` can train: fresh LoRA adapters, and its own head to go on from.
+
+    Before the first step it predicts what `pruned` predicts, because a fresh adapter adds nothing. Train it, then
+    call `merged()` on it to analyse or save it. `lora` defaults to the study's settings; layers without heads get no
+    adapter. Raises `PruningError` where `pruned` carries an adapter already.
+    """
+    if not pruned.is_merged:
+        raise PruningError("this regressor carries a LoRA adapter already: train it, or call merged() first")
+    backbone = copy.deepcopy(pruned.backbone)
+    regressor = ChirpRegressor.build(backbone, lora or LoraSettings(), seed=seed)
+    regressor.head.load_state_dict(pruned.head.state_dict())
+    regressor.backbone_name, regressor.fingerprint = pruned.backbone_name, pruned.fingerprint
+    return regressor.to(next(pruned.parameters()).dtype)
+
+
+def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -> Path:
+    """Write a pruned model: weights as safetensors, and a JSON record of its heads and of where it came from.
+
+    `origin` is the unpruned (merged) model or its `weights_fingerprint`. A `ChirpRegressor` can be read back by
+    itself, any other module onto its unpruned original. The folder appears whole or not at all.
+    """
+    anatomy = check_model(model)
+    record = {
+        "origin_fingerprint": origin if isinstance(origin, str) else weights_fingerprint(origin),
+        "fingerprint": weights_fingerprint(model),
+        "heads": anatomy.heads,
+        "kept": [list(block.numbers.kept) for block in anatomy.blocks],
+        "versions": {name: version(name) for name in ("torch", "transformers", "vitmech-utils")},
+    }
+    if isinstance(model, ChirpRegressor):
+        record |= {
+            "backbone": model.backbone_name,
+            "backbone_fingerprint": model.fingerprint,
+            "config": model.backbone.config.to_dict(),
+        }
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
+        ready = Path(scratch) / "pruned"
+        ready.mkdir()
+        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(state, ready / WEIGHTS, metadata={"format": "pt"})
+        (ready / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        ready.replace(folder)
+    return folder
+
+
+def load_pruned(
+    folder: Path | str, origin: nn.Module | None = None, attention: str = "sdpa"
+) -> ChirpRegressor | nn.Module:
+    """Read a folder of `save_pruned`, strictly: every weight, and their fingerprint, must be as written.
+
+    A `ChirpRegressor` is rebuilt from its record, needing neither backbone nor adapter; with `origin`, the
+    unpruned model, any model is rebuilt on a copy of it. Raises `PruningError` where a file is missing or damaged,
+    where `origin` is not the model that was pruned, or where it is needed and not given.
+    """
+    folder = Path(folder)
+    record, state = _read(folder)
+    if origin is not None:
+        if (found := weights_fingerprint(origin)) != record["origin_fingerprint"]:
+            raise PruningError(
+                f"{folder}: pruned from a model with fingerprint {record['origin_fingerprint'][:12]}, but the given "
+                f"one has {found[:12]}. Give the model that it was made from."
+            )
+        whole = origin
+    elif "config" in record:
+        whole = _unpruned_regressor(record, state, attention)
+    else:
+        raise PruningError(
+            f"{folder}: holds no ChirpRegressor, expected its unpruned model as `origin` to rebuild it"
+        )
+    present = {(layer, head) for layer, kept in enumerate(record["kept"]) for head in kept}
+    model = prune_heads(whole, [pair for pair in find_blocks(whole).pairs if pair not in present])
+    model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise PruningError(
+            f"{folder}: its weights do not fit its record ({error}). Prune and save again."
+        ) from error
+    if weights_fingerprint(model) != record["fingerprint"]:
+        raise PruningError(f"{folder}: its weights are not those that were saved. Prune and save again.")
+    return model.requires_grad_(False).eval()
+
+
+def _checked(anatomy: Anatomy, heads: Iterable[Head]) -> set[Head]:
+    pairs = [(as_int(layer), as_int(head)) for layer, head in heads]
+    twice = sorted(pair for pair, count in Counter(pairs).items() if count > 1)
+    if twice:
+        raise PruningError(f"(layer, head) {_named(twice)} named more than once, expected each head once")
+    outside = sorted(
+        pair for pair in pairs if not (0 <= pair[0] < anatomy.layers and 0 <= pair[1] < anatomy.heads)
+    )
+    if outside:
+        raise PruningError(
+            f"(layer, head) {_named(outside)} not in this model, expected layers 0 to {anatomy.layers - 1} and heads "
+            f"0 to {anatomy.heads - 1} (0-based): were they chosen on another model?"
+        )
+    gone = sorted(set(pairs) - set(anatomy.pairs))
+    if gone:
+        raise PruningError(f"(layer, head) {_named(gone)} already pruned from this model: leave them out")
+    if set(pairs) == set(anatomy.pairs):
+        raise PruningError(
+            f"all {len(pairs)} heads that this model has are to go, expected at least one to stay: without "
+            "attention no patch can reach the CLS token"
+        )
+    return set(pairs)
+
+
+def _named(pairs: list[Head]) -> str:
+    return ", ".join(map(str, pairs[:5])) + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
+
+
+def _shrink(block: AttentionBlock, numbers: HeadNumbers) -> None:
+    """Cut a layer's matrices down to the heads `numbers.kept`, in place."""
+    attention, parts = block.attention, (block.query, block.key, block.value)
+    if any(isinstance(getattr(attention, name, None), nn.Linear | nn.LayerNorm) for name in ("gate", "norm")):
+        raise PruningError(f"{block.name}: its attention normalizes or gates its heads together; none can go")
+    returns_tuple = _returns_tuple(block)
+    places = torch.tensor([block.numbers.kept.index(head) for head in numbers.kept], dtype=torch.long)
+    columns = torch.arange(block.numbers.width).view(-1, numbers.size)[places].flatten()
+    if block.query.linear is block.value.linear:  # timm: one fused layer, [query; key; value]
+        _keep_rows(block.query.linear, torch.cat([columns + part.rows.start for part in parts]))
+    else:
+        for part in parts:
+            _keep_rows(part.linear, columns)
+    _keep_columns(block.output, columns)
+    if numbers.kept:
+        for name in COUNTS:
+            _set_everywhere(attention, name, len(numbers.kept))
+        for name in WIDTHS:
+            _set_everywhere(attention, name, numbers.width)
+    else:
+        attention = ConstantAttention(*(part.linear for part in parts), block.output, returns_tuple)
+        _drop_sublayer(block, attention)
+    attention.head_numbers = numbers
+
+
+def _keep_rows(linear: nn.Linear, rows: Tensor) -> None:
+    linear.weight = _part(linear.weight, 0, rows)
+    linear.bias = None if linear.bias is None else _part(linear.bias, 0, rows)
+    linear.out_features = len(rows)
+
+
+def _keep_columns(linear: nn.Linear, columns: Tensor) -> None:
+    linear.weight = _part(linear.weight, 1, columns)
+    linear.in_features = len(columns)
+
+
+def _part(weight: nn.Parameter, dim: int, places: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach().index_select(dim, places.to(weight.device)), weight.requires_grad)
+
+
+def _set_everywhere(attention: nn.Module, name: str, value: int) -> None:
+    """Set an attribute on the module that has it: transformers before 5.20 counts heads one module deeper."""
+    for module in attention.modules():
+        if name in vars(module):
+            setattr(module, name, value)
+
+
+@torch.no_grad()
+def _returns_tuple(block: AttentionBlock) -> bool:
+    """Whether the attention returns (output, weights) or the output alone: asked of one blank token."""
+    weight = block.output.weight
+    return isinstance(block.attention(weight.new_zeros(1, 1, weight.shape[0])), tuple)
+
+
+def _drop_sublayer(block: AttentionBlock, constant: ConstantAttention) -> None:
+    """Put `constant` in the attention's place; the norm in front of it, which nothing reads now, goes too."""
+    name = next(name for name, child in block.block.named_children() if child is block.attention)
+    setattr(block.block, name, constant.train(block.attention.training))
+    for norm in NORMS:
+        if hasattr(block.block, norm):
+            setattr(block.block, norm, nn.Identity())
+
+
+def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    missing = [name for name in (RECORD, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise PruningError(
+            f"{folder}: not a pruned model, it lacks {', '.join(missing)}. Make one with save_pruned."
+        )
+    try:
+        return json.loads((folder / RECORD).read_text()), load_file(folder / WEIGHTS)
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PruningError(f"{folder}: damaged ({error}). Restore it, or prune and save again.") from error
+
+
+def _unpruned_regressor(record: dict, state: dict[str, Tensor], attention: str) -> ChirpRegressor:
+    """A regressor of the recorded architecture with meaningless weights, for the saved ones to replace."""
+    config = AutoConfig.for_model(**record["config"])
+    with torch.random.fork_rng(devices=[]):
+        backbone = AutoModel.from_config(config, attn_implementation=attention)
+        if not any(name.startswith("backbone.pooler.") for name in state):
+            backbone.pooler = None  # what transformers' add_pooling_layer=False gives
+        return ChirpRegressor(backbone, record["backbone"], record["backbone_fingerprint"])
