@@ -73,12 +73,38 @@ class Semantics(_Section):
     permutations: Annotated[Count, Field(ge=10)]
 
 
+class Origin(_Section):
+    """Inherited or emergent: images for maps and classes, of each twin pair, of the sweeps, and to fit readouts on."""
+
+    images: Annotated[Count, Field(ge=2)]
+    twins: Annotated[Count, Field(ge=2)]
+    sweep_images: Annotated[Count, Field(ge=2)]
+    readout_images: Annotated[Count, Field(ge=2)]
+
+
+class Pruning(_Section):
+    """Heads removed for good: test images, images to choose heads by, random sets of each size, timings, recovery.
+
+    Effects that choose heads are measured on `choice_images`; `recovery_steps` optimizer steps of `recovery_batch`
+    fresh images follow a removal; every model is timed `repeats` times.
+    """
+
+    images: Annotated[Count, Field(ge=2)]
+    choice_images: Annotated[Count, Field(ge=2)]
+    random_sets: Count
+    rounds: Count
+    repeats: Annotated[Count, Field(ge=2)]
+    recovery_steps: Count
+    recovery_batch: Count
+
+
 class Profile(_Section):
     """All numbers of one run. Frozen; unknown keys and out-of-range values are refused."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     backbone: Annotated[str, Field(min_length=1)]
     adapter: Literal["train", "published"]
+    bare_adapter: Literal["train", "published"]
     seeds: Annotated[
         list[Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**31)]], Field(min_length=1)
     ]
@@ -89,6 +115,8 @@ class Profile(_Section):
     ablation: Ablation
     semantics: Semantics
     audit: Images
+    origin: Origin
+    pruning: Pruning
 
     @model_validator(mode="after")
     def _local_backbone_exists(self) -> "Profile":
