@@ -28,7 +28,8 @@ document.addEventListener("DOMContentLoaded", () => {
     button.querySelectorAll("[title]").forEach((icon) => icon.removeAttribute("title"));
     button.querySelectorAll("title").forEach((title) => title.remove());  // icons that were drawn already
   });
-  const scrollers = document.querySelectorAll(".bd-content :is(.cell_output, .pst-scrollable-table-container, pre)");
+  const boxes = ".cell_output, section > figure, .pst-scrollable-table-container, pre";
+  const scrollers = document.querySelectorAll(`.bd-content :is(${boxes})`);
   new ResizeObserver(() => {
     for (const box of scrollers) box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
   }).observe(document.documentElement);

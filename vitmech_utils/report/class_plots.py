@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from vitmech_utils.report.plots import CLASS_COLOURS, overlay
+from vitmech_utils.report.plots import CLASS_COLOURS, WIDE, overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
             regions + doubt,
             ha="center",
             va="center",
-            fontsize=6.5,
+            fontsize=7.5,
             color=ink,
             linespacing=0.9,
         )
@@ -70,7 +70,7 @@ def contact_sheet(table: pd.DataFrame, image: np.ndarray, maps: np.ndarray, colu
     """
     present = [name for name in CLASS_COLOURS if (table["class"] == name).any()]
     figure, axes = plt.subplots(
-        len(present), columns, figsize=(1.5 * columns, 1.75 * len(present)), squeeze=False
+        len(present), columns, figsize=(WIDE, WIDE / columns * 1.17 * len(present)), squeeze=False
     )
     for row, name in zip(axes, present, strict=True):
         members = table[table["class"] == name].sort_values("confidence", ascending=False, kind="stable")
@@ -82,7 +82,7 @@ def contact_sheet(table: pd.DataFrame, image: np.ndarray, maps: np.ndarray, colu
             ax.imshow(overlay(image, unit))
             regions = "\n".join(SHORT_REGIONS.get(r, r) for r in head.regions.split(" + ")[:2])
             ax.set_title(
-                f"L{head.layer + 1}H{head.head + 1} {regions}".replace("\n", ", "), fontsize=7.5, pad=2
+                f"L{head.layer + 1}H{head.head + 1} {regions}".replace("\n", ", "), fontsize=8, pad=2
             )
         row[0].text(
             -0.08, 0.5, name, rotation=90, va="center", ha="right", transform=row[0].transAxes, fontsize=9
@@ -93,7 +93,7 @@ def contact_sheet(table: pd.DataFrame, image: np.ndarray, maps: np.ndarray, colu
 def sensitivity_lines(table: pd.DataFrame, chosen: dict[str, float]) -> "Figure":
     """Draw the number of heads per class against each threshold; a dotted line marks the value that was chosen."""
     names = list(chosen)
-    figure, axes = plt.subplots(1, len(names), figsize=(2.0 * len(names) + 1.4, 2.9), sharey=True)
+    figure, axes = plt.subplots(1, len(names), figsize=(WIDE, 2.9), sharey=True)
     for ax, name in zip(axes, names, strict=True):
         part = table[table["threshold"] == name].pivot(index="value", columns="class", values="heads")
         for kind, colour in CLASS_COLOURS.items():
@@ -102,5 +102,5 @@ def sensitivity_lines(table: pd.DataFrame, chosen: dict[str, float]) -> "Figure"
         ax.set_title(name)
         ax.set_xlabel("nats" if name == "information" else "share")
     axes[0].set_ylabel("heads")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(CLASS_COLOURS), loc="outside lower center")
     return figure

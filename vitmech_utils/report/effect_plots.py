@@ -27,8 +27,12 @@ def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
         if max(abs(low), abs(high)) <= linear * 2:
             continue
         getattr(ax, f"set_{name}scale")("symlog", linthresh=linear)
-        powers = linear * 10.0 ** np.arange(7)
-        axis.set_ticks([tick for tick in (*-powers[::-1], 0.0, *powers) if low <= tick <= high])
+        ticks = linear * 10.0 ** np.arange(7)
+        ticks = [tick for tick in (*-ticks[::-1], 0.0, *ticks) if low <= tick <= high]
+        # On a horizontal axis numbers stand side by side: there every other one is left out, but never zero.
+        if name == "x" and len(ticks) > 7:
+            ticks = [tick for place, tick in enumerate(ticks, -ticks.index(0.0)) if place % 2 == 0]
+        axis.set_ticks(ticks)
         axis.set_major_formatter("{x:g}")
 
 

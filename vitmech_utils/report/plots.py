@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+WIDTH = 7.2
+"""Width of a figure of one panel, in inches."""
+WIDE = 8.6
+"""Width of a figure whose panels stand side by side, in inches: as wide as the book's column (book/assets/book.css).
+
+A page shows both as large as they are drawn, so text has one size on it whatever the width; only heights vary.
+"""
+
 SEQUENTIAL = "cividis"
 """Map for shares, entropies and other quantities without a meaningful middle."""
 DIVERGING = "RdBu_r"
@@ -52,7 +60,8 @@ def use_style() -> None:
         {
             "figure.facecolor": "white",
             "figure.dpi": 100,
-            "figure.figsize": (7.2, 4.0),
+            "figure.titlesize": 10,
+            "figure.figsize": (WIDTH, 4.0),
             "figure.constrained_layout.use": True,
             "savefig.facecolor": "white",
             "savefig.transparent": False,
@@ -61,7 +70,7 @@ def use_style() -> None:
             "axes.edgecolor": "#444444",
             "axes.labelcolor": "#222222",
             "axes.labelsize": 10,
-            "axes.titlesize": 11,
+            "axes.titlesize": 10,
             "axes.titlelocation": "left",
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -152,7 +161,7 @@ def heatmap(
                 ha="center",
                 va="center",
                 color=ink,
-                fontsize=7,
+                fontsize=7.5,
             )
         if marked is not None and marked[layer, head]:
             ax.plot(head + 0.36, layer - 0.28, ".", color=ink, markersize=4)

@@ -106,7 +106,7 @@ def fallback_png(payload: Payload, state: dict) -> bytes:
     picture = payload.images[max(state["twin"], 0), image]
     figure = Figure(figsize=(12, 4.3), dpi=100, facecolor="white", layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    _draw_grid(figure, left, spec)
+    _draw_grid(figure, left, spec, state.get("measure"))
     left.add_patch(plt.Rectangle((head + 0.5, layer + 0.5), 1, 1, fill=False, edgecolor="black", linewidth=2))
     tops = maps.max(axis=(2, 3), keepdims=True)
     mosaic = np.pad(
@@ -133,13 +133,16 @@ def fallback_png(payload: Payload, state: dict) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_grid(figure: Figure, axes, spec: dict) -> None:
+def _draw_grid(figure: Figure, axes, spec: dict, key: str | None) -> None:
     axes.set(xlabel="head", ylabel="layer", yticks=_layer_ticks(spec))
     extent = (0.5, spec["heads"] + 0.5, spec["layers"] + 0.5, 0.5)
-    if not spec["measures"] or not any(value is not None for value in spec["measures"][0]["values"]):
+    measures = sorted(
+        spec["measures"], key=lambda measure: measure["key"] != key
+    )  # the chosen one, else the first
+    if not measures or not any(value is not None for value in measures[0]["values"]):
         axes.set(title="heads", xlim=extent[:2], ylim=extent[2:])
         return
-    measure = spec["measures"][0]
+    measure = measures[0]
     values = np.array(measure["values"], dtype=float).reshape(spec["layers"], spec["heads"])
     options: dict = {"cmap": "viridis"}
     if measure["kind"] in ("diverging", "log"):
