@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from vitmech_utils.execute import chapters
-from vitmech_utils.manifests import module_files, predecessors, uses_adapter
+from vitmech_utils.manifests import module_files, predecessors, uses_adapter, uses_bare_adapter
 from vitmech_utils.profiles import load_profile, parse_override
-from vitmech_utils.runs import TRAINING, find_run_dir, note_profile
+from vitmech_utils.runs import TRAINING, find_run_dir, note_profile, published_adapter
 
 ROOT = Path(workflow.basedir)
 PROFILE = str(config.get("profile", "quick"))
@@ -36,9 +36,11 @@ def inputs(chapter):
     files = [source, VALUES_FILE, *module_files(source)]
     if uses_adapter(source):
         if VALUES.adapter == "published":
-            files += sorted((ROOT / "published" / "adapters" / f"seed-{VALUES.seeds[0]}").glob("*"))
+            files += sorted((ROOT / published_adapter(VALUES.seeds[0])).glob("*"))
         elif chapter != TRAINING:
             before.add(TRAINING)
+    if uses_bare_adapter(source) and VALUES.bare_adapter == "published":
+        files += sorted((ROOT / published_adapter(VALUES.seeds[0], "bare")).glob("*"))
     return [str(path) for path in [*files, *(RUN / name / "manifest.json" for name in sorted(before))]]
 
 

@@ -16,7 +16,7 @@ from small_book import edit_manifest, write_notebook
 from vitmech_utils import runs
 from vitmech_utils.manifests import RunError, module_files, notebook_hashes, predecessors
 from vitmech_utils.profiles import load_profile
-from vitmech_utils.runs import Chapter, open_chapter
+from vitmech_utils.runs import Chapter, check_chapter, open_chapter
 
 
 def begin(root: Path, name: str, **options: object) -> Chapter:
@@ -237,6 +237,29 @@ def test_no_published_adapter_is_a_clear_error(small: Path) -> None:
     chapter = begin(small, "01_first", overrides={"adapter": "train"})
     with pytest.raises(RunError, match="vitmech run 02"):
         chapter.adapter_folder()
+    chapter.abandon()
+
+
+def test_the_adapter_for_bare_figures_is_an_input_of_its_own(small: Path) -> None:
+    chapter = begin(small, "01_first")
+    with pytest.raises(RunError, match=r"bare-seed-0.*-p bare_adapter=train"):
+        chapter.adapter_folder(figures="bare")
+    with pytest.raises(ValueError, match=r"figures is 'plain', expected one of published, bare"):
+        chapter.adapter_folder(figures="plain")
+    for name in ("seed-0", "bare-seed-0"):
+        (small / "published" / "adapters" / name).mkdir(parents=True)
+        (small / "published" / "adapters" / name / "head.safetensors").write_text(name)
+    assert chapter.adapter_folder().name == "seed-0"
+    assert chapter.adapter_folder(figures="bare").name == "bare-seed-0"
+    chapter.save_json({"count": 1}, "numbers")
+    assert {"adapter", "bare adapter"} <= set(chapter.close()["inputs"])
+    check_chapter(chapter.run, "01_first", small, chapter.profile)
+    (small / "published" / "adapters" / "bare-seed-0" / "head.safetensors").write_text("trained anew")
+    with pytest.raises(RunError, match=r"stale: the adapter in published/adapters/bare-seed-0 changed"):
+        check_chapter(chapter.run, "01_first", small, chapter.profile)
+    chapter = begin(small, "01_first", overrides={"bare_adapter": "train"})
+    with pytest.raises(RunError, match=r"chapter 07.*-p bare_adapter=published"):
+        chapter.adapter_folder(figures="bare")
     chapter.abandon()
 
 

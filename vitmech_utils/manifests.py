@@ -88,6 +88,11 @@ def uses_adapter(notebook: Path) -> bool:
     return any(call in notebook_source(notebook) for call in (".regressor(", ".adapter_folder("))
 
 
+def uses_bare_adapter(notebook: Path) -> bool:
+    """Tell whether a notebook also loads the model that was fine-tuned on bare figures."""
+    return uses_adapter(notebook) and 'figures="bare"' in notebook_source(notebook)
+
+
 def module_files(notebook: Path, package_parent: Path | None = None) -> list[Path]:
     """List the package's files that a notebook uses, by following import statements from its code cells.
 

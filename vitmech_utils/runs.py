@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import torch
 
 TRAINING = "02_lora_fine_tuning"
+FIGURES = ("published", "bare")
 LOCK_SECONDS = 10.0  # a killed runner's kernel notices within a second or two and lets go
 _open_chapters: dict[Path, "Chapter"] = {}
 
@@ -89,6 +90,11 @@ def partial_folder(run: Path, name: str) -> Path:
     return run / f".{name}.partial"
 
 
+def published_adapter(seed: int, figures: str = "published") -> str:
+    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and kind of figures."""
+    return f"published/adapters/{'bare-' if figures == 'bare' else ''}seed-{seed}"
+
+
 def drop_partial(run: Path, name: str) -> None:
     """Remove what an ended kernel left half-filled; that of a kernel still at work is left to it."""
     with contextlib.suppress(Timeout), FileLock(_lock_file(run, name), timeout=1):
@@ -123,7 +129,7 @@ def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[st
     if changed:
         raise RunError(f"{folder} is stale: {', '.join(changed)} changed since; {mend}")
     for source, expected in manifest["inputs"].items():
-        if source == "adapter":
+        if "path" in expected:  # an adapter from published/
             current = _adapter_digest(root / expected["path"])
             if current != expected["digest"]:
                 raise RunError(f"{folder} is stale: the adapter in {expected['path']} changed since; {mend}")
@@ -165,32 +171,45 @@ class Chapter:
         """Where a training keeps what it needs to go on after a kill; emptied once the chapter is closed."""
         return checkpoint_folder(self.run, self.name, self.profile, self._code)
 
-    def regressor(self, seed: int | None = None, attention: str = "sdpa") -> Any:
+    def regressor(self, seed: int | None = None, attention: str = "sdpa", figures: str = "published") -> Any:
         """Load the fine-tuned ChirpRegressor, merged, in eval mode, on this run's device.
 
         It comes from chapter 02's run, or from `published/` when the profile says so. `seed` defaults to the
-        profile's first; `attention` is transformers' implementation. Raises `RunError` when it is not there.
+        profile's first; `attention` is transformers' implementation; for `figures` see `adapter_folder`. Raises
+        `RunError` when it is not there.
         """
-        folder = self.adapter_folder(seed)
+        folder = self.adapter_folder(seed, figures)
         regressor = importlib.import_module("vitmech_utils.model.regressor").ChirpRegressor
         return regressor.load(folder, attention=attention).merged().eval().to(self.device)
 
-    def adapter_folder(self, seed: int | None = None) -> Path:
+    def adapter_folder(self, seed: int | None = None, figures: str = "published") -> Path:
         """Return the folder of the adapter that this profile reads, and record its hash among the inputs.
 
-        Raises `RunError` when it is not there.
+        `figures` is what it was fine-tuned on: `published` (decorated, as the study has them) or `bare`. An adapter
+        for bare figures that this run is to train itself lies in no folder yet: chapter 07 makes and keeps it.
+        Raises `RunError` when it is not there, `ValueError` for other figures.
         """
+        if figures not in FIGURES:
+            raise ValueError(f"figures is {figures!r}, expected one of {', '.join(FIGURES)}")
         seed = self.profile.seeds[0] if seed is None else seed
-        if self.profile.adapter == "published":
-            folder = self.root / "published" / "adapters" / f"seed-{seed}"
+        bare = figures == "bare"
+        if (self.profile.bare_adapter if bare else self.profile.adapter) == "published":
+            name = published_adapter(seed, figures)
+            folder = self.root / name
             if not folder.is_dir():
+                how = "-p bare_adapter=train" if bare else "--profile laptop"
                 raise RunError(
                     f"{folder}: the published adapter for seed {seed} is not in this clone; restore published/ "
-                    "(git checkout -- published), or train one with --profile laptop"
+                    f"(git checkout -- published), or train one with {how}"
                 )
-            path = folder.relative_to(self.root).as_posix()
-            self._inputs["adapter"] = {"path": path, "digest": _adapter_digest(folder)}
+            source = "adapter" if not bare else "bare adapter"
+            self._inputs[source] = {"path": name, "digest": _adapter_digest(folder)}
             return folder
+        if bare:
+            raise RunError(
+                "this profile trains its adapter for bare figures in chapter 07, and no other chapter reads it; "
+                "-p bare_adapter=published takes the published one"
+            )
         manifest = self._predecessor(TRAINING)
         name = "adapter" if seed == self.profile.seeds[0] else f"adapter-seed-{seed}"
         if not any(path.startswith(f"{name}/") for path in manifest["outputs"]):

@@ -122,16 +122,21 @@ class _Progress(TrainerCallback):
 
 
 def fine_tune_profile(
-    profile: Profile, seed: int, checkpoints: Path | str, device: torch.device | str
+    profile: Profile,
+    seed: int,
+    checkpoints: Path | str,
+    device: torch.device | str,
+    figures: str = "published",
 ) -> Training:
     """Fine-tune the profile's backbone from one seed on fresh chirps, as chapter 02 and `vitmech_utils.train` do.
 
     `seed` sets the initial weights and the training images; every seed is judged on the same validation images.
+    `figures` names their style: trainings that differ in it alone see the same chirps, noise included, in one order.
     """
     train = profile.train
     regressor = ChirpRegressor.build(profile.backbone, attention="eager", seed=seed).to(device)
-    images = ChirpDataset(train.images, seed=seed, split="train")
-    validation = ChirpDataset(min(train.eval_images, 160), seed=1, split="held-out")
+    images = ChirpDataset(train.images, seed=seed, style=figures, split="train")
+    validation = ChirpDataset(min(train.eval_images, 160), seed=1, style=figures, split="held-out")
     return fine_tune(regressor, images, validation, Recipe.of(train), checkpoints)
 
 
