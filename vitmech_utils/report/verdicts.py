@@ -137,8 +137,8 @@ def early_heads_hardly_matter(early: Interval, beyond: int, images: int) -> Judg
     of these layers clearly lies outside. Holds in part if the mean does and some head does not. Does not hold if the
     whole interval lies outside. Otherwise it cannot be told.
     """
-    if too_few := _too_few(images):
-        return too_few
+    if judgement := too_few(images):
+        return judgement
     heads = f"of their heads, {beyond or 'none'} clearly lie outside"
     if early.low > HARDLY or early.high < -HARDLY:
         return Judgement(FAILS, f"the whole interval of the mean lies outside ±{HARDLY:g} %")
@@ -157,8 +157,8 @@ def deeper_heads_matter_more(ratio: Interval, early: Interval, images: int) -> J
     Holds in part if it only lies above one. Does not hold if it lies below the study's ratio by more than that factor.
     Otherwise, or if the early layers' own effect is not clearly above zero, it cannot be told.
     """
-    if too_few := _too_few(images):
-        return too_few
+    if judgement := too_few(images):
+        return judgement
     study = STUDY_LATE / STUDY_EARLY
     least, largest = study / ABOUT, study * ABOUT
     if not early.low > 0:
@@ -181,8 +181,8 @@ def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
     """C3. Holds if *most* heads of layers 6-11 are for sure about the chirp alone, in part if more than *half* are.
     Does not hold if even those that may be make up no more than *half*. Otherwise it cannot be told.
     """
-    if too_few := _too_few(images):
-        return too_few
+    if judgement := too_few(images):
+        return judgement
     if not heads.total:
         return Judgement(UNKNOWN, "the model has no such layers")
     least, largest = heads.low / heads.total, heads.high / heads.total
@@ -202,8 +202,8 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
     *hardly*. Holds in part if that is so for some of them. Does not hold if there can be no detector, or if each
     clearly matters more. Otherwise it cannot be told: an interval that merely includes zero shows no irrelevance.
     """
-    if too_few := _too_few(images):
-        return too_few
+    if judgement := too_few(images):
+        return judgement
     if not detectors.high:
         return Judgement(FAILS, "no head of layers 1-4 can be a text or edge detector")
     if not effects:
@@ -225,8 +225,8 @@ def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgem
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
     that may be make up no more than *half*. Otherwise it cannot be told.
     """
-    if too_few := _too_few(images):
-        return too_few
+    if judgement := too_few(images):
+        return judgement
     if heads.low > HALF * heads.total:
         spread = "its maps are more spread out than those of every layer from 6 to 11"
         if wider:
@@ -246,8 +246,8 @@ def importance_grows_with_focus(overall: Interval, within: Interval, images: int
     within layers. Holds in part if only over all heads: depth alone could make that. Does not hold if over all heads
     it is clearly below *none*. Otherwise it cannot be told.
     """
-    if too_few := _too_few(images):
-        return too_few
+    if judgement := too_few(images):
+        return judgement
     if overall.high < NONE:
         return Judgement(FAILS, f"over all heads the correlation lies below {NONE:g}")
     if overall.low > 0 and within.low > 0:
@@ -269,7 +269,8 @@ RULES = {
 }
 
 
-def _too_few(images: int) -> Judgement | None:
+def too_few(images: int) -> Judgement | None:
+    """Refuse to judge by fewer than *enough* images."""
     if images >= ENOUGH_IMAGES:
         return None
     return Judgement(
