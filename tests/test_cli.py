@@ -1,6 +1,7 @@
 """The command line on a small book: strict parameters, failures that fail, nothing half-written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,23 @@ def test_a_run_of_the_series_then_one_failure(small: Path) -> None:
     assert "".join(staged["cells"][0]["source"]) == "# 01 first"
     assert "A quick run" in "".join(staged["cells"][1]["source"])
     assert "The count is 16" in (small / "staged" / "book" / "intro.md").read_text()
+
+    published = small / "published"  # a run from before the third chapter was written
+    for chapter in ("01_first", "02_second"):
+        shutil.copytree(run / chapter, published / chapter)
+    page = small / "book" / "intro.md"
+    text = page.read_text()
+    page.write_text(f"{text}\n1. [](../notebooks/02_second.ipynb)\n2. [](../notebooks/03_third.ipynb)\n")
+    stage(small, published, small / "staged")
+    assert not (small / "staged" / "notebooks" / "03_third.ipynb").exists()
+    assert "03_third" not in (small / "staged" / "_toc.yml").read_text()
+    links = (small / "staged" / "book" / "intro.md").read_text()
+    assert ("02_second.ipynb" in links, "03_third.ipynb" in links) == (True, False)
+    page.write_text(text)
+    (run / "03_third").rename(run / "elsewhere")
+    with pytest.raises(RunError, match="vitmech run 03"):  # of another run, every chapter is asked for
+        stage(small, run, small / "staged")
+    (run / "elsewhere").rename(run / "03_third")
 
     before = (run / "02_second" / "manifest.json").read_bytes()
     good = (small / "notebooks" / "02_second.ipynb").read_text()

@@ -10,8 +10,18 @@ from vitmech_utils.manifests import RunError, check_outputs, read_manifest
 from vitmech_utils.statistics import Interval
 
 ABLATION, SEMANTICS = "04_head_ablation", "05_mono_or_polysemantic"
+ORIGIN, PRUNING = "07_inherited_or_emergent", "08_can_early_heads_go"
+NEEDED, BEYOND = (
+    (ABLATION, SEMANTICS),
+    (ORIGIN, PRUNING),
+)  # a run without a chapter of BEYOND leaves its rows open
 _CLASSES = ("layer", "head", "class", "regions", "confidence", "map_entropy")
 _INTERVAL = ("low", "high")
+_EFFECTS = tuple(f"{key}{kind}" for kind in ("", "_same_training") for key in ("effect", *_INTERVAL))
+_MOVES = (
+    *("before", "after", "layer", "class_before", "class_after", "regions_before", "regions_after"),
+    *("subject_before", "subject_after", "sure"),
+)
 # What is read: the chapter that leaves a table, and the columns it must have.
 TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "claims_c1_c2": (ABLATION, ("mode", "quantity", "value", *_INTERVAL)),
@@ -24,6 +34,14 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "claims_c3_c6": (SEMANTICS, ("claim", "verdict")),
     "class_changes": (SEMANTICS, ("regions_before", "regions_after", "changed")),
     "importance_and_focus": (SEMANTICS, ("mode", "heads", "correlation", *_INTERVAL, "p_value")),
+    "transitions": (ORIGIN, _MOVES),
+    "by_chance": (ORIGIN, ("subject_before", "subject_after", "sure")),
+    "pruned": (PRUNING, ("name", "choice", "heads", "recovered", "images", *_EFFECTS)),
+    "random_sets": (PRUNING, ("effect",)),
+    "timings_summary": (
+        PRUNING,
+        ("model", "device", "batch", "compiled", "speedup", "speedup_low", "speedup_high"),
+    ),
 }
 
 
@@ -34,6 +52,10 @@ class JudgedRun:
     folder: Path
     profile: dict[str, Any]
     tables: dict[str, pd.DataFrame]
+
+    def has(self, chapter: str) -> bool:
+        """Whether the run holds a chapter; those of `NEEDED` it always does."""
+        return any(TABLES[name][0] == chapter for name in self.tables)
 
     @property
     def mode(self) -> str:
@@ -78,17 +100,19 @@ class JudgedRun:
 
 def read_judged(run: Path) -> JudgedRun:
     """Read what the scoreboard judges; raises `RunError`, as `scoreboard` says."""
-    manifests = {}
-    for chapter in (ABLATION, SEMANTICS):
-        manifests[chapter] = read_manifest(run / chapter, how_to_mend(chapter, run))
-        check_outputs(run / chapter, manifests[chapter], how_to_mend(chapter, run))
-    profiles = [manifest["profile"] for manifest in manifests.values()]
-    if profiles[0]["hash"] != profiles[1]["hash"]:
+    chapters = [*NEEDED, *(chapter for chapter in BEYOND if (run / chapter).is_dir())]
+    profiles = {}
+    for chapter in chapters:
+        manifest = read_manifest(run / chapter, how_to_mend(chapter, run))
+        check_outputs(run / chapter, manifest, how_to_mend(chapter, run))
+        profiles[chapter] = manifest["profile"]
+    if len({profile["hash"] for profile in profiles.values()}) > 1:
+        made = ", ".join(f"{chapter[:2]} ({profile['name']})" for chapter, profile in profiles.items())
         raise RunError(
-            f"{run}: chapters 04 ({profiles[0]['name']}) and 05 ({profiles[1]['name']}) were made with different "
-            "profile values; run `vitmech run all` on it"
+            f"{run}: chapters {made} were made with different profile values; run `vitmech run all` on it"
         )
-    return JudgedRun(run, profiles[0], {name: _table(run, name) for name in TABLES})
+    tables = {name: _table(run, name) for name, (chapter, _) in TABLES.items() if chapter in chapters}
+    return JudgedRun(run, profiles[ABLATION], tables)
 
 
 def _table(run: Path, name: str) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """The scoreboard: a run's artefacts turned into one row per claim of the study, and per question it leaves open."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,40 +7,14 @@ import pandas as pd
 
 from vitmech_utils.heads.layers import EARLY, LATE, STUDY_EARLY, STUDY_EARLY_DEVIATION, STUDY_LATE
 from vitmech_utils.manifests import RunError
-from vitmech_utils.report import verdicts
+from vitmech_utils.report import verdicts, verdicts_origin, verdicts_pruning
+from vitmech_utils.report.claim_rows import Row, by, numbers
 from vitmech_utils.report.claim_tables import ABLATION, SEMANTICS, JudgedRun, how_to_mend, read_judged
-from vitmech_utils.report.verdicts import OPEN, Count, Judgement
-from vitmech_utils.statistics import Interval
+from vitmech_utils.report.claims_beyond import beyond, pruned_for_good
+from vitmech_utils.report.verdicts import Count
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
-_NO_CHAPTER = "A chapter of its own, which this book does not have yet."
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the scoreboard; layers in its texts count from 1.
-
-    `study` and `ours` are the two figures in words, `value`, `low`, `high` ours as numbers in `unit` (None where
-    there is none), `sample` what they rest on, `control` what they were compared with, and its value. `chapter` and
-    `figure` say where it is shown, `would_change` what would lead to another verdict.
-    """
-
-    id: str
-    claim: str
-    study: str
-    ours: str
-    sample: str
-    control: str
-    verdict: str
-    reason: str
-    would_change: str
-    chapter: str | None = None
-    figure: str | None = None
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    unit: str | None = None
-    images: int | None = None
+RULES = {**verdicts.RULES, **verdicts_origin.RULES, **verdicts_pruning.RULES}
 
 
 def scoreboard(run: str | Path) -> pd.DataFrame:
@@ -60,8 +33,7 @@ def scoreboard(run: str | Path) -> pd.DataFrame:
         _c4(artefacts),
         _c5(artefacts),
         _c6(artefacts),
-        *_untested(artefacts),
-        *_questions(artefacts),
+        *beyond(artefacts),
     ]
     frame = pd.DataFrame([vars(row) for row in rows]).astype({"images": "Int64"})
     name = artefacts.profile["name"]
@@ -85,11 +57,12 @@ def _c1(run: JudgedRun) -> Row:
     untrained = run.tables["untrained"]
     others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
     controls = [
-        f"untrained network, {_by(untrained)}: {untrained[untrained['layer'].isin(EARLY)]['effect'].mean():+.2f} %",
+        f"untrained network, {by(untrained)}: {untrained[untrained['layer'].isin(EARLY)]['effect'].mean():+.2f} %",
         *(
             f"this model by {mode} ablation: {run.interval('claims_c1_c2', mode=mode, quantity='early'):+.2f} %"
             for mode in others
         ),
+        *pruned_for_good(run),
     ]
     return Row(
         id="C1",
@@ -102,7 +75,7 @@ def _c1(run: JudgedRun) -> Row:
         chapter=ABLATION,
         figure="fig-layer-effects",
         images=images,
-        **_numbers(early, "%"),
+        **numbers(early, "%"),
         **vars(verdicts.early_heads_hardly_matter(early, verdicts.heads_beyond(sweep), images)),
     )
 
@@ -127,7 +100,7 @@ def _c2(run: JudgedRun) -> Row:
         sample=f"{images} images, {run.mode} ablation",
         control="; ".join(
             [
-                f"untrained network, {_by(untrained)}: layers 1-3 {early:+.2f} %, layer 6 {late:+.2f} %",
+                f"untrained network, {by(untrained)}: layers 1-3 {early:+.2f} %, layer 6 {late:+.2f} %",
                 *ratios,
             ]
         ),
@@ -135,7 +108,7 @@ def _c2(run: JudgedRun) -> Row:
         chapter=ABLATION,
         figure="fig-layer-effects",
         images=images,
-        **_numbers(found["ratio"], "times"),
+        **numbers(found["ratio"], "times"),
         **vars(verdicts.deeper_heads_matter_more(found["ratio"], found["early"], images)),
     )
 
@@ -154,7 +127,7 @@ def _c3(run: JudgedRun) -> Row:
         chapter=SEMANTICS,
         figure="fig-classes",
         images=run.semantics_images,
-        **_numbers(count, "heads"),
+        **numbers(count, "heads"),
         **vars(verdicts.layers_attend_to_chirp_alone(count, run.semantics_images)),
     )
 
@@ -182,7 +155,7 @@ def _c4(run: JudgedRun) -> Row:
         chapter=SEMANTICS,
         figure="fig-classes",
         images=images,
-        **_numbers(count, "heads"),
+        **numbers(count, "heads"),
         **vars(verdicts.some_detectors_are_irrelevant(count, effects, images)),
     )
 
@@ -203,7 +176,7 @@ def _c5(run: JudgedRun) -> Row:
         chapter=SEMANTICS,
         figure="fig-classes",
         images=run.semantics_images,
-        **_numbers(count, "heads"),
+        **numbers(count, "heads"),
         **vars(verdicts.last_layer_is_polysemantic(count, wider, run.semantics_images)),
     )
 
@@ -228,80 +201,8 @@ def _c6(run: JudgedRun) -> Row:
         chapter=SEMANTICS,
         figure="fig-importance",
         images=images,
-        **_numbers(overall, "rank correlation"),
+        **numbers(overall, "rank correlation"),
         **vars(verdicts.importance_grows_with_focus(overall, within, images)),
-    )
-
-
-def _untested(run: JudgedRun) -> list[Row]:
-    changes = run.tables["class_changes"]
-    before, after = (
-        int(changes[f"regions_{when}"].str.contains("chirp").sum()) for when in ("before", "after")
-    )
-    known = (
-        f"{int((~changes['changed']).sum())} of {len(changes)} heads keep class and regions; {before} look at the "
-        f"chirp before fine-tuning, {after} after it"
-    )
-    return [
-        _open(
-            "C7", "Fine-tuning drives the specialization.", known, "not tested", SEMANTICS, "fig-inherited"
-        ),
-        _open("C8", "Heads for extraneous features are an attack surface.", study="not tested"),
-    ]
-
-
-def _questions(run: JudgedRun) -> list[Row]:
-    before, after = (
-        verdicts.text_or_edge_detectors(run.tables[name]) for name in ("pretrained_classes", "classes")
-    )
-    top = run.tables["head_sets"].iloc[0]
-    together = (
-        f"the {top['set']} heads together: {top['effect']:+,.0f} % [{top['low']:+,.0f}, {top['high']:+,.0f}]; "
-        f"their single effects add up to {top['sum_of_single']:+,.0f} %"
-    )
-    return [
-        _open("Q1", "Can the heads of layers 1-3 be pruned for good, accuracy kept and inference faster?"),
-        _open("Q2", "Does the specialization hold on real spectrograms?"),
-        _open(
-            "Q3",
-            "Are the text and edge detectors inherited from pre-training, or do they emerge in fine-tuning?",
-            f"in layers 1-4, {before} heads are such detectors before fine-tuning, {after} after it",
-            chapter=SEMANTICS,
-            figure="fig-inherited",
-        ),
-        _open("Q4", "Do they emerge when a fresh ViT is fine-tuned on spectrograms without decoration?"),
-        _open("Q5", "Another task: does the specialization belong to the architecture or to the task?"),
-        _open("Q6", "Do adversarial changes of the extraneous regions lower accuracy?"),
-        _open(
-            "Q7",
-            "Several heads ablated together: what do single ablations miss?",
-            together,
-            chapter=ABLATION,
-            figure="fig-head-sets",
-        ),
-    ]
-
-
-def _open(
-    name: str,
-    claim: str,
-    known: str = "nothing yet",
-    study: str = "left open",
-    chapter: str | None = None,
-    figure: str | None = None,
-) -> Row:
-    reason = "this book has not tested it yet" if known == "nothing yet" else "a first look only, not a test"
-    return Row(
-        id=name,
-        claim=claim,
-        study=study,
-        ours=known,
-        sample="",
-        control="",
-        would_change=_NO_CHAPTER,
-        chapter=chapter,
-        figure=figure,
-        **vars(Judgement(OPEN, reason)),
     )
 
 
@@ -312,11 +213,3 @@ def _counted(run: JudgedRun, count: Any) -> tuple[Count, str]:
         f"before fine-tuning: {count(run.tables['pretrained_classes'])}"
     )
     return count(run.tables["classes"]), control
-
-
-def _numbers(found: Interval | Count, unit: str) -> dict[str, Any]:
-    return {"value": float(found.value), "low": float(found.low), "high": float(found.high), "unit": unit}
-
-
-def _by(sweep: pd.DataFrame) -> str:
-    return f"{sweep['mode'].iloc[0]} ablation on {int(sweep['images'].iloc[0])} images"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vitmech_utils.artefacts import to_plain
 from vitmech_utils.report import verdicts
-from vitmech_utils.report.claims import STUDY
+from vitmech_utils.report.claims import RULES, STUDY
 
 # Word and sign both tell a verdict, so its colour need not.
 SIGNS = {
@@ -31,7 +31,8 @@ def full(board: pd.DataFrame) -> str:
             "## The claims",
             *(_section(row) for row in claims),
             "## What the study leaves open",
-            _raw(_list(questions)),
+            *(_section(row) for row in questions if row.verdict != verdicts.OPEN),
+            _raw(_list([row for row in questions if row.verdict == verdicts.OPEN])),
         ]
     )
 
@@ -54,7 +55,7 @@ def short(board: pd.DataFrame) -> str:
 
 def rules() -> str:
     """Write the verdict rules, from their docstrings, and the limits they use, as MyST."""
-    listed = "\n".join(f"- **{name}:**{_rule(rule)}" for name, rule in verdicts.RULES.items())
+    listed = "\n".join(f"- **{name}:**{_rule(rule)}" for name, rule in RULES.items())
     limits = "\n".join(
         f"{_markdown(name)}\n: {value:g}: {_markdown(why)}.\n"
         for name, (value, why) in verdicts.LIMITS.items()
@@ -73,7 +74,7 @@ def as_json(board: pd.DataFrame) -> dict[str, Any]:
             "source": STUDY,
             **board.attrs,
             "rows": rows,
-            "rules": {name: " ".join(inspect.getdoc(rule).split()) for name, rule in verdicts.RULES.items()},
+            "rules": {name: " ".join(inspect.getdoc(rule).split()) for name, rule in RULES.items()},
             "limits": {name: {"value": value, "why": why} for name, (value, why) in verdicts.LIMITS.items()},
         }
     )

@@ -28,9 +28,12 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     """Fill `target` with the book's sources: prose, staged notebooks, the run's figures. Returns the manifests.
 
     `target` is replaced whole, or left as it was. Raises `RunError` when a chapter is missing, failed, stale,
-    or does not belong with the others.
+    or does not belong with the others. Only `published/` may lack chapters: those written after that run. They are
+    left out of the contents, with the list items that point at them.
     """
     names = [Path(entry).name for entry in toc_files(root) if entry.startswith("notebooks/")]
+    absent = [name for name in names if _is_published(root, run) and not (run / name).is_dir()]
+    names = [name for name in names if name not in absent]
     manifests = {name: _checked(root, run, name) for name in names}
     _refuse_mixed(run, manifests)
     fresh = target.with_name(f"{target.name}.partial")
@@ -44,6 +47,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
             )
         else:
             shutil.copy2(source, fresh / entry)
+    _leave_out(fresh, absent)
     add_launch_buttons(fresh / "_config.yml", root)
     for name, manifest in manifests.items():
         notebook = json.loads((run / name / f"{name}.ipynb").read_text(encoding="utf-8"))
@@ -100,8 +104,31 @@ def labelled(notebook: dict[str, Any], manifest: dict[str, Any]) -> dict[str, An
     return notebook
 
 
+def _is_published(root: Path, run: Path) -> bool:
+    return run.resolve() == (root / "published").resolve()
+
+
+def _leave_out(book: Path, absent: list[str]) -> None:
+    """Take chapters out of the contents, and list items that point at them out of the prose."""
+    if not absent:
+        return
+    toc = yaml.safe_load((book / "_toc.yml").read_text(encoding="utf-8"))
+    for group in (*toc.get("parts", []), toc):
+        if "chapters" in group:
+            group["chapters"] = [
+                entry for entry in group["chapters"] if Path(entry["file"]).name not in absent
+            ]
+    if "parts" in toc:
+        toc["parts"] = [group for group in toc["parts"] if group["chapters"]]
+    (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    for page in (book / "book").glob("*.md"):
+        lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not any(f"notebooks/{name}.ipynb" in line for name in absent)]
+        page.write_text("".join(kept), encoding="utf-8")
+
+
 def _checked(root: Path, run: Path, name: str) -> dict[str, Any]:
-    frozen = run.resolve() == (root / "published").resolve()
+    frozen = _is_published(root, run)
     mend = (
         "restore published/ (git checkout -- published)"
         if frozen

@@ -1,0 +1,167 @@
+"""The scoreboard's rows on origin and pruning: every outcome from made-up artefacts, and runs that cannot be judged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_claims import made_up, seal, write_run
+
+from vitmech_utils.heads.origin import transitions
+from vitmech_utils.manifests import RunError
+from vitmech_utils.report import scoreboard_page
+from vitmech_utils.report.claim_tables import BEYOND, ORIGIN, PRUNING
+from vitmech_utils.report.claims import scoreboard
+from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
+
+Classes = dict[str, pd.DataFrame]
+IMAGES = 50
+
+
+def network(text: int = 0, chirp: int = 0, sure: int = 72) -> pd.DataFrame:
+    """Classes of 12 x 6 heads: the first `text` are about the title, the last `chirp` about the chirp."""
+    layer, head = (axis.ravel() for axis in np.indices((12, 6)))
+    frame = pd.DataFrame({"layer": layer, "head": head, "class": "positional", "regions": ""})
+    frame.loc[frame.index < text, ["class", "regions"]] = ["monosemantic", "title"]
+    frame.loc[frame.index >= 72 - chirp, ["class", "regions"]] = ["monosemantic", "chirp"]
+    return frame.assign(confidence=np.where(frame.index < sure, 1.0, 0.5))
+
+
+def origin_tables(before: pd.DataFrame, after: pd.DataFrame, bare: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    pairs = {("pre-trained", "fine-tuned"): (before, after), ("bare", "fine-tuned"): (bare, after)}
+    moves = [transitions(*tables).assign(before=names[0], after=names[1]) for names, tables in pairs.items()]
+    return {"transitions": pd.concat(moves), "by_chance": transitions(before, before)}
+
+
+def pruned_tables(
+    error: tuple[float, float], recovered: tuple[float, float], speeds: list[tuple[float, float]]
+) -> dict[str, pd.DataFrame]:
+    rows = []
+    for is_recovered, (low, high) in ((False, error), (True, recovered)):
+        value = (low + high) / 2
+        rows.append(
+            {
+                "name": "layers 1-3 (18)" + (", recovered" if is_recovered else ""),
+                "choice": "layers 1-3",
+                "heads": 18,
+                "recovered": is_recovered,
+                "images": IMAGES,
+                **dict(zip(("effect", "low", "high"), (value, low, high), strict=True)),
+                "effect_same_training": value,
+                "low_same_training": low,
+                "high_same_training": high,
+            }
+        )
+    times = pd.DataFrame(
+        [
+            ("layers 1-3 (18)", device, batch, False, (low + high) / 2, low, high)
+            for device in ("other", "cpu")
+            for batch, (low, high) in zip((1, 32), speeds, strict=True)
+        ],
+        columns=["model", "device", "batch", "compiled", "speedup", "speedup_low", "speedup_high"],
+    )
+    times.loc[times["device"] == "other", ["speedup", "speedup_low", "speedup_high"]] = 777.0
+    return {
+        "pruned": pd.DataFrame(rows),
+        "random_sets": pd.DataFrame({"effect": [10.0, 300.0]}),
+        "timings_summary": times,
+    }
+
+
+def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profile: str = "made-up") -> None:
+    (run / chapter).mkdir()
+    for name, frame in tables.items():
+        frame.to_parquet(run / chapter / f"{name}.parquet", index=False)
+    seal(run / chapter, IMAGES, profile)
+
+
+def judged(run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None) -> pd.DataFrame:
+    write_run(run, made_up())
+    if origin is not None:
+        add_chapter(run, ORIGIN, origin)
+    if pruned is not None:
+        add_chapter(run, PRUNING, pruned)
+    return scoreboard(run).set_index("id")
+
+
+HOME = network(text=10, chirp=10)
+ORIGINS: list[tuple[str, str, Callable[[], dict[str, pd.DataFrame]]]] = [
+    ("C7", HOLDS, lambda: origin_tables(network(), HOME, HOME)),
+    ("C7", IN_PART, lambda: origin_tables(network(text=7), HOME, HOME)),
+    ("C7", FAILS, lambda: origin_tables(network(text=10, chirp=2), HOME, HOME)),
+    ("C7", UNKNOWN, lambda: origin_tables(network(sure=0), HOME, HOME)),
+    ("Q3", HOLDS, lambda: origin_tables(network(text=9), HOME, HOME)),
+    ("Q3", IN_PART, lambda: origin_tables(network(text=6), HOME, HOME)),
+    ("Q3", FAILS, lambda: origin_tables(network(text=5), HOME, HOME)),
+    ("Q3", UNKNOWN, lambda: origin_tables(network(text=10, sure=2), HOME, HOME)),
+    ("Q4", HOLDS, lambda: origin_tables(network(), HOME, network(text=8))),
+    ("Q4", IN_PART, lambda: origin_tables(network(), HOME, network(text=7))),
+    ("Q4", FAILS, lambda: origin_tables(network(), HOME, network(text=1))),
+    ("Q4", UNKNOWN, lambda: origin_tables(network(), network(), network(text=1))),
+]
+PRUNED: list[tuple[str, tuple[float, float], tuple[float, float], list[tuple[float, float]]]] = [
+    (HOLDS, (-2.0, 0.5), (-1.0, 0.2), [(1.05, 1.2), (1.1, 1.3)]),
+    (IN_PART, (50.0, 90.0), (-1.0, 0.2), [(1.05, 1.2), (1.1, 1.3)]),
+    (FAILS, (50.0, 90.0), (2.0, 9.0), [(1.05, 1.2), (1.1, 1.3)]),
+    (FAILS, (-2.0, 0.5), (-1.0, 0.2), [(0.8, 0.99), (0.9, 1.0)]),
+    (UNKNOWN, (50.0, 90.0), (-3.0, 9.0), [(1.05, 1.2), (1.1, 1.3)]),
+]
+
+
+@pytest.mark.parametrize(("claim", "verdict", "tables"), ORIGINS)
+def test_an_origin_row_reaches_each_verdict(
+    tmp_path: Path, claim: str, verdict: str, tables: Callable[[], dict[str, pd.DataFrame]]
+) -> None:
+    row = judged(tmp_path, tables()).loc[claim]
+    assert row["verdict"] == verdict
+    assert all(row[name] for name in ("ours", "sample", "control", "reason", "would_change", "figure"))
+    assert row["chapter"] == ORIGIN
+
+
+@pytest.mark.parametrize(("verdict", "error", "recovered", "speeds"), PRUNED)
+def test_pruning_reaches_each_verdict_by_this_devices_times(
+    tmp_path: Path, verdict: str, error, recovered, speeds
+) -> None:
+    board = judged(tmp_path, pruned=pruned_tables(error, recovered, speeds))
+    assert board.loc["Q1", "verdict"] == verdict
+    assert f"{np.mean(speeds[0]):.2f}" in board.loc["Q1", "ours"]
+    assert "777" not in board.loc["Q1", "ours"]
+    assert "all 18 of them pruned for good" in board.loc["C1", "control"]
+
+
+def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
+    board = judged(tmp_path)
+    assert (board.loc[["C7", "Q1", "Q3", "Q4"], "verdict"] == OPEN).all()
+    assert "pruned" not in board.loc["C1", "control"]
+
+
+def test_judged_questions_are_told_in_full_and_open_ones_listed(tmp_path: Path) -> None:
+    origin = origin_tables(network(text=9), HOME, HOME)
+    write_run(tmp_path, made_up())
+    add_chapter(tmp_path, ORIGIN, origin)
+    page = scoreboard_page.full(scoreboard(tmp_path))
+    assert "(claim-q3)=" in page
+    assert "{numref}`fig-four-networks`" in page
+    assert "(claim-q1)=" not in page
+
+
+@pytest.mark.parametrize("chapter", BEYOND)
+def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> None:
+    tables = {
+        ORIGIN: lambda: origin_tables(HOME, HOME, HOME),
+        PRUNING: lambda: pruned_tables((0, 1), (0, 1), [(1, 2)] * 2),
+    }
+    write_run(tmp_path, made_up())
+    add_chapter(tmp_path, chapter, tables[chapter](), profile="another")
+    with pytest.raises(
+        RunError, match=rf"{chapter[:2]} \(another\).*different profile values.*vitmech run all"
+    ):
+        scoreboard(tmp_path)
+
+
+def test_a_chapter_without_the_row_that_is_judged_is_refused(tmp_path: Path) -> None:
+    tables = pruned_tables((0, 1), (0, 1), [(1, 2)] * 2)
+    tables["pruned"] = tables["pruned"][~tables["pruned"]["recovered"]]
+    with pytest.raises(RunError, match=r"0 rows for layers 1-3, recovered True.*vitmech run 08"):
+        judged(tmp_path, pruned=tables)

@@ -1,0 +1,194 @@
+"""The scoreboard's rows for what the study did not test (C7, C8) and leaves open (Q1-Q7), judged where a run can."""
+
+from vitmech_utils.manifests import RunError
+from vitmech_utils.report import verdicts, verdicts_origin, verdicts_pruning
+from vitmech_utils.report.claim_rows import Row, numbers, open_row
+from vitmech_utils.report.claim_tables import ABLATION, ORIGIN, PRUNING, SEMANTICS, JudgedRun, how_to_mend
+from vitmech_utils.statistics import Interval
+
+EARLY_CHOICE = "layers 1-3"
+_SPECIALIZATION = "Fine-tuning drives the specialization."
+_GONE = "Can the heads of layers 1-3 be pruned for good, accuracy kept and inference faster?"
+_INHERITED = (
+    "Are the text and edge detectors inherited from pre-training? (If not, they emerge in fine-tuning.)"
+)
+_UNDECORATED = "Do they also exist where a ViT was fine-tuned on spectrograms without decoration?"
+
+
+def beyond(run: JudgedRun) -> list[Row]:
+    """One row per untested claim and open question; open where the run lacks the chapter that judges it."""
+    changes = run.tables["class_changes"]
+    before, after = (
+        int(changes[f"regions_{when}"].str.contains("chirp").sum()) for when in ("before", "after")
+    )
+    look = (
+        f"{int((~changes['changed']).sum())} of {len(changes)} heads keep class and regions; {before} look at the "
+        f"chirp before fine-tuning, {after} after it"
+    )
+    found = [verdicts.text_or_edge_detectors(run.tables[name]) for name in ("pretrained_classes", "classes")]
+    detectors = f"in layers 1-4, {found[0]} heads are such detectors before fine-tuning, {found[1]} after it"
+    top = run.tables["head_sets"].iloc[0]
+    together = (
+        f"the {top['set']} heads together: {top['effect']:+,.0f} % [{top['low']:+,.0f}, {top['high']:+,.0f}]; "
+        f"their single effects add up to {top['sum_of_single']:+,.0f} %"
+    )
+    here = SEMANTICS, "fig-inherited"
+    if run.has(ORIGIN):
+        c7, q3, q4 = _c7(run), _q3(run), _q4(run)
+    else:
+        c7 = open_row("C7", _SPECIALIZATION, look, "not tested", *here)
+        q3, q4 = open_row("Q3", _INHERITED, detectors, "left open", *here), open_row("Q4", _UNDECORATED)
+    return [
+        c7,
+        open_row("C8", "Heads for extraneous features are an attack surface.", study="not tested"),
+        _q1(run) if run.has(PRUNING) else open_row("Q1", _GONE),
+        open_row("Q2", "Does the specialization hold on real spectrograms?"),
+        q3,
+        q4,
+        open_row("Q5", "Another task: does the specialization belong to the architecture or to the task?"),
+        open_row("Q6", "Do adversarial changes of the extraneous regions lower accuracy?"),
+        open_row(
+            "Q7",
+            "Several heads ablated together: what do single ablations miss?",
+            together,
+            "left open",
+            ABLATION,
+            "fig-head-sets",
+        ),
+    ]
+
+
+def pruned_for_good(run: JudgedRun) -> list[str]:
+    """What claim C1's single effects are to be held against: the same heads removed together, for good."""
+    if not run.has(PRUNING):
+        return []
+    row = _pruned(run, recovered=False)
+    effect = _interval(row)
+    return [
+        f"all {int(row['heads'])} of them pruned for good, together: {effect:+.0f} % on {int(row['images'])} images"
+    ]
+
+
+def _c7(run: JudgedRun) -> Row:
+    made = verdicts_origin.made_by_fine_tuning(_moves(run, "pre-trained", "fine-tuned"))
+    return Row(
+        id="C7",
+        claim=_SPECIALIZATION,
+        study="not tested",
+        ours=f"{made} heads that are about something were not about it before",
+        sample=f"{_images(run)} images",
+        control=_by_chance(run),
+        would_change=f"Other heads than these, or surer ones: more than {verdicts.HALF:.0%} of them for part of the "
+        f"claim, {verdicts.MOST:.0%} for all of it.",
+        chapter=ORIGIN,
+        figure="fig-fates",
+        images=_images(run),
+        **numbers(made, "heads"),
+        **vars(verdicts_origin.fine_tuning_drives(made, _images(run))),
+    )
+
+
+def _q3(run: JudgedRun) -> Row:
+    shared = verdicts_origin.detectors_shared(_moves(run, "pre-trained", "fine-tuned"))
+    return Row(
+        id="Q3",
+        claim=_INHERITED,
+        study="left open",
+        ours=f"{shared} detectors of layers 1-4 were detectors before fine-tuning",
+        sample=f"{_images(run)} images",
+        control=_by_chance(run),
+        would_change="More images, so that the classes of the detectors are sure.",
+        chapter=ORIGIN,
+        figure="fig-four-networks",
+        images=_images(run),
+        **numbers(shared, "heads"),
+        **vars(verdicts_origin.detectors_are_inherited(shared, _images(run))),
+    )
+
+
+def _q4(run: JudgedRun) -> Row:
+    shared = verdicts_origin.detectors_shared(_moves(run, "bare", "fine-tuned"))
+    return Row(
+        id="Q4",
+        claim=_UNDECORATED,
+        study="left open",
+        ours=f"{shared} detectors of layers 1-4 are detectors in the network that saw bare figures alone",
+        sample=f"{_images(run)} images",
+        control=_by_chance(run),
+        would_change="More images, so that the classes of the detectors are sure; more seeds of both trainings.",
+        chapter=ORIGIN,
+        figure="fig-four-networks",
+        images=_images(run),
+        **numbers(shared, "heads"),
+        **vars(verdicts_origin.detectors_need_no_decorations(shared, _images(run))),
+    )
+
+
+def _q1(run: JudgedRun) -> Row:
+    plain, after = _pruned(run, recovered=False), _pruned(run, recovered=True)
+    error, recovered = _interval(plain), _interval(after, "_same_training")
+    times = run.tables["timings_summary"]
+    own = times[
+        (times["model"] == plain["name"]) & ~times["compiled"] & (times["device"] == times["device"].iloc[-1])
+    ]
+    speedups = {
+        int(row["batch"]): Interval(*(float(row[f"speedup{end}"]) for end in ("", "_low", "_high")))
+        for _, row in own.iterrows()
+    }
+    drawn = run.tables["random_sets"]["effect"]
+    images = int(plain["images"])
+    return Row(
+        id="Q1",
+        claim=_GONE,
+        study="left open",
+        ours=f"error {error:+.0f} %, after recovery {recovered:+.1f} %; "
+        + ", ".join(f"{factor} times as fast at batch size {batch}" for batch, factor in speedups.items()),
+        sample=f"{images} images, {int(plain['heads'])} heads removed",
+        control=f"as many heads at random, {len(drawn)} draws: {drawn.min():+.0f} to {drawn.max():+.0f} %; "
+        "the recovered model is held against the whole one given the same training",
+        would_change="A longer recovery that brings the error back; hardware on which attention takes more time.",
+        chapter=PRUNING,
+        figure="fig-pareto",
+        images=images,
+        **numbers(error, "%"),
+        **vars(verdicts_pruning.early_heads_can_go(error, recovered, list(speedups.values()), images)),
+    )
+
+
+def _moves(run: JudgedRun, before: str, after: str):
+    table = run.tables["transitions"]
+    found = table[(table["before"] == before) & (table["after"] == after)]
+    if found.empty:
+        raise RunError(
+            f"{run.folder / ORIGIN}/transitions.parquet: no heads from {before} to {after}; "
+            f"{how_to_mend(ORIGIN, run.folder)}"
+        )
+    return found
+
+
+def _by_chance(run: JudgedRun) -> str:
+    table = run.tables["by_chance"]
+    other = table["subject_before"] != table["subject_after"]
+    return (
+        f"the pre-trained network on other images: {int(other.sum())} of {len(table)} heads are about something else, "
+        f"{int((other & table['sure']).sum())} of them for sure"
+    )
+
+
+def _interval(row, kind: str = "") -> Interval:
+    return Interval(*(float(row[f"{key}{kind}"]) for key in ("effect", "low", "high")))
+
+
+def _images(run: JudgedRun) -> int:
+    return int(run.profile["values"]["origin"]["images"])
+
+
+def _pruned(run: JudgedRun, recovered: bool):
+    table = run.tables["pruned"]
+    found = table[(table["choice"] == EARLY_CHOICE) & (table["recovered"] == recovered)]
+    if len(found) != 1:
+        raise RunError(
+            f"{run.folder / PRUNING}/pruned.parquet: {len(found)} rows for {EARLY_CHOICE}, recovered {recovered}, "
+            f"expected one; {how_to_mend(PRUNING, run.folder)}"
+        )
+    return found.iloc[0]
