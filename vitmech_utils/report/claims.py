@@ -14,7 +14,7 @@ from vitmech_utils.report.claims_beyond import beyond, pruned_for_good
 from vitmech_utils.report.verdicts import Count
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
-RULES = {**verdicts.RULES, **verdicts_origin.RULES, **verdicts_pruning.RULES}
+RULES = dict(sorted({**verdicts.RULES, **verdicts_origin.RULES, **verdicts_pruning.RULES}.items()))
 
 
 def scoreboard(run: str | Path) -> pd.DataFrame:
