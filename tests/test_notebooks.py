@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from prose import reading_minutes
 from small_book import ROOT, write_notebook
 
 from vitmech_utils.execute import chapters
-from vitmech_utils.manifests import notebook_source
+from vitmech_utils.manifests import notebook_source, predecessors
 from vitmech_utils.report.stage import toc_files
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in chapters(ROOT)]
@@ -44,7 +45,7 @@ def nbval(path: Path, run: Path) -> subprocess.CompletedProcess[str]:
         "addopts=",
     ]
     command = [sys.executable, "-m", "pytest", *options, "-q", str(path)]
-    env = {**os.environ, "VITMECH_RUN_DIR": str(run)}
+    env = {**os.environ, "VITMECH_RUN_DIR": str(run), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
@@ -144,16 +145,34 @@ def checked_exercises(path: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def nbval_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nbval") / "run"
+def nbval_done(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, subprocess.CompletedProcess[str]]:
+    """The chosen notebooks under nbval, two side by side, one thread each; one run folder for all.
+
+    A chapter waits for those before it that it reads.
+    """
+    run = tmp_path_factory.mktemp("nbval") / "run"
+    asked = {
+        item.callspec.params["path"] for item in request.session.items if "nbval_done" in item.fixturenames
+    }
+    futures: dict[str, Future] = {}
+
+    def one(path: Path) -> subprocess.CompletedProcess[str]:
+        _ = [futures[name].result() for name in predecessors(path) if name in futures]
+        return nbval(path, run)
+
+    with ThreadPoolExecutor(2) as pool:
+        for path in sorted(asked):
+            futures[path.stem] = pool.submit(one, path)
+    return {name: future.result() for name, future in futures.items()}
 
 
 @pytest.mark.pipeline
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_nbval_passes(path: Path, nbval_run: Path) -> None:
-    """In the book's order, one run folder for all: later chapters read what earlier ones left."""
-    done = nbval(path, nbval_run)
+def test_nbval_passes(path: Path, nbval_done: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    done = nbval_done[path.stem]
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 
