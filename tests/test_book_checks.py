@@ -16,14 +16,17 @@ PAGE = "<html lang=en><title>A page</title><main><h1 id=top-of-it>A page</h1>{}<
 
 def violations(browser: object, path: Path, width: int, theme: str) -> list[tuple[str, list[str]]]:
     """What axe-core objects to on a page, each with up to three places."""
-    context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
+    context = browser.new_context(
+        offline=True, viewport={"width": width, "height": 900}, reduced_motion="reduce"
+    )
     context.set_default_timeout(120_000)
     context.add_init_script(
         f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
     )
     page = context.new_page()
     page.goto(path.as_uri())
-    page.wait_for_timeout(500)
+    page.wait_for_load_state("load")
+    page.wait_for_timeout(1200)  # the theme fades its colours in; half faded they lack contrast
     page.evaluate(AXE.read_text(encoding="utf-8"))
     report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     context.close()
