@@ -28,10 +28,13 @@ def network(text: int = 0, chirp: int = 0, sure: int = 72) -> pd.DataFrame:
     return frame.assign(confidence=np.where(frame.index < sure, 1.0, 0.5))
 
 
-def origin_tables(before: pd.DataFrame, after: pd.DataFrame, bare: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def origin_tables(
+    before: pd.DataFrame, after: pd.DataFrame, bare: pd.DataFrame, bare_steps: int = 400
+) -> dict[str, pd.DataFrame]:
     pairs = {("pre-trained", "fine-tuned"): (before, after), ("bare", "fine-tuned"): (bare, after)}
     moves = [transitions(*tables).assign(before=names[0], after=names[1]) for names, tables in pairs.items()]
-    return {"transitions": pd.concat(moves), "by_chance": transitions(before, before)}
+    recipe = pd.DataFrame({"what": ["steps"], "fine-tuned": [400], "bare": [bare_steps]})
+    return {"transitions": pd.concat(moves), "by_chance": transitions(before, before), "recipe": recipe}
 
 
 def pruned_tables(
@@ -128,6 +131,13 @@ def test_pruning_reaches_each_verdict_by_this_devices_times(
     assert f"{np.mean(speeds[0]):.2f}" in board.loc["Q1", "ours"]
     assert "777" not in board.loc["Q1", "ours"]
     assert "all 18 of them pruned for good" in board.loc["C1", "control"]
+
+
+def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path) -> None:
+    board = judged(tmp_path, origin_tables(network(text=9), HOME, network(text=8), bare_steps=100))
+    assert board.loc["Q4", "verdict"] == UNKNOWN
+    assert "differ in more than their figures" in board.loc["Q4", "reason"]
+    assert board.loc["Q3", "verdict"] == HOLDS  # which does not rest on the second training
 
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:

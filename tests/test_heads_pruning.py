@@ -9,7 +9,7 @@ import torch
 from heads_zoo import FAMILIES, GRID, HEADS, LAYERS, PIXELS, SIZE, pictures, zoo
 from peft import LoraConfig, get_peft_model
 from test_heads_hooks import assert_same_weights, state
-from test_model_finetune import RECIPE, Stripes
+from test_model_finetune import RECIPE, Breaking, KilledError, Stripes
 from torch import nn
 
 from vitmech_utils.heads.ablation import predict_without_heads, sweep
@@ -350,18 +350,6 @@ def test_a_killed_recovery_resumes_to_the_same_weights(tmp_path):
     pruned = prune_heads(ChirpRegressor.tiny(), TINY)
     whole = recovering(pruned)
     fine_tune(whole, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "whole")
-
-    class KilledError(Exception):
-        pass
-
-    class Breaking(Stripes):
-        visits = 0
-
-        def __getitem__(self, i):
-            Breaking.visits += 1
-            if Breaking.visits > 60:
-                raise KilledError
-            return super().__getitem__(i)
 
     with pytest.raises(KilledError):
         fine_tune(recovering(pruned), Breaking(84, 0), Stripes(21, 1), RECIPE, tmp_path / "broken")

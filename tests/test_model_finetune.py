@@ -29,6 +29,22 @@ class Stripes(Dataset):
         }
 
 
+class KilledError(Exception):
+    """What ends a training that reads `Breaking`."""
+
+
+class Breaking(Stripes):
+    """Stripes that end a training by `RECIPE` in the middle of step 7, after the checkpoint of step 4."""
+
+    visits = 0
+
+    def __getitem__(self, i):
+        self.visits += 1
+        if self.visits > 7 * 6:
+            raise KilledError
+        return super().__getitem__(i)
+
+
 RECIPE = Recipe(steps=12, batch_size=7, every=4, learning_rate=3e-3, warmup_steps=1, precision="float32")
 
 
@@ -49,18 +65,6 @@ def test_training_lowers_the_held_out_loss_and_leaves_the_backbone_alone(tmp_pat
 def test_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     whole = ChirpRegressor.build("tiny")
     fine_tune(whole, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "whole")
-
-    class KilledError(Exception):
-        pass
-
-    class Breaking(Stripes):
-        visits = 0
-
-        def __getitem__(self, i):
-            Breaking.visits += 1
-            if Breaking.visits > 7 * 6:  # in the middle of step 7, after the checkpoint of step 4
-                raise KilledError
-            return super().__getitem__(i)
 
     with pytest.raises(KilledError):
         fine_tune(ChirpRegressor.build("tiny"), Breaking(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")

@@ -79,6 +79,19 @@ def test_a_paired_interval_is_narrower_than_two_unpaired_ones(pair) -> None:
     assert paired["width"].median() < 0.8 * unpaired["width"].median()
 
 
+def test_one_image_or_a_missing_replicate_is_no_evidence(pair) -> None:
+    single = {name: tensor[:1] for name, tensor in IMAGES.items()}
+    found = lift_changes(*(statistics(model, single) for model in pair))
+    assert found["doublings"].abs().max() > 0.01
+    assert (found["p_value"] == 1).all()
+    one, other = (statistics(model) for model in pair)
+    share = other.replicates["share"]
+    share[1:, ..., REGIONS.index("title")] = 0  # as a head that looks there in no redrawn set of images
+    title = lift_changes(one, other).set_index("region").loc["title"]
+    assert (title["p_value"] == 1).all()
+    assert title[["low", "high"]].isna().all(axis=None)
+
+
 def test_statistics_of_other_images_or_networks_are_refused(pair) -> None:
     few = {name: tensor[:4] for name, tensor in IMAGES.items()}
     with pytest.raises(ValueError, match=r"differ in images \(6 and 4\).*same images"):

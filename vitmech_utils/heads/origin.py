@@ -31,7 +31,8 @@ def lift_changes(
     bootstrap replicate then redraws the same images for both. One row per layer, head (0-based) and region that the
     images have: lift_before, lift_after (dimensionless; 1 is an even look), doublings (log2 of after / before) with
     low and high, p_value (two-sided, Student's t with the replicates' spread) and q_value (Benjamini-Hochberg over
-    all rows). CLS queries, raw weights, sinks kept. Raises `ValueError` where the two do not belong together.
+    all rows). Where the replicates do not vary, as with a single image, the p-value is 1. CLS queries, raw weights,
+    sinks kept. Raises `ValueError` where the two do not belong together.
     """
     for what in ("names", "images", "grid"):
         if getattr(before, what) != getattr(after, what):
@@ -46,8 +47,12 @@ def lift_changes(
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         doublings = np.log2(other / one)
-    spread = np.nanstd(doublings[1:], axis=0, ddof=1)
-    low, high = np.nanquantile(doublings[1:], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    doublings[~np.isfinite(doublings)] = np.nan  # no attention on one side: no ratio
+    told = np.isfinite(doublings[0]) & (np.isfinite(doublings[1:]).sum(0) > 1)
+    spread, low, high = (np.full(told.shape, np.nan) for _ in range(3))
+    spread[told] = np.nanstd(doublings[1:, told], axis=0, ddof=1)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low[told], high[told] = np.nanquantile(doublings[1:, told], tails, axis=0)
     rows = []
     for layer, head, region in np.argwhere(np.isfinite(doublings[0])).tolist():
         place = (layer, head, region)
@@ -139,9 +144,7 @@ def _lifts(statistics: AttentionStatistics) -> np.ndarray:
 
 
 def _p_value(value: float, spread: float, images: int) -> float:
-    if not spread > 0:
-        return 1.0 if value == 0 else 0.0
-    widened = spread * np.sqrt(
-        images / max(images - 1, 1)
-    )  # the bootstrap's spread is that of a sample of itself
-    return float(2 * student.sf(abs(value) / widened, max(images - 1, 1)))
+    if images < 2 or not spread > 0:  # nothing varies, or nothing is known of how it does: no evidence
+        return 1.0
+    widened = spread * np.sqrt(images / (images - 1))  # the bootstrap's spread is that of a sample of itself
+    return float(2 * student.sf(abs(value) / widened, images - 1))

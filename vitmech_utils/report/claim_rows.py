@@ -47,7 +47,7 @@ def open_row(
     figure: str | None = None,
 ) -> Row:
     """A claim or question that the run does not judge; `known` is what it shows all the same."""
-    reason = "this book has not tested it yet" if known == "nothing yet" else "a first look only, not a test"
+    reason = "this run does not test it" if known == "nothing yet" else "a first look only, not a test"
     return Row(
         id=name,
         claim=claim,

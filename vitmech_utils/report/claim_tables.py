@@ -35,6 +35,7 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "class_changes": (SEMANTICS, ("regions_before", "regions_after", "changed")),
     "importance_and_focus": (SEMANTICS, ("mode", "heads", "correlation", *_INTERVAL, "p_value")),
     "transitions": (ORIGIN, _MOVES),
+    "recipe": (ORIGIN, ("what", "fine-tuned", "bare")),
     "by_chance": (ORIGIN, ("subject_before", "subject_after", "sure")),
     "pruned": (PRUNING, ("name", "choice", "heads", "recovered", "images", *_EFFECTS)),
     "random_sets": (PRUNING, ("effect",)),

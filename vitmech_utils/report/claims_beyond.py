@@ -4,6 +4,7 @@ from vitmech_utils.manifests import RunError
 from vitmech_utils.report import verdicts, verdicts_origin, verdicts_pruning
 from vitmech_utils.report.claim_rows import Row, numbers, open_row
 from vitmech_utils.report.claim_tables import ABLATION, ORIGIN, PRUNING, SEMANTICS, JudgedRun, how_to_mend
+from vitmech_utils.report.verdicts import Count, Judgement
 from vitmech_utils.statistics import Interval
 
 EARLY_CHOICE = "layers 1-3"
@@ -71,56 +72,63 @@ def pruned_for_good(run: JudgedRun) -> list[str]:
 
 def _c7(run: JudgedRun) -> Row:
     made = verdicts_origin.made_by_fine_tuning(_moves(run, "pre-trained", "fine-tuned"))
-    return Row(
+    return _origin_row(
+        run,
+        made,
+        verdicts_origin.fine_tuning_drives(made, _images(run)),
         id="C7",
         claim=_SPECIALIZATION,
         study="not tested",
         ours=f"{made} heads that are about something were not about it before",
-        sample=f"{_images(run)} images",
-        control=_by_chance(run),
         would_change=f"Other heads than these, or surer ones: more than {verdicts.HALF:.0%} of them for part of the "
         f"claim, {verdicts.MOST:.0%} for all of it.",
-        chapter=ORIGIN,
         figure="fig-fates",
-        images=_images(run),
-        **numbers(made, "heads"),
-        **vars(verdicts_origin.fine_tuning_drives(made, _images(run))),
     )
 
 
 def _q3(run: JudgedRun) -> Row:
     shared = verdicts_origin.detectors_shared(_moves(run, "pre-trained", "fine-tuned"))
-    return Row(
+    return _origin_row(
+        run,
+        shared,
+        verdicts_origin.detectors_are_inherited(shared, _images(run)),
         id="Q3",
         claim=_INHERITED,
         study="left open",
         ours=f"{shared} detectors of layers 1-4 were detectors before fine-tuning",
-        sample=f"{_images(run)} images",
-        control=_by_chance(run),
         would_change="More images, so that the classes of the detectors are sure.",
-        chapter=ORIGIN,
         figure="fig-four-networks",
-        images=_images(run),
-        **numbers(shared, "heads"),
-        **vars(verdicts_origin.detectors_are_inherited(shared, _images(run))),
     )
 
 
 def _q4(run: JudgedRun) -> Row:
     shared = verdicts_origin.detectors_shared(_moves(run, "bare", "fine-tuned"))
-    return Row(
+    recipe = run.tables["recipe"]
+    matched = bool((recipe["fine-tuned"] == recipe["bare"]).all())
+    return _origin_row(
+        run,
+        shared,
+        verdicts_origin.detectors_need_no_decorations(shared, _images(run), matched),
         id="Q4",
         claim=_UNDECORATED,
         study="left open",
         ours=f"{shared} detectors of layers 1-4 are detectors in the network that saw bare figures alone",
+        would_change="Two trainings that differ in their figures alone; more images, so that the classes of the "
+        "detectors are sure; more seeds.",
+        figure="fig-four-networks",
+    )
+
+
+def _origin_row(run: JudgedRun, found: Count, judgement: Judgement, **texts: str) -> Row:
+    """A row that chapter 07 judges: what its rows share, and the texts of this one."""
+    return Row(
+        **texts,
         sample=f"{_images(run)} images",
         control=_by_chance(run),
-        would_change="More images, so that the classes of the detectors are sure; more seeds of both trainings.",
         chapter=ORIGIN,
-        figure="fig-four-networks",
         images=_images(run),
-        **numbers(shared, "heads"),
-        **vars(verdicts_origin.detectors_need_no_decorations(shared, _images(run))),
+        **numbers(found, "heads"),
+        **vars(judgement),
     )
 
 

@@ -65,11 +65,13 @@ def detectors_are_inherited(shared: Count, images: int) -> Judgement:
     )
 
 
-def detectors_need_no_decorations(shared: Count, images: int) -> Judgement:
+def detectors_need_no_decorations(shared: Count, images: int, matched: bool) -> Judgement:
     """Q4. Holds if *most* text and edge detectors of layers 1-4 are for sure such detectors in the network that was
     fine-tuned on bare figures too, in part if more than *half* are. Does not hold if even those that may be make up no
-    more than *half*. Otherwise it cannot be told.
+    more than *half*. Otherwise, or if the two trainings differ in more than their figures, it cannot be told.
     """
+    if not matched:
+        return Judgement(UNKNOWN, "the two trainings differ in more than their figures")
     return _judged(
         shared,
         images,
