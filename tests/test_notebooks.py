@@ -156,10 +156,11 @@ def nbval_done(
     asked = {
         item.callspec.params["path"] for item in request.session.items if "nbval_done" in item.fixturenames
     }
+    before = {path.stem: predecessors(path) for path in asked}  # parsed here: ast is not thread-safe on 3.11
     futures: dict[str, Future] = {}
 
     def one(path: Path) -> subprocess.CompletedProcess[str]:
-        _ = [futures[name].result() for name in predecessors(path) if name in futures]
+        _ = [futures[name].result() for name in before[path.stem] if name in futures]
         return nbval(path, run)
 
     with ThreadPoolExecutor(2) as pool:
