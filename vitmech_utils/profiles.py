@@ -98,6 +98,39 @@ class Pruning(_Section):
     recovery_batch: Count
 
 
+class Attacks(_Section):
+    """Attacks: attacked images, gradient steps, restarts, budgets (largest change of a pixel, in 1/255), pixels.
+
+    A region is attacked on `pixels` of its pixels, so that regions of different size can be compared; `defence_steps`
+    optimizer steps of `defence_batch` fresh images follow, on randomized and on published layouts.
+    """
+
+    images: Annotated[Count, Field(ge=2)]
+    steps: Count
+    restarts: Count
+    budgets: Annotated[
+        list[Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=255)]], Field(min_length=1)
+    ]
+    pixels: Count
+    defence_steps: Count
+    defence_batch: Count
+
+
+class Together(_Section):
+    """Heads together: images of groups, images of pairs, heads whose pairs are estimated, pairs measured exactly.
+
+    Shapley values take `permutations` orders of all heads, each on an image of its own; `random_sets` sets are drawn
+    for every size that a chosen set is compared at.
+    """
+
+    images: Annotated[Count, Field(ge=2)]
+    pair_images: Annotated[Count, Field(ge=2)]
+    pair_heads: Annotated[Count, Field(ge=2)]
+    exact_pairs: Annotated[Count, Field(ge=3)]
+    permutations: Annotated[Count, Field(ge=2)]
+    random_sets: Annotated[Count, Field(ge=2)]
+
+
 class Profile(_Section):
     """All numbers of one run. Frozen; unknown keys and out-of-range values are refused."""
 
@@ -117,6 +150,8 @@ class Profile(_Section):
     audit: Images
     origin: Origin
     pruning: Pruning
+    attacks: Attacks
+    together: Together
 
     @model_validator(mode="after")
     def _local_backbone_exists(self) -> "Profile":
