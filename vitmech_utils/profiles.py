@@ -131,6 +131,13 @@ class Together(_Section):
     random_sets: Annotated[Count, Field(ge=2)]
 
 
+class Recordings(_Section):
+    """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against."""
+
+    windows: Annotated[Count, Field(ge=2)]
+    images: Annotated[Count, Field(ge=2)]
+
+
 class Profile(_Section):
     """All numbers of one run. Frozen; unknown keys and out-of-range values are refused."""
 
@@ -152,6 +159,7 @@ class Profile(_Section):
     pruning: Pruning
     attacks: Attacks
     together: Together
+    recordings: Recordings
 
     @model_validator(mode="after")
     def _local_backbone_exists(self) -> "Profile":
