@@ -1,0 +1,183 @@
+"""Pairs of heads: what two of them do together beyond what each does alone, exactly and to second order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vitmech_utils.data.chirps import LABEL_NAMES
+from vitmech_utils.heads.hooks import change_heads
+from vitmech_utils.heads.replacements import (
+    HOOK_MODES,
+    check_images,
+    check_mode,
+    check_model,
+    evaluating,
+    replacement,
+)
+from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.sets import Head, predict_without_sets
+from vitmech_utils.model.anatomy import Anatomy
+from vitmech_utils.statistics import adjust, check_settings, effect_intervals, paired_p_values
+
+KEYS = ["layer_a", "head_a", "layer_b", "head_b"]
+
+
+def second_order(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    labels: Float[Tensor, "image target"],
+    mode: str = "mean",
+    *,
+    heads: Sequence[Head] | None = None,
+    reference: Tensor | None = None,
+    donors: Tensor | None = None,
+    targets: Sequence[str] = LABEL_NAMES,
+    batch: int = 4,
+    bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Estimate the interaction of pairs of heads from the error's second derivatives with respect to head gates.
+
+    A gate slides a head's output from its own (0) to what `mode` replaces it by (1), as in `first_order`. With
+    E(S) the squared error without the heads in S, the interaction of a and b is E(ab) - E(a) - E(b) + E(); it is the
+    integral of the mixed second derivative over both gates, and the estimate is that derivative where both are 0.
+    It is exact where the error is a quadratic form of the gates.
+
+    `heads` (pairs of layer and head, 0-based; default: all) are those whose pairs with every head are wanted: each
+    costs one more backward pass. Returns one row per pair, a before b: layer_a, head_a, layer_b, head_b (0-based),
+    mode, images, estimate (percent of the baseline's MSE), low, high (paired bootstrap over images). Errors as in
+    `sweep`. Source: the Hessian over gates is Hassibi and Stork's (1993) for weights, here for heads, off its diagonal.
+    """
+    check_settings(bootstrap, confidence)
+    anatomy = check_model(model)
+    check_images(pixel_values, labels, len(targets))
+    check_mode(mode, pixel_values, donors, reference)
+    if mode not in HOOK_MODES:
+        raise ValueError(f"mode {mode!r} has no gates to slide, expected one of {', '.join(HOOK_MODES)}")
+    rows = list(anatomy.pairs if heads is None else dict.fromkeys(heads))
+    for layer, head in rows:
+        if not 0 <= layer < anatomy.layers:
+            raise IndexError(f"layer {layer} does not exist: this model has layers 0 to {anatomy.layers - 1}")
+        anatomy.columns(head, layer)
+    weight = next(model.parameters())
+    new = replacement(
+        model, anatomy, pixel_values, mode, reference=reference, donors=donors, batch=batch, seed=seed
+    )
+    parts, errors = [], []
+    # The fused attention kernels have no second derivative; plain matrix products have.
+    with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        for start in range(0, len(pixel_values), batch):
+            images = pixel_values[start : start + batch].to(weight)
+            truth = labels[start : start + batch].to(device=weight.device, dtype=torch.float64)
+            ends = [end.clone() for end in new(start, start + len(images))]
+            hessian, error = _hessian(model, anatomy, images, truth, ends, rows)
+            parts.append(hessian)
+            errors.append(error)
+    return _table(
+        np.concatenate(parts, 1), np.concatenate(errors), anatomy, rows, mode, bootstrap, confidence, seed
+    )
+
+
+def exact_interactions(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    labels: Float[Tensor, "image target"],
+    pairs: Sequence[tuple[Head, Head]],
+    mode: str = "mean",
+    *,
+    reference: Tensor | None = None,
+    donors: Tensor | None = None,
+    batch: int = 32,
+    bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure the interaction of each pair by ablating both, each alone, and none, on the same images.
+
+    `pairs` holds two different heads each, (layer, head), 0-based. Columns as in `second_order`, with `interaction`
+    for the estimate, and p_value (sign flips) and q_value (Benjamini-Hochberg over the pairs). Positive: the two stand
+    in for each other, so that together they hurt more than their sum; negative: the second adds less once the first
+    is gone. Errors as in `predict_without_sets`, `ValueError` for a pair of one head.
+    """
+    for first, second in pairs:
+        if tuple(first) == tuple(second):
+            raise ValueError(f"the pair {first}, {second} is one head twice, expected two different heads")
+    ordered = [tuple(sorted((tuple(a), tuple(b)))) for a, b in pairs]
+    alone = sorted({head for pair in ordered for head in pair})
+    sets = [[head] for head in alone] + [list(pair) for pair in ordered]
+    found = predict_without_sets(
+        model, pixel_values, sets, mode, reference=reference, donors=donors, batch=batch, seed=seed
+    )
+    errors, baseline = found.errors(labels)
+    place = {head: number for number, head in enumerate(alone)}
+    first, second = ([place[pair[side]] for pair in ordered] for side in (0, 1))
+    mixed = errors[len(alone) :] - errors[first] - errors[second] + baseline
+    low, high = effect_intervals(baseline + mixed, baseline, bootstrap, confidence, seed)
+    p_values = paired_p_values(mixed, bootstrap, seed)
+    frame = pd.DataFrame([(*a, *b) for a, b in ordered], columns=KEYS)
+    return frame.assign(
+        mode=mode,
+        images=baseline.size,
+        interaction=100 * mixed.mean(1) / baseline.mean(),
+        low=low,
+        high=high,
+        p_value=p_values,
+        q_value=adjust(p_values),
+    )
+
+
+def _hessian(
+    model: nn.Module, anatomy: Anatomy, images: Tensor, truth: Tensor, ends: list[Tensor], rows: list[Head]
+) -> tuple[Float[ndarray, "row image layer head"], Float[ndarray, " image"]]:
+    gates = torch.zeros(
+        anatomy.layers, len(images), 1, anatomy.heads, 1,
+        dtype=images.dtype, device=images.device, requires_grad=True,
+    )  # fmt: skip
+
+    def slide(gate: Tensor, end: Tensor):
+        return lambda present: present + gate * (end - present)
+
+    with change_heads(model, {layer: slide(gates[layer], end) for layer, end in enumerate(ends)}):
+        predictions = predict(model, images)
+    error = (predictions.double() - truth).square().mean(1)
+    (slope,) = torch.autograd.grad(error.sum(), gates, create_graph=True)
+    found = []
+    for layer, head in rows:
+        # Images do not meet in the model, so the sum over images gives each image's own second derivatives.
+        (row,) = torch.autograd.grad(slope[layer, :, 0, head, 0].sum(), gates, retain_graph=True)
+        found.append(row[:, :, 0, :, 0].permute(1, 0, 2).double().cpu().numpy())
+    return np.stack(found), error.detach().cpu().numpy()
+
+
+def _table(
+    hessian: Float[ndarray, "row image layer head"],
+    error: Float[ndarray, " image"],
+    anatomy: Anatomy,
+    rows: list[Head],
+    mode: str,
+    bootstrap: int,
+    confidence: float,
+    seed: int,
+) -> pd.DataFrame:
+    seen: dict[tuple[Head, Head], ndarray] = {}
+    for row, own in zip(hessian, rows, strict=True):
+        for other in anatomy.pairs:
+            if other != tuple(own):
+                first, second = sorted((tuple(own), other))
+                seen.setdefault((first, second), row[:, other[0], other[1]])
+    order = sorted(seen)
+    mixed = np.stack([seen[pair] for pair in order])
+    low, high = effect_intervals(error + mixed, error, bootstrap, confidence, seed)
+    frame = pd.DataFrame([(*a, *b) for a, b in order], columns=KEYS)
+    return frame.assign(
+        mode=mode, images=error.size, estimate=100 * mixed.mean(1) / error.mean(), low=low, high=high
+    )
