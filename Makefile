@@ -31,8 +31,13 @@ site: env
 lab: env backbone
 	jupyter lab --ServerApp.root_dir=$(CURDIR) notebooks/01_chirp_spectrograms.ipynb
 
+# Unit tests, one thread, beside those that run notebooks, build books and drive the browser; the former's report comes last.
+UNITS := not pipeline and not browser
+UNITS_REPORT := results/.units.log
 test: env backbone browser slurm cluster lint
-	pytest
+	@mkdir -p results; OMP_NUM_THREADS=1 pytest -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \
+	trap 'kill $$units 2>/dev/null' INT TERM; \
+	pytest -m "not ($(UNITS))"; rest=$$?; wait $$units; failed=$$?; cat $(UNITS_REPORT); exit $$((rest + failed))
 
 bench: env backbone browser
 	python benchmarks/run.py --fetch

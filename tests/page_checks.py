@@ -1,4 +1,5 @@
-"""What the checks of the built book look for in a page's HTML: anchors that lead nowhere, images without a text."""
+"""What the checks of the built book look for in a page's HTML: anchors that lead nowhere, images without a text,
+tables with an artefact's own column names."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -6,13 +7,15 @@ from urllib.parse import unquote, urlparse
 
 
 class Page(HTMLParser):
-    """The ids, links and images of a page."""
+    """The ids, links, images and table headings of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.links: list[str] = []
         self.images: list[dict[str, str | None]] = []
+        self.headings: list[str] = []
+        self._in_heading = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -22,6 +25,17 @@ class Page(HTMLParser):
             self.links.append(values["href"])
         elif tag == "img":
             self.images.append(values)
+        elif tag == "th":
+            self._in_heading = True
+            self.headings.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "th":
+            self._in_heading = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_heading:
+            self.headings[-1] += data
 
 
 def broken_links(folder: Path) -> list[str]:
@@ -48,6 +62,11 @@ def images_without_text(text: str) -> list[str]:
         image for image in images if image.get("aria-hidden") != "true" and not _tells(image.get("alt"))
     ]
     return [str(image.get("src"))[:80] for image in silent]
+
+
+def raw_headings(text: str) -> list[str]:
+    """Headings of tables that are names for code, not for readers: words joined by an underscore."""
+    return [heading.strip() for heading in Page(text).headings if "_" in heading]
 
 
 def _has(page: Page, anchor: str) -> bool:

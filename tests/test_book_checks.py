@@ -1,10 +1,10 @@
-"""The built book, page by page: links and anchors, texts of images, and axe-core in light, dark and on a phone."""
+"""The built book, page by page: links and anchors, image texts, tables, and axe-core in light, dark and on a phone."""
 
 from pathlib import Path
 
 import pytest
 from conftest import NEEDS_BROWSER
-from page_checks import broken_links, images_without_text
+from page_checks import broken_links, images_without_text, raw_headings
 from small_book import ROOT
 from test_book import PAGES
 
@@ -46,6 +46,13 @@ def test_every_image_tells_what_it_shows(built_book: Path, name: str) -> None:
     assert images_without_text((built_book / f"{name}.html").read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.pipeline
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_are_headed_in_words(built_book: Path, name: str) -> None:
+    assert raw_headings((built_book / f"{name}.html").read_text(encoding="utf-8")) == []
+
+
 @NEEDS_BROWSER
 @pytest.mark.browser
 @pytest.mark.pipeline
@@ -78,6 +85,11 @@ def test_a_planted_dead_link_is_found(tmp_path: Path) -> None:
 )
 def test_a_planted_silent_image_is_found(image: str, silent: int) -> None:
     assert len(images_without_text(PAGE.format(image))) == silent
+
+
+def test_a_planted_raw_heading_is_found() -> None:
+    table = "<table><tr><th>q_value</th><th>95 % from</th></tr><tr><td>an_id</td></tr></table>"
+    assert raw_headings(PAGE.format(table)) == ["q_value"]
 
 
 @NEEDS_BROWSER

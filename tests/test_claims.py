@@ -14,7 +14,7 @@ from vitmech_utils.heads.layers import STUDY_EARLY, STUDY_LATE
 from vitmech_utils.manifests import RunError, write_manifest
 from vitmech_utils.report import scoreboard_page, verdicts
 from vitmech_utils.report.claim_tables import ABLATION, NEEDED, SEMANTICS, TABLES
-from vitmech_utils.report.claims import RULES, scoreboard
+from vitmech_utils.report.claims import LIMITS, RULES, scoreboard
 from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
 LAYERS, HEADS = 12, 6
@@ -337,7 +337,7 @@ def test_the_page_shows_every_rule_and_limit() -> None:
     for name, rule in RULES.items():
         assert rule.__doc__.startswith(f"{name}. ")
         assert f"**{name}:**" in page
-    for name, (value, why) in verdicts.LIMITS.items():
+    for name, (value, why) in LIMITS.items():
         assert name.partition(" ")[0] in page
         assert f"{value:g}: {why}" in page
 

@@ -11,7 +11,7 @@ from test_claims import made_up, seal, write_run
 from vitmech_utils.heads.origin import transitions
 from vitmech_utils.manifests import RunError
 from vitmech_utils.report import scoreboard_page
-from vitmech_utils.report.claim_tables import BEYOND, ORIGIN, PRUNING
+from vitmech_utils.report.claim_tables import BEYOND, ORIGIN, PRUNING, TOGETHER
 from vitmech_utils.report.claims import scoreboard
 from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
@@ -72,6 +72,23 @@ def pruned_tables(
     }
 
 
+def together_tables(
+    differing: int, ranks: tuple[float, float], images: int = IMAGES
+) -> dict[str, pd.DataFrame]:
+    groups = pd.DataFrame({"set": [f"layer {i + 1}" for i in range(12)], "kind": "layer", "effect": 50.0})
+    groups = groups.assign(low_effect=40.0, high_effect=60.0, sum_of_single=10.0, excess=np.arange(12.0))
+    value, (low, high) = sum(ranks) / 2, ranks
+    claim = pd.DataFrame(
+        [
+            ("layers that differ from the sum", differing, np.nan, np.nan, 12, images),
+            ("random sets that differ from the sum", 3, np.nan, np.nan, 10, images),
+            ("rank correlation", value, low, high, 72, images),
+        ],
+        columns=["quantity", "value", "low", "high", "of", "images"],
+    )
+    return {"groups": groups, "claim_q7": claim}
+
+
 def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profile: str = "made-up") -> None:
     (run / chapter).mkdir()
     for name, frame in tables.items():
@@ -79,12 +96,16 @@ def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profil
     seal(run / chapter, IMAGES, profile)
 
 
-def judged(run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None) -> pd.DataFrame:
+def judged(
+    run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None, together=None
+) -> pd.DataFrame:
     write_run(run, made_up())
     if origin is not None:
         add_chapter(run, ORIGIN, origin)
     if pruned is not None:
         add_chapter(run, PRUNING, pruned)
+    if together is not None:
+        add_chapter(run, TOGETHER, together)
     return scoreboard(run).set_index("id")
 
 
@@ -133,6 +154,25 @@ def test_pruning_reaches_each_verdict_by_this_devices_times(
     assert "all 18 of them pruned for good" in board.loc["C1", "control"]
 
 
+@pytest.mark.parametrize(
+    ("verdict", "differing", "ranks", "images"),
+    [
+        (HOLDS, 9, (0.3, 0.7), IMAGES),
+        (IN_PART, 9, (0.3, 0.95), IMAGES),
+        (FAILS, 0, (0.92, 0.98), IMAGES),
+        (UNKNOWN, 2, (0.3, 0.95), IMAGES),
+        (UNKNOWN, 9, (0.3, 0.7), 19),
+    ],
+)
+def test_heads_together_reach_each_verdict(tmp_path: Path, verdict: str, differing, ranks, images) -> None:
+    row = judged(tmp_path, together=together_tables(differing, ranks, images)).loc["Q7"]
+    assert row["verdict"] == verdict
+    assert f"in {differing} of 12 layers" in row["ours"]
+    assert "most in layer 12: +50 %" in row["ours"]
+    assert "of 10 random sets as large as a layer, 3 differ" in row["control"]
+    assert (row["chapter"], row["images"]) == (TOGETHER, images)
+
+
 def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path) -> None:
     board = judged(tmp_path, origin_tables(network(text=9), HOME, network(text=8), bare_steps=100))
     assert board.loc["Q4", "verdict"] == UNKNOWN
@@ -142,7 +182,7 @@ def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path)
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
     board = judged(tmp_path)
-    assert (board.loc[["C7", "Q1", "Q3", "Q4"], "verdict"] == OPEN).all()
+    assert (board.loc[["C7", "Q1", "Q3", "Q4", "Q7"], "verdict"] == OPEN).all()
     assert "pruned" not in board.loc["C1", "control"]
 
 
@@ -161,6 +201,7 @@ def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> No
     tables = {
         ORIGIN: lambda: origin_tables(HOME, HOME, HOME),
         PRUNING: lambda: pruned_tables((0, 1), (0, 1), [(1, 2)] * 2),
+        TOGETHER: lambda: together_tables(9, (0.3, 0.7)),
     }
     write_run(tmp_path, made_up())
     add_chapter(tmp_path, chapter, tables[chapter](), profile="another")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,19 @@ def test_plain_papermill_runs_a_chapter(small: Path, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "run" / "01_first" / "manifest.json").read_text())
     assert manifest["profile"]["name"] == "laptop"
     assert manifest["profile"]["values"]["audit"]["images"] == 5
+
+
+@pytest.mark.pipeline
+def test_papermill_s_command_takes_values_and_a_file_of_values(small: Path, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(f"run_dir: {tmp_path / 'run'}\noverrides:\n  audit.images: 7\n")
+    command = [sys.executable, "-m", "papermill", "01_first.ipynb", str(tmp_path / "out.ipynb")]
+    command += ["--no-progress-bar", "-p", "profile", "laptop", "-f", str(values)]
+    done = subprocess.run(command, cwd=small / "notebooks", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    manifest = json.loads((tmp_path / "run" / "01_first" / "manifest.json").read_text())
+    assert manifest["profile"]["name"] == "laptop"
+    assert manifest["profile"]["values"]["audit"]["images"] == 7
 
 
 def test_doctor_tells_what_is_missing(

@@ -31,6 +31,12 @@ def test_the_replay_gives_what_hooks_on_the_whole_model_give(family, mode):
     torch.testing.assert_close(fast.ablated, slow.ablated, rtol=1e-9, atol=1e-9)
     assert torch.equal(fast.baseline, slow.baseline)
     torch.testing.assert_close(fast.ablated[0], fast.baseline)
+    part = fast[2:4]
+    assert part.sets == (frozenset(SETS[2]), frozenset(SETS[3]))
+    assert torch.equal(part.ablated, fast.ablated[2:4])
+    fewer = part.on(slice(1, 3))
+    assert torch.equal(fewer.ablated, fast.ablated[2:4, 1:3])
+    assert torch.equal(fewer.baseline, fast.baseline[1:3])
 
 
 def test_zeroing_a_set_is_zeroing_its_heads_by_hand():
@@ -130,7 +136,7 @@ def test_effects_and_excess_are_what_their_names_say():
 
 def test_heads_are_grouped_by_what_a_table_says_of_them():
     table = pd.DataFrame(
-        [(0, 0, "title, margin"), (0, 1, ""), (1, 0, "chirp"), (1, 1, "title")],
+        [(0, 0, "title + margin"), (0, 1, ""), (1, 0, "chirp"), (1, 1, "title")],
         columns=["layer", "head", "regions"],
     )
     assert groups(table, "regions") == {

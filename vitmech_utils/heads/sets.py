@@ -36,6 +36,16 @@ class SetPredictions:
     mode: str
     method: str
 
+    def __getitem__(self, part: slice) -> SetPredictions:
+        """A range of the sets, on the same images."""
+        return SetPredictions(self.baseline, self.ablated[part], self.sets[part], self.mode, self.method)
+
+    def on(self, images: slice) -> SetPredictions:
+        """The same sets on a range of the images."""
+        return SetPredictions(
+            self.baseline[images], self.ablated[:, images], self.sets, self.mode, self.method
+        )
+
     def errors(
         self, labels: Float[Tensor, "image target"]
     ) -> tuple[Float[ndarray, "set image"], Float[ndarray, " image"]]:
@@ -186,11 +196,11 @@ def singles(model_heads: Iterable[Head]) -> list[Heads]:
 def groups(table: pd.DataFrame, column: str) -> Mapping[str, Heads]:
     """The heads of a table (layer, head, both 0-based), put into sets by what `column` says of them.
 
-    A cell may name several things, joined by ", " (regions): the head is then in the set of each. Empty: in none.
+    A cell may name several things, joined by " + " (regions): the head is then in the set of each. Empty: in none.
     """
     found: dict[str, set[Head]] = {}
     for layer, head, text in zip(table["layer"], table["head"], table[column], strict=True):
-        for name in str(text).split(", "):
+        for name in str(text).split(" + "):
             if name:
                 found.setdefault(name, set()).add((int(layer), int(head)))
     return {name: frozenset(heads) for name, heads in sorted(found.items())}

@@ -11,9 +11,10 @@ from vitmech_utils.statistics import Interval
 
 ABLATION, SEMANTICS = "04_head_ablation", "05_mono_or_polysemantic"
 ORIGIN, PRUNING = "07_inherited_or_emergent", "08_can_early_heads_go"
+TOGETHER = "09_heads_together"
 NEEDED, BEYOND = (
     (ABLATION, SEMANTICS),
-    (ORIGIN, PRUNING),
+    (ORIGIN, PRUNING, TOGETHER),
 )  # a run without a chapter of BEYOND leaves its rows open
 _CLASSES = ("layer", "head", "class", "regions", "confidence", "map_entropy")
 _INTERVAL = ("low", "high")
@@ -43,6 +44,8 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
         PRUNING,
         ("model", "device", "batch", "compiled", "speedup", "speedup_low", "speedup_high"),
     ),
+    "groups": (TOGETHER, ("set", "kind", "effect", "low_effect", "high_effect", "sum_of_single", "excess")),
+    "claim_q7": (TOGETHER, ("quantity", "value", *_INTERVAL, "of", "images")),
 }
 
 

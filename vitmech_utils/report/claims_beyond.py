@@ -1,9 +1,17 @@
 """The scoreboard's rows for what the study did not test (C7, C8) and leaves open (Q1-Q7), judged where a run can."""
 
 from vitmech_utils.manifests import RunError
-from vitmech_utils.report import verdicts, verdicts_origin, verdicts_pruning
+from vitmech_utils.report import claims_travel, verdicts, verdicts_origin, verdicts_pruning
 from vitmech_utils.report.claim_rows import Row, numbers, open_row
-from vitmech_utils.report.claim_tables import ABLATION, ORIGIN, PRUNING, SEMANTICS, JudgedRun, how_to_mend
+from vitmech_utils.report.claim_tables import (
+    ABLATION,
+    ORIGIN,
+    PRUNING,
+    SEMANTICS,
+    TOGETHER,
+    JudgedRun,
+    how_to_mend,
+)
 from vitmech_utils.report.verdicts import Count, Judgement
 from vitmech_utils.statistics import Interval
 
@@ -48,13 +56,10 @@ def beyond(run: JudgedRun) -> list[Row]:
         q4,
         open_row("Q5", "Another task: does the specialization belong to the architecture or to the task?"),
         open_row("Q6", "Do adversarial changes of the extraneous regions lower accuracy?"),
-        open_row(
-            "Q7",
-            "Several heads ablated together: what do single ablations miss?",
-            together,
-            "left open",
-            ABLATION,
-            "fig-head-sets",
+        claims_travel.q7(run)
+        if run.has(TOGETHER)
+        else open_row(
+            "Q7", claims_travel.TOGETHER_QUESTION, together, "left open", ABLATION, "fig-head-sets"
         ),
     ]
 

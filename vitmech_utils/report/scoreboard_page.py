@@ -9,7 +9,7 @@ import pandas as pd
 
 from vitmech_utils.artefacts import to_plain
 from vitmech_utils.report import verdicts
-from vitmech_utils.report.claims import RULES, STUDY
+from vitmech_utils.report.claims import LIMITS, RULES, STUDY
 
 # Word and sign both tell a verdict, so its colour need not.
 SIGNS = {
@@ -57,8 +57,7 @@ def rules() -> str:
     """Write the verdict rules, from their docstrings, and the limits they use, as MyST."""
     listed = "\n".join(f"- **{name}:**{_rule(rule)}" for name, rule in RULES.items())
     limits = "\n".join(
-        f"{_markdown(name)}\n: {value:g}: {_markdown(why)}.\n"
-        for name, (value, why) in verdicts.LIMITS.items()
+        f"{_markdown(name)}\n: {value:g}: {_markdown(why)}.\n" for name, (value, why) in LIMITS.items()
     )
     return f"{listed}\n\nThe limits, and why they lie where they lie:\n\n{limits}"
 
@@ -75,7 +74,7 @@ def as_json(board: pd.DataFrame) -> dict[str, Any]:
             **board.attrs,
             "rows": rows,
             "rules": {name: " ".join(inspect.getdoc(rule).split()) for name, rule in RULES.items()},
-            "limits": {name: {"value": value, "why": why} for name, (value, why) in verdicts.LIMITS.items()},
+            "limits": {name: {"value": value, "why": why} for name, (value, why) in LIMITS.items()},
         }
     )
 
