@@ -11,7 +11,7 @@ from test_claims import made_up, seal, write_run
 from vitmech_utils.heads.origin import transitions
 from vitmech_utils.manifests import RunError
 from vitmech_utils.report import scoreboard_page
-from vitmech_utils.report.claim_tables import BEYOND, ORIGIN, PRUNING, TOGETHER
+from vitmech_utils.report.claim_tables import ATTACKS, BEYOND, ORIGIN, PRUNING, TOGETHER
 from vitmech_utils.report.claims import scoreboard
 from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
@@ -89,6 +89,26 @@ def together_tables(
     return {"groups": groups, "claim_q7": claim}
 
 
+def attack_tables(
+    attacked: tuple[float, float],
+    carried: tuple[float, float],
+    ablated: tuple[float, float] = (50.0, 90.0),
+    images: int = IMAGES,
+) -> dict[str, pd.DataFrame]:
+    """Four decorations alike; no head looks at the frame."""
+    beyond = (attacked[0] - ablated[1], attacked[1] - ablated[0])
+    found = {"attacked": attacked, "carried": carried, "carried_same_layers": carried}
+    found |= {"ablated": ablated, "beyond_ablation": beyond}
+    rows = [
+        (target, quantity, sum(ends) / 2, *ends, 3, images, 16.0, 200)
+        for target in ("title", "labels", "colour bar", "frame")
+        for quantity, ends in found.items()
+        if quantity == "attacked" or target != "frame"
+    ]
+    columns = ["target", "quantity", "value", "low", "high", "heads", "images", "budget", "pixels"]
+    return {"claims_c8_q6": pd.DataFrame(rows, columns=columns)}
+
+
 def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profile: str = "made-up") -> None:
     (run / chapter).mkdir()
     for name, frame in tables.items():
@@ -97,7 +117,7 @@ def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profil
 
 
 def judged(
-    run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None, together=None
+    run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None, together=None, attacks=None
 ) -> pd.DataFrame:
     write_run(run, made_up())
     if origin is not None:
@@ -106,6 +126,8 @@ def judged(
         add_chapter(run, PRUNING, pruned)
     if together is not None:
         add_chapter(run, TOGETHER, together)
+    if attacks is not None:
+        add_chapter(run, ATTACKS, attacks)
     return scoreboard(run).set_index("id")
 
 
@@ -173,6 +195,27 @@ def test_heads_together_reach_each_verdict(tmp_path: Path, verdict: str, differi
     assert (row["chapter"], row["images"]) == (TOGETHER, images)
 
 
+@pytest.mark.parametrize(
+    ("claim", "verdict", "tables"),
+    [
+        ("C8", HOLDS, attack_tables((20.0, 60.0), (5.0, 30.0))),
+        ("C8", FAILS, attack_tables((-0.5, 0.5), (-1.0, 1.0))),
+        ("C8", UNKNOWN, attack_tables((20.0, 60.0), (-5.0, 30.0))),
+        ("C8", UNKNOWN, attack_tables((20.0, 60.0), (5.0, 30.0), images=19)),
+        ("Q6", HOLDS, attack_tables((20.0, 60.0), (5.0, 30.0), ablated=(-0.5, 0.5))),
+        ("Q6", IN_PART, attack_tables((200.0, 600.0), (5.0, 30.0), ablated=(5.0, 9.0))),
+        ("Q6", FAILS, attack_tables((-0.5, 0.5), (-1.0, 1.0))),
+        ("Q6", UNKNOWN, attack_tables((20.0, 60.0), (5.0, 30.0), ablated=(5.0, 90.0))),
+    ],
+)
+def test_attacks_reach_each_verdict(tmp_path: Path, claim: str, verdict: str, tables) -> None:
+    row = judged(tmp_path, attacks=tables).loc[claim]
+    assert row["verdict"] == verdict
+    assert row["chapter"] == ATTACKS
+    assert "frame" in row["ours"]
+    assert "up to 16/255 on 200 pixels" in row["sample"]
+
+
 def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path) -> None:
     board = judged(tmp_path, origin_tables(network(text=9), HOME, network(text=8), bare_steps=100))
     assert board.loc["Q4", "verdict"] == UNKNOWN
@@ -182,7 +225,7 @@ def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path)
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
     board = judged(tmp_path)
-    assert (board.loc[["C7", "Q1", "Q3", "Q4", "Q7"], "verdict"] == OPEN).all()
+    assert (board.loc[["C7", "C8", "Q1", "Q3", "Q4", "Q6", "Q7"], "verdict"] == OPEN).all()
     assert "pruned" not in board.loc["C1", "control"]
 
 
@@ -202,6 +245,7 @@ def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> No
         ORIGIN: lambda: origin_tables(HOME, HOME, HOME),
         PRUNING: lambda: pruned_tables((0, 1), (0, 1), [(1, 2)] * 2),
         TOGETHER: lambda: together_tables(9, (0.3, 0.7)),
+        ATTACKS: lambda: attack_tables((20.0, 60.0), (5.0, 30.0)),
     }
     write_run(tmp_path, made_up())
     add_chapter(tmp_path, chapter, tables[chapter](), profile="another")

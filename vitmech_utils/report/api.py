@@ -20,6 +20,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "heads.interactions": ("second_order", "exact_interactions"),
     "heads.shapley": ("shapley_values",),
     "heads.direct": ("predict_directly", "direct_effects"),
+    "heads.attacks": ("attack", "random_noise"),
     "heads.semantics": ("classify",),
     "heads.origin": ("lift_changes", "transitions"),
     "heads.pruning": ("prune_heads", "recovering", "save_pruned", "load_pruned"),

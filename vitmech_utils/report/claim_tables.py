@@ -11,10 +11,10 @@ from vitmech_utils.statistics import Interval
 
 ABLATION, SEMANTICS = "04_head_ablation", "05_mono_or_polysemantic"
 ORIGIN, PRUNING = "07_inherited_or_emergent", "08_can_early_heads_go"
-TOGETHER = "09_heads_together"
+TOGETHER, ATTACKS = "09_heads_together", "10_attacks_through_decorations"
 NEEDED, BEYOND = (
     (ABLATION, SEMANTICS),
-    (ORIGIN, PRUNING, TOGETHER),
+    (ORIGIN, PRUNING, TOGETHER, ATTACKS),
 )  # a run without a chapter of BEYOND leaves its rows open
 _CLASSES = ("layer", "head", "class", "regions", "confidence", "map_entropy")
 _INTERVAL = ("low", "high")
@@ -46,6 +46,10 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "groups": (TOGETHER, ("set", "kind", "effect", "low_effect", "high_effect", "sum_of_single", "excess")),
     "claim_q7": (TOGETHER, ("quantity", "value", *_INTERVAL, "of", "images")),
+    "claims_c8_q6": (
+        ATTACKS,
+        ("target", "quantity", "value", *_INTERVAL, "heads", "images", "budget", "pixels"),
+    ),
 }
 
 

@@ -7,14 +7,20 @@ import pandas as pd
 
 from vitmech_utils.heads.layers import EARLY, LATE, STUDY_EARLY, STUDY_EARLY_DEVIATION, STUDY_LATE
 from vitmech_utils.manifests import RunError
-from vitmech_utils.report import verdicts, verdicts_origin, verdicts_pruning, verdicts_together
+from vitmech_utils.report import (
+    verdicts,
+    verdicts_attacks,
+    verdicts_origin,
+    verdicts_pruning,
+    verdicts_together,
+)
 from vitmech_utils.report.claim_rows import Row, by, numbers
 from vitmech_utils.report.claim_tables import ABLATION, SEMANTICS, JudgedRun, how_to_mend, read_judged
 from vitmech_utils.report.claims_beyond import beyond, pruned_for_good
 from vitmech_utils.report.verdicts import Count
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
-_MODULES = (verdicts, verdicts_origin, verdicts_pruning, verdicts_together)
+_MODULES = (verdicts, verdicts_attacks, verdicts_origin, verdicts_pruning, verdicts_together)
 RULES = dict(sorted((name, rule) for module in _MODULES for name, rule in module.RULES.items()))
 LIMITS = {name: limit for module in _MODULES for name, limit in getattr(module, "LIMITS", {}).items()}
 

@@ -5,6 +5,7 @@ from vitmech_utils.report import claims_travel, verdicts, verdicts_origin, verdi
 from vitmech_utils.report.claim_rows import Row, numbers, open_row
 from vitmech_utils.report.claim_tables import (
     ABLATION,
+    ATTACKS,
     ORIGIN,
     PRUNING,
     SEMANTICS,
@@ -49,13 +50,15 @@ def beyond(run: JudgedRun) -> list[Row]:
         q3, q4 = open_row("Q3", _INHERITED, detectors, "left open", *here), open_row("Q4", _UNDECORATED)
     return [
         c7,
-        open_row("C8", "Heads for extraneous features are an attack surface.", study="not tested"),
+        claims_travel.c8(run)
+        if run.has(ATTACKS)
+        else open_row("C8", claims_travel.SURFACE, study="not tested"),
         _q1(run) if run.has(PRUNING) else open_row("Q1", _GONE),
         open_row("Q2", "Does the specialization hold on real spectrograms?"),
         q3,
         q4,
         open_row("Q5", "Another task: does the specialization belong to the architecture or to the task?"),
-        open_row("Q6", "Do adversarial changes of the extraneous regions lower accuracy?"),
+        claims_travel.q6(run) if run.has(ATTACKS) else open_row("Q6", claims_travel.ADVERSARIAL),
         claims_travel.q7(run)
         if run.has(TOGETHER)
         else open_row(

@@ -1,9 +1,15 @@
 """The scoreboard's rows on whether the findings travel, break, or hide behind each other (C8, Q2, Q6, Q7)."""
 
-from vitmech_utils.report import verdicts_together
+from vitmech_utils.report import verdicts_attacks, verdicts_together
 from vitmech_utils.report.claim_rows import Row, numbers
-from vitmech_utils.report.claim_tables import TOGETHER, JudgedRun
+from vitmech_utils.report.claim_tables import ATTACKS, TOGETHER, JudgedRun
+from vitmech_utils.statistics import Interval
 
+SURFACE = "Heads for extraneous features are an attack surface."
+ADVERSARIAL = (
+    "Do adversarial changes of the extraneous regions lower accuracy although ablation says that their heads do not "
+    "matter?"
+)
 TOGETHER_QUESTION = "Several heads ablated together: do single ablations miss what they do?"
 
 
@@ -37,3 +43,82 @@ def q7(run: JudgedRun) -> Row:
             verdicts_together.single_ablations_miss(int(differ["value"]), int(differ["of"]), ranks, images)
         ),
     )
+
+
+def c8(run: JudgedRun) -> Row:
+    """What attacks through decorations do and which heads carry them, judged by chapter 10's table."""
+    attacked, carried, same = (_attacks(run, kind) for kind in ("attacked", "carried", "carried_same_layers"))
+    images = _attacked_images(run)
+    told = [
+        f"{name} {effect:+,.0f} % beyond noise"
+        + (
+            f", its heads carry {carried[name]:+,.0f} % points more than random ones"
+            if name in carried
+            else ""
+        )
+        for name, effect in attacked.items()
+    ]
+    layers = ", ".join(f"{name} {effect:+,.0f}" for name, effect in same.items()) or "none measured"
+    return Row(
+        id="C8",
+        claim=SURFACE,
+        study="not tested",
+        ours="; ".join(told),
+        sample=_attack_size(run),
+        control="the worst of as many random draws on the same pixels is taken off every attack; more than random "
+        f"heads of the same layers carry, in % points: {layers}",
+        would_change="A stronger attack on a decoration that held; more images, so that what its heads carry can be "
+        "told from what random heads carry.",
+        chapter=ATTACKS,
+        figure="fig-carried",
+        images=images,
+        **numbers(_largest(attacked), "%"),
+        **vars(verdicts_attacks.decorations_are_an_attack_surface(attacked, carried, images)),
+    )
+
+
+def q6(run: JudgedRun) -> Row:
+    """What attacks find that ablation misses, judged by chapter 10's table."""
+    attacked, ablated, more = (_attacks(run, kind) for kind in ("attacked", "ablated", "beyond_ablation"))
+    images = _attacked_images(run)
+    told = [
+        f"{name}: attack {effect:+,.0f} %"
+        + (f", its heads ablated {ablated[name]:+,.0f} %" if name in ablated else ", no head looks at it")
+        for name, effect in attacked.items()
+    ]
+    return Row(
+        id="Q6",
+        claim=ADVERSARIAL,
+        study="left open",
+        ours="; ".join(told),
+        sample=_attack_size(run),
+        control="the worst of as many random draws of the same budget on the same pixels is taken off every attack",
+        would_change="A decoration whose heads are idle for sure and whose pixels are open to attack; another budget.",
+        chapter=ATTACKS,
+        figure="fig-vulnerability",
+        images=images,
+        **numbers(_largest(attacked), "%"),
+        **vars(verdicts_attacks.attacks_find_what_ablation_misses(attacked, ablated, more, images)),
+    )
+
+
+def _attacks(run: JudgedRun, quantity: str) -> dict[str, Interval]:
+    table = run.tables["claims_c8_q6"]
+    rows = table[table["quantity"] == quantity]
+    return {
+        row.target: Interval(float(row.value), float(row.low), float(row.high)) for row in rows.itertuples()
+    }
+
+
+def _attacked_images(run: JudgedRun) -> int:
+    return int(run.tables["claims_c8_q6"]["images"].min())
+
+
+def _attack_size(run: JudgedRun) -> str:
+    row = run.tables["claims_c8_q6"].iloc[0]
+    pixels = f"changes of up to {row['budget']:g}/255 on {int(row['pixels'])} pixels of each region"
+    return f"{int(row['images'])} images, {pixels}"
+
+
+def _largest(found: dict[str, Interval]) -> Interval:
+    return max(found.values(), key=lambda effect: effect.value)
