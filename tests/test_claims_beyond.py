@@ -11,7 +11,7 @@ from test_claims import made_up, seal, write_run
 from vitmech_utils.heads.origin import transitions
 from vitmech_utils.manifests import RunError
 from vitmech_utils.report import scoreboard_page
-from vitmech_utils.report.claim_tables import ATTACKS, BEYOND, ORIGIN, PRUNING, TOGETHER
+from vitmech_utils.report.claim_tables import ATTACKS, BEYOND, ORIGIN, PRUNING, RECORDINGS, TOGETHER
 from vitmech_utils.report.claims import scoreboard
 from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
@@ -109,6 +109,18 @@ def attack_tables(
     return {"claims_c8_q6": pd.DataFrame(rows, columns=columns)}
 
 
+def recording_tables(kept: tuple[int, int], pieces: int = 24, recordings: int = 4) -> dict[str, pd.DataFrame]:
+    rows = [
+        (kind, low, low, high, 10, pieces, 72, recordings)
+        for kind, (low, high) in {"strain": kept, "calls": kept}.items()
+    ]
+    columns = ["kind", "kept", "low", "high", "heads", "pieces", "windows", "recordings"]
+    controls = pd.DataFrame(
+        {"pair": ["strain"], "asked": ["elsewhere"], "lift": 0.4, "low": 0.3, "high": 0.6}
+    )
+    return {"claim_q2": pd.DataFrame(rows, columns=columns), "controls": controls}
+
+
 def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profile: str = "made-up") -> None:
     (run / chapter).mkdir()
     for name, frame in tables.items():
@@ -116,18 +128,16 @@ def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profil
     seal(run / chapter, IMAGES, profile)
 
 
-def judged(
-    run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None, together=None, attacks=None
-) -> pd.DataFrame:
+def judged(run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None, **others) -> pd.DataFrame:
     write_run(run, made_up())
     if origin is not None:
         add_chapter(run, ORIGIN, origin)
     if pruned is not None:
         add_chapter(run, PRUNING, pruned)
-    if together is not None:
-        add_chapter(run, TOGETHER, together)
-    if attacks is not None:
-        add_chapter(run, ATTACKS, attacks)
+    for chapter, tables in others.items():
+        add_chapter(
+            run, {"together": TOGETHER, "attacks": ATTACKS, "recordings": RECORDINGS}[chapter], tables
+        )
     return scoreboard(run).set_index("id")
 
 
@@ -216,6 +226,25 @@ def test_attacks_reach_each_verdict(tmp_path: Path, claim: str, verdict: str, ta
     assert "up to 16/255 on 200 pixels" in row["sample"]
 
 
+@pytest.mark.parametrize(
+    ("verdict", "tables"),
+    [
+        (HOLDS, recording_tables((8, 10))),
+        (IN_PART, recording_tables((6, 10))),
+        (FAILS, recording_tables((1, 4))),
+        (UNKNOWN, recording_tables((3, 9))),
+        (UNKNOWN, recording_tables((8, 10), pieces=3)),
+        (UNKNOWN, recording_tables((8, 10), recordings=2)),
+    ],
+)
+def test_recordings_reach_each_verdict(tmp_path: Path, verdict: str, tables) -> None:
+    row = judged(tmp_path, recordings=tables).loc["Q2"]
+    assert row["verdict"] == verdict
+    assert row["chapter"] == RECORDINGS
+    assert "strain, elsewhere: 0.40 [0.30, 0.60]" in row["control"]
+    assert "72 windows" in row["sample"]
+
+
 def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path) -> None:
     board = judged(tmp_path, origin_tables(network(text=9), HOME, network(text=8), bare_steps=100))
     assert board.loc["Q4", "verdict"] == UNKNOWN
@@ -225,7 +254,7 @@ def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path)
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
     board = judged(tmp_path)
-    assert (board.loc[["C7", "C8", "Q1", "Q3", "Q4", "Q6", "Q7"], "verdict"] == OPEN).all()
+    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q6", "Q7"], "verdict"] == OPEN).all()
     assert "pruned" not in board.loc["C1", "control"]
 
 
@@ -246,6 +275,7 @@ def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> No
         PRUNING: lambda: pruned_tables((0, 1), (0, 1), [(1, 2)] * 2),
         TOGETHER: lambda: together_tables(9, (0.3, 0.7)),
         ATTACKS: lambda: attack_tables((20.0, 60.0), (5.0, 30.0)),
+        RECORDINGS: lambda: recording_tables((8, 10)),
     }
     write_run(tmp_path, made_up())
     add_chapter(tmp_path, chapter, tables[chapter](), profile="another")

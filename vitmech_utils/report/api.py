@@ -10,6 +10,8 @@ from vitmech_utils.manifests import RunError
 DOORS: dict[str, tuple[str, ...]] = {
     "data.chirps": ("Chirp", "sample_chirp", "paint"),
     "data.figures": ("Style", "REGIONS", "draw", "draw_with_matplotlib"),
+    "data.recordings": ("RecordingFolder", "window_grid"),
+    "data.boxes": ("Box", "read_boxes"),
     "data.dataset": ("ChirpDataset", "export_folder", "FolderDataset"),
     "model.backbones": ("load_backbone",),
     "model.regressor": ("ChirpRegressor",),

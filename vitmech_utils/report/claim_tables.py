@@ -12,9 +12,10 @@ from vitmech_utils.statistics import Interval
 ABLATION, SEMANTICS = "04_head_ablation", "05_mono_or_polysemantic"
 ORIGIN, PRUNING = "07_inherited_or_emergent", "08_can_early_heads_go"
 TOGETHER, ATTACKS = "09_heads_together", "10_attacks_through_decorations"
+RECORDINGS = "11_real_spectrograms"
 NEEDED, BEYOND = (
     (ABLATION, SEMANTICS),
-    (ORIGIN, PRUNING, TOGETHER, ATTACKS),
+    (ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS),
 )  # a run without a chapter of BEYOND leaves its rows open
 _CLASSES = ("layer", "head", "class", "regions", "confidence", "map_entropy")
 _INTERVAL = ("low", "high")
@@ -46,6 +47,8 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "groups": (TOGETHER, ("set", "kind", "effect", "low_effect", "high_effect", "sum_of_single", "excess")),
     "claim_q7": (TOGETHER, ("quantity", "value", *_INTERVAL, "of", "images")),
+    "claim_q2": (RECORDINGS, ("kind", "kept", *_INTERVAL, "heads", "pieces", "windows", "recordings")),
+    "controls": (RECORDINGS, ("pair", "asked", "lift", *_INTERVAL)),
     "claims_c8_q6": (
         ATTACKS,
         ("target", "quantity", "value", *_INTERVAL, "heads", "images", "budget", "pixels"),

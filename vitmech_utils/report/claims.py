@@ -12,6 +12,7 @@ from vitmech_utils.report import (
     verdicts_attacks,
     verdicts_origin,
     verdicts_pruning,
+    verdicts_recordings,
     verdicts_together,
 )
 from vitmech_utils.report.claim_rows import Row, by, numbers
@@ -20,7 +21,14 @@ from vitmech_utils.report.claims_beyond import beyond, pruned_for_good
 from vitmech_utils.report.verdicts import Count
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
-_MODULES = (verdicts, verdicts_attacks, verdicts_origin, verdicts_pruning, verdicts_together)
+_MODULES = (
+    verdicts,
+    verdicts_attacks,
+    verdicts_origin,
+    verdicts_pruning,
+    verdicts_recordings,
+    verdicts_together,
+)
 RULES = dict(sorted((name, rule) for module in _MODULES for name, rule in module.RULES.items()))
 LIMITS = {name: limit for module in _MODULES for name, limit in getattr(module, "LIMITS", {}).items()}
 

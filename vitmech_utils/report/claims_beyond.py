@@ -8,6 +8,7 @@ from vitmech_utils.report.claim_tables import (
     ATTACKS,
     ORIGIN,
     PRUNING,
+    RECORDINGS,
     SEMANTICS,
     TOGETHER,
     JudgedRun,
@@ -54,7 +55,7 @@ def beyond(run: JudgedRun) -> list[Row]:
         if run.has(ATTACKS)
         else open_row("C8", claims_travel.SURFACE, study="not tested"),
         _q1(run) if run.has(PRUNING) else open_row("Q1", _GONE),
-        open_row("Q2", "Does the specialization hold on real spectrograms?"),
+        claims_travel.q2(run) if run.has(RECORDINGS) else open_row("Q2", claims_travel.REAL),
         q3,
         q4,
         open_row("Q5", "Another task: does the specialization belong to the architecture or to the task?"),

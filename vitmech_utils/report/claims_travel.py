@@ -1,10 +1,12 @@
 """The scoreboard's rows on whether the findings travel, break, or hide behind each other (C8, Q2, Q6, Q7)."""
 
-from vitmech_utils.report import verdicts_attacks, verdicts_together
+from vitmech_utils.report import verdicts_attacks, verdicts_recordings, verdicts_together
 from vitmech_utils.report.claim_rows import Row, numbers
-from vitmech_utils.report.claim_tables import ATTACKS, TOGETHER, JudgedRun
+from vitmech_utils.report.claim_tables import ATTACKS, RECORDINGS, TOGETHER, JudgedRun
+from vitmech_utils.report.verdicts import Count
 from vitmech_utils.statistics import Interval
 
+REAL = "Does the specialization hold on real spectrograms?"
 SURFACE = "Heads for extraneous features are an attack surface."
 ADVERSARIAL = (
     "Do adversarial changes of the extraneous regions lower accuracy although ablation says that their heads do not "
@@ -99,6 +101,41 @@ def q6(run: JudgedRun) -> Row:
         images=images,
         **numbers(_largest(attacked), "%"),
         **vars(verdicts_attacks.attacks_find_what_ablation_misses(attacked, ablated, more, images)),
+    )
+
+
+def q2(run: JudgedRun) -> Row:
+    """Whether chirp heads keep to the chirp in real spectrograms, judged by chapter 11's table."""
+    table = run.tables["claim_q2"]
+    kept = {
+        row.kind: Count(int(row.kept), int(row.low), int(row.high), int(row.heads))
+        for row in table.itertuples()
+    }
+    pieces = {row.kind: int(row.pieces) for row in table.itertuples()}
+    recordings = int(table["recordings"].iloc[0])
+    controls = [
+        f"{row.pair}, {row.asked}: {row.lift:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        for row in run.tables["controls"].itertuples()
+    ]
+    least = min(kept.values(), key=lambda count: count.value / max(count.total, 1))
+    return Row(
+        id="Q2",
+        claim=REAL,
+        study="left open",
+        ours="; ".join(
+            f"{kind}: {count} chirp heads are about the chirp there, too" for kind, count in kept.items()
+        ),
+        sample=f"{recordings} recordings; "
+        + ", ".join(
+            f"{row.kind}: {row.windows} windows, {row.pieces} without overlap" for row in table.itertuples()
+        ),
+        control=f"lift of the same heads on the chirp's place: {'; '.join(controls)}",
+        would_change="More recordings, from more places and more events, and chirps whose tracks are known exactly.",
+        chapter=RECORDINGS,
+        figure="fig-real-lifts",
+        images=int(table["windows"].min()),
+        **numbers(least, "heads"),
+        **vars(verdicts_recordings.specialization_holds_on_real_ones(kept, pieces, recordings)),
     )
 
 
