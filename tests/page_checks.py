@@ -66,7 +66,8 @@ def images_without_text(text: str) -> list[str]:
 
 def raw_headings(text: str) -> list[str]:
     """Headings of tables that are names for code, not for readers: words joined by an underscore."""
-    return [heading.strip() for heading in Page(text).headings if "_" in heading]
+    found = [heading.strip() for heading in Page(text).headings]
+    return [heading for heading in found if "_" in heading and heading.isidentifier()]
 
 
 def _has(page: Page, anchor: str) -> bool:
