@@ -251,6 +251,8 @@ def test_direct_effects_refuse_what_they_cannot_split():
     )
     with pytest.raises(ValueError, match="of other heads, images or modes"):
         direct_effects(total, direct, labels)
+    with pytest.raises(ValueError, match=r"labels has shape \(4, 3\), expected \(5, 3\)"):
+        direct_effects(total, total, labels[:4])
 
     class Averaging(torch.nn.Module):
         """Reads the mean of all tokens, not the CLS token."""

@@ -23,7 +23,7 @@ from vitmech_utils.heads.replacements import (
     evaluating,
     replacement,
 )
-from vitmech_utils.heads.replay import Replay, ReplayError, predict
+from vitmech_utils.heads.replay import Replay, can_replay, predict
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import (
     adjust,
@@ -141,7 +141,7 @@ def predict_without_heads(
             model, anatomy, pixel_values, mode, reference=reference, donors=donors, batch=batch, seed=seed
         )
         group = max(1, batch // max(1, len(chosen_heads)))
-        replay = replay and _can_replay(model, anatomy, _on_model(model, pixel_values[:1]))
+        replay = replay and can_replay(model, anatomy, _on_model(model, pixel_values[:1]))
         baselines, parts = [], []
         for start in range(0, len(pixel_values), group):
             images = _on_model(model, pixel_values[start : start + group])
@@ -249,14 +249,6 @@ def _hooked(
         with change_heads(model, {(layer, head): new[layer][:, :, head]}):
             ablated.append(predict(model, images).double().cpu())
     return baseline, torch.stack(ablated)
-
-
-def _can_replay(model: nn.Module, anatomy: Anatomy, image: Tensor) -> bool:
-    try:
-        Replay(model, anatomy, image).check()
-    except ReplayError:
-        return False
-    return True
 
 
 def _finite(baseline: Tensor, start: int) -> Tensor:

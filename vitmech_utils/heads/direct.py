@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
-    check_images,
     check_mode,
     check_model,
     evaluating,
@@ -76,7 +75,10 @@ def direct_effects(
     minus direct): effect_T in percent of the baseline's MSE, low_T, high_T (paired bootstrap over images). A negative
     `later` where `direct` is positive is self-repair. Raises `ValueError` where the two do not belong together.
     """
-    check_images(labels[:, :, None, None].expand(-1, -1, 1, 1), labels, labels.shape[1])
+    if labels.shape != total.baseline.shape:
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)}, expected {tuple(total.baseline.shape)} as the predictions have"
+        )
     if (
         total.sets != direct.sets
         or total.mode != direct.mode

@@ -178,6 +178,15 @@ class Replay:
         return bool((short - full).abs().max() <= TOLERANCE[full.dtype] * scale)
 
 
+def can_replay(model: nn.Module, anatomy: Anatomy, image: Float[Tensor, "1 3 height width"]) -> bool:
+    """Whether `model` can be resumed at its blocks, tried on one image; otherwise one plain hook per head remains."""
+    try:
+        Replay(model, anatomy, image).check()
+    except ReplayError:
+        return False
+    return True
+
+
 def cls_attention(
     normed: Float[Tensor, "image token hidden"], block: AttentionBlock
 ) -> Float[Tensor, "image 1 width"]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.replacements import HOOK_MODES, check_mode, check_model, evaluating, replacement
-from vitmech_utils.heads.replay import Replay, ReplayError, predict
+from vitmech_utils.heads.replay import Replay, can_replay, predict
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import adjust, effect_intervals, paired_p_values, percent_effect
 
@@ -123,7 +123,7 @@ def predict_tests(
         new = replacement(
             model, anatomy, pixel_values, mode, reference=reference, donors=donors, batch=batch, seed=seed
         )
-        replay = replay and _can_replay(model, anatomy, pixel_values[:1].to(weight))
+        replay = replay and can_replay(model, anatomy, pixel_values[:1].to(weight))
         size = min(batch, 16)
         for start in range(0, len(pixel_values), size):
             images = pixel_values[start : start + size].to(weight)
@@ -270,11 +270,3 @@ def _hooked(
         with change_heads(model, _changes(masks, new, image)):
             outcome[start : start + len(part)] = predict(model, images[image]).double().cpu()
     return baseline, outcome
-
-
-def _can_replay(model: nn.Module, anatomy: Anatomy, image: Tensor) -> bool:
-    try:
-        Replay(model, anatomy, image).check()
-    except ReplayError:
-        return False
-    return True
