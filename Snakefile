@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from vitmech_utils.execute import chapters
-from vitmech_utils.manifests import module_files, predecessors, uses_adapter, uses_bare_adapter
+from vitmech_utils.manifests import module_files, predecessors, uses_adapter, uses_bare_adapter, uses_classifiers
 from vitmech_utils.profiles import load_profile, parse_override
-from vitmech_utils.runs import TRAINING, find_run_dir, note_profile, published_adapter
+from vitmech_utils.run_folders import find_run_dir, note_profile, published_adapter
+from vitmech_utils.runs import TRAINING
 
 ROOT = Path(workflow.basedir)
 PROFILE = str(config.get("profile", "quick"))
@@ -41,6 +42,9 @@ def inputs(chapter):
             before.add(TRAINING)
     if uses_bare_adapter(source) and VALUES.bare_adapter == "published":
         files += sorted((ROOT / published_adapter(VALUES.seeds[0], "bare")).glob("*"))
+    if uses_classifiers(source) and VALUES.classifiers == "published":
+        for title in ("published", "none"):
+            files += sorted((ROOT / published_adapter(VALUES.seeds[0], f"classifier, title {title}")).glob("*"))
     return [str(path) for path in [*files, *(RUN / name / "manifest.json" for name in sorted(before))]]
 
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from small_book import edit_manifest, write_notebook
 
-from vitmech_utils import runs
+from vitmech_utils import run_folders
 from vitmech_utils.manifests import RunError, module_files, notebook_hashes, predecessors
 from vitmech_utils.profiles import load_profile
-from vitmech_utils.runs import Chapter, check_chapter, open_chapter
+from vitmech_utils.run_folders import check_chapter
+from vitmech_utils.runs import Chapter, open_chapter
 
 
 def begin(root: Path, name: str, **options: object) -> Chapter:
@@ -141,7 +142,7 @@ def test_an_edited_notebook_makes_its_run_stale_but_prose_does_not(small: Path) 
 def test_an_edited_module_makes_a_run_stale(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish_first(small)
     code = {"notebook": None, "modules": {"vitmech_utils/data/chirps.py": "other"}}
-    monkeypatch.setattr(runs, "code_of", lambda notebook: code)
+    monkeypatch.setattr(run_folders, "code_of", lambda notebook: code)
     refused(small, r"vitmech_utils/data/chirps\.py changed since")
 
 
@@ -205,7 +206,7 @@ def test_two_writers_of_one_chapter_are_kept_apart(small: Path, monkeypatch: pyt
     command = [sys.executable, "-c", textwrap.dedent(code), str(small)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "open\n"
-        monkeypatch.setattr(runs, "LOCK_SECONDS", 0.2)
+        monkeypatch.setattr(run_folders, "LOCK_SECONDS", 0.2)
         with pytest.raises(RunError, match=f"being written by process {other.pid}"):
             begin(small, "01_first")
         other.kill()  # as `kill -9`: nothing is cleaned up
@@ -299,3 +300,20 @@ def test_notebook_hashes_tell_code_from_page_and_ignore_outputs(small: Path) -> 
     after = notebook_hashes(path)
     assert after["code"] == before["code"]
     assert after["page"] != before["page"]
+
+
+def test_a_classifier_is_an_input_of_its_own(small: Path) -> None:
+    chapter = begin(small, "01_first")
+    with pytest.raises(RunError, match=r"classifier-titled-seed-0.*-p classifiers=train"):
+        chapter.classifier_folder("published")
+    with pytest.raises(ValueError, match=r"title is 'plain', expected published or none"):
+        chapter.classifier_folder("plain")
+    folder = small / "published" / "adapters" / "classifier-untitled-seed-0"
+    folder.mkdir(parents=True)
+    (folder / "head.safetensors").write_text("weights")
+    assert chapter.classifier_folder("none") == folder
+    assert "classifier, title none" in chapter.close()["inputs"]
+    chapter = begin(small, "01_first", overrides={"classifiers": "train"})
+    with pytest.raises(RunError, match=r"chapter 12.*-p classifiers=published"):
+        chapter.classifier_folder("none")
+    chapter.abandon()

@@ -7,7 +7,7 @@ from typing import Any
 from vitmech_utils.artefacts import write_atomically
 from vitmech_utils.manifests import RunError
 from vitmech_utils.profiles import load_profile
-from vitmech_utils.runs import check_chapter
+from vitmech_utils.run_folders import check_chapter
 
 CHECK_TAG = "nbval-check-output"
 

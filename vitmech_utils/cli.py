@@ -83,7 +83,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _run_folder(root: Path, options: argparse.Namespace) -> Path:
-    from vitmech_utils.runs import find_run_dir
+    from vitmech_utils.run_folders import find_run_dir
 
     return find_run_dir(root, load_profile(options.profile, root=root).name, _run_dir(options))
 

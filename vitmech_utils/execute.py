@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from vitmech_utils.artefacts import file_hash, write_atomically
 from vitmech_utils.manifests import RunError, notebook_hashes, write_manifest
 from vitmech_utils.profiles import Profile, load_profile
-from vitmech_utils.runs import check_chapter, drop_partial, find_run_dir, note_profile
+from vitmech_utils.run_folders import check_chapter, drop_partial, find_run_dir, note_profile
 
 PARAMETERS = ("profile", "run_dir", "overrides")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

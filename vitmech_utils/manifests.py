@@ -24,6 +24,7 @@ CARRIERS = (
     "execute",
     "manifests",
     "profiles",
+    "run_folders",
     "runs",
     "report.build",
     "report.launch",
@@ -91,6 +92,11 @@ def uses_adapter(notebook: Path) -> bool:
 def uses_bare_adapter(notebook: Path) -> bool:
     """Tell whether a notebook also loads the model that was fine-tuned on bare figures."""
     return uses_adapter(notebook) and 'figures="bare"' in notebook_source(notebook)
+
+
+def uses_classifiers(notebook: Path) -> bool:
+    """Tell whether a notebook loads the classifiers through its chapter."""
+    return ".classifier_folder(" in notebook_source(notebook)
 
 
 def module_files(notebook: Path, package_parent: Path | None = None) -> list[Path]:

@@ -138,6 +138,21 @@ class Recordings(_Section):
     images: Annotated[Count, Field(ge=2)]
 
 
+class Task(_Section):
+    """Another task: training of the classifiers, held-out images, images of the sweeps, random sets of heads.
+
+    Each classifier takes `steps` optimizer steps of `batch_size` fresh images and is judged every `every` steps.
+    """
+
+    steps: Count
+    batch_size: Annotated[Count, Field(le=4096)]
+    learning_rate: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
+    every: Count
+    images: Annotated[Count, Field(ge=2)]
+    sweep_images: Annotated[Count, Field(ge=2)]
+    random_sets: Annotated[Count, Field(ge=2)]
+
+
 class Profile(_Section):
     """All numbers of one run. Frozen; unknown keys and out-of-range values are refused."""
 
@@ -145,6 +160,7 @@ class Profile(_Section):
     backbone: Annotated[str, Field(min_length=1)]
     adapter: Literal["train", "published"]
     bare_adapter: Literal["train", "published"]
+    classifiers: Literal["train", "published"]
     seeds: Annotated[
         list[Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**31)]], Field(min_length=1)
     ]
@@ -160,6 +176,7 @@ class Profile(_Section):
     attacks: Attacks
     together: Together
     recordings: Recordings
+    task: Task
 
     @model_validator(mode="after")
     def _local_backbone_exists(self) -> "Profile":

@@ -1,9 +1,7 @@
 """Run folders: where a chapter leaves its artefacts, and how it reads those of the chapters before it."""
 
-import contextlib
 import importlib
 import json
-import os
 import shutil
 import time
 from datetime import UTC, datetime
@@ -12,33 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from vitmech_utils.artefacts import (
-    digest,
-    file_hash,
-    folder_hashes,
-    json_text,
-    to_numpy,
-    to_plain,
-    write_atomically,
-    write_json,
-)
+from vitmech_utils.artefacts import folder_hashes, to_numpy, to_plain, write_atomically, write_json
 from vitmech_utils.devices import pick_device
 from vitmech_utils.manifests import (
     FORMAT,
     RunError,
-    check_outputs,
     code_of,
     code_version,
     machine,
     package_versions,
     peak_memory_mib,
-    read_manifest,
     result_digest,
     write_manifest,
 )
 from vitmech_utils.profiles import Profile, load_profile, repository_root
+from vitmech_utils.run_folders import (
+    ADAPTERS,
+    acquire,
+    adapter_digest,
+    check_chapter,
+    checkpoint_folder,
+    find_run_dir,
+    lock_file,
+    partial_folder,
+    published_adapter,
+)
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
 
 TRAINING = "02_lora_fine_tuning"
 FIGURES = ("published", "bare")
-LOCK_SECONDS = 10.0  # a killed runner's kernel notices within a second or two and lets go
 _open_chapters: dict[Path, "Chapter"] = {}
 
 
@@ -70,74 +66,6 @@ def open_chapter(
     return Chapter(name, values, folder, root)
 
 
-def find_run_dir(root: Path, profile_name: str, run_dir: str | Path | None = None) -> Path:
-    """Resolve the run folder: the argument, else `$VITMECH_RUN_DIR`, else `results/<profile>` under the root."""
-    chosen = run_dir or os.environ.get("VITMECH_RUN_DIR") or Path("results", profile_name)
-    return (root / Path(chosen).expanduser()).resolve()
-
-
-def note_profile(run: Path, profile: Profile) -> Path:
-    """Keep the profile's values in the run folder; the file is touched only when they change, as Snakemake needs."""
-    path = run / ".profile.json"
-    values = profile.model_dump(mode="json")
-    if not path.is_file() or path.read_text(encoding="utf-8") != json_text(values):
-        write_json(path, values)
-    return path
-
-
-def partial_folder(run: Path, name: str) -> Path:
-    """Name the folder that a chapter fills until it is closed."""
-    return run / f".{name}.partial"
-
-
-def published_adapter(seed: int, figures: str = "published") -> str:
-    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and kind of figures."""
-    return f"published/adapters/{'bare-' if figures == 'bare' else ''}seed-{seed}"
-
-
-def drop_partial(run: Path, name: str) -> None:
-    """Remove what an ended kernel left half-filled; that of a kernel still at work is left to it."""
-    with contextlib.suppress(Timeout), FileLock(_lock_file(run, name), timeout=1):
-        shutil.rmtree(partial_folder(run, name), ignore_errors=True)
-
-
-def checkpoint_folder(run: Path, name: str, profile: Profile, code: dict[str, Any]) -> Path:
-    """Name the folder for a chapter's checkpoints: one for each profile and code, so nothing else is ever resumed."""
-    key = digest([profile.hash, code["modules"]])[:16]
-    return run / ".checkpoints" / f"{name}-{key}"
-
-
-def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[str, Any]:
-    """Return a finished chapter's manifest after holding it against the profile, the code and its own inputs.
-
-    Raises `RunError` when the chapter is missing, damaged, stale or of another profile, naming what to run.
-    """
-    mend = f"run `vitmech run {name[:2]} --profile {profile.name}{_run_dir_flag(root, run, profile)}` first"
-    folder = run / name
-    manifest = read_manifest(folder, mend)
-    if manifest["profile"]["hash"] != profile.hash:
-        differing = _differing(manifest["profile"]["values"], profile.model_dump(mode="json"))
-        raise RunError(
-            f"{folder} was made with other profile values ({differing}); {mend} with the same values"
-        )
-    check_outputs(folder, manifest, mend)
-    code = code_of(root / "notebooks" / f"{name}.ipynb")
-    if code["notebook"] and manifest["code"]["notebook"]["code"] != code["notebook"]["code"]:
-        raise RunError(f"{folder} is stale: notebooks/{name}.ipynb was edited since; {mend}")
-    recorded = manifest["code"]["modules"]
-    changed = sorted(path for path, value in code["modules"].items() if recorded.get(path) != value)
-    if changed:
-        raise RunError(f"{folder} is stale: {', '.join(changed)} changed since; {mend}")
-    for source, expected in manifest["inputs"].items():
-        if "path" in expected:  # an adapter from published/
-            current = _adapter_digest(root / expected["path"])
-            if current != expected["digest"]:
-                raise RunError(f"{folder} is stale: the adapter in {expected['path']} changed since; {mend}")
-        elif result_digest(check_chapter(run, source, root, profile)) != expected["digest"]:
-            raise RunError(f"{folder} is stale: {source} was run again since, with another result; {mend}")
-    return manifest
-
-
 class Chapter:
     """One chapter's run: its profile, its device, the artefacts it saves and those it reads.
 
@@ -152,7 +80,7 @@ class Chapter:
         self._manifests: dict[str, dict[str, Any]] = {}
         self._device: torch.device | None = None
         self._code = code_of(root / "notebooks" / f"{name}.ipynb")
-        self._lock = _acquire(_lock_file(self.run, name))
+        self._lock = acquire(lock_file(self.run, name))
         _open_chapters[folder] = self
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -194,17 +122,7 @@ class Chapter:
         seed = self.profile.seeds[0] if seed is None else seed
         bare = figures == "bare"
         if (self.profile.bare_adapter if bare else self.profile.adapter) == "published":
-            name = published_adapter(seed, figures)
-            folder = self.root / name
-            if not folder.is_dir():
-                how = "-p bare_adapter=train" if bare else "--profile laptop"
-                raise RunError(
-                    f"{folder}: the published adapter for seed {seed} is not in this clone; restore published/ "
-                    f"(git checkout -- published), or train one with {how}"
-                )
-            source = "adapter" if not bare else "bare adapter"
-            self._inputs[source] = {"path": name, "digest": _adapter_digest(folder)}
-            return folder
+            return self._published(figures, seed, "-p bare_adapter=train" if bare else "--profile laptop")
         if bare:
             raise RunError(
                 "this profile trains its adapter for bare figures in chapter 07, and no other chapter reads it; "
@@ -217,6 +135,35 @@ class Chapter:
                 f"{self.run / TRAINING} holds no adapter for seed {seed}; the profile's seeds: {self.profile.seeds}"
             )
         return self.run / TRAINING / name
+
+    def classifier_folder(self, title: str, seed: int | None = None) -> Path:
+        """Return the folder of the published classifier for figures with a `title` (`published` or `none`).
+
+        Its hash is recorded among the inputs. Raises `RunError` when it is not there or when this profile trains its
+        classifiers itself (chapter 12 makes and keeps them), `ValueError` for another title.
+        """
+        kind = f"classifier, title {title}"
+        if kind not in ADAPTERS:
+            raise ValueError(f"title is {title!r}, expected published or none")
+        if self.profile.classifiers != "published":
+            raise RunError(
+                "this profile trains its classifiers in chapter 12, and no other chapter reads them; "
+                "-p classifiers=published takes the published ones"
+            )
+        seed = self.profile.seeds[0] if seed is None else seed
+        return self._published(kind, seed, "-p classifiers=train")
+
+    def _published(self, kind: str, seed: int, how: str) -> Path:
+        name = published_adapter(seed, kind)
+        folder = self.root / name
+        if not folder.is_dir():
+            raise RunError(
+                f"{folder}: the published adapter for seed {seed} is not in this clone; restore published/ "
+                f"(git checkout -- published), or train one with {how}"
+            )
+        source = {"published": "adapter", "bare": "bare adapter"}.get(kind, kind)
+        self._inputs[source] = {"path": name, "digest": adapter_digest(folder)}
+        return folder
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
         """Save a table as `<name>.parquet`."""
@@ -319,42 +266,3 @@ class Chapter:
                 f"{chapter} left no {file_name}; it left {', '.join(manifest['outputs']) or 'nothing'}"
             )
         return self.run / chapter / file_name
-
-
-def _adapter_digest(folder: Path) -> str:
-    return digest({path.name: file_hash(path) for path in sorted(folder.glob("*")) if path.is_file()})
-
-
-def _lock_file(run: Path, name: str) -> Path:
-    return run / ".locks" / f"{name}.lock"
-
-
-def _acquire(path: Path) -> FileLock:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=LOCK_SECONDS)
-    owner = path.with_suffix(".owner")
-    try:
-        lock.acquire()
-    except Timeout:
-        who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-        raise RunError(
-            f"{path.parent.parent / path.stem} is being written by {who}; wait for it, shut that kernel down, "
-            "or choose another folder with --run-dir"
-        ) from None
-    owner.write_text(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", encoding="utf-8")
-    return lock
-
-
-def _run_dir_flag(root: Path, run: Path, profile: Profile) -> str:
-    return "" if run == (root / "results" / profile.name).resolve() else f" --run-dir {run}"
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    parts = []
-    for key in sorted({*old, *new}):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            parts.append(_differing(before, now, f"{prefix}{key}."))
-        elif before != now:
-            parts.append(f"{prefix}{key}: {before} then, {now} now")
-    return ", ".join(part for part in parts if part)

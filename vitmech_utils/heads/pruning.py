@@ -93,7 +93,7 @@ def recovering(pruned: ChirpRegressor, lora: LoraSettings | None = None, seed: i
     if not pruned.is_merged:
         raise PruningError("this regressor carries a LoRA adapter already: train it, or call merged() first")
     backbone = copy.deepcopy(pruned.backbone)
-    regressor = ChirpRegressor.build(backbone, lora or LoraSettings(), seed=seed)
+    regressor = type(pruned).build(backbone, lora or LoraSettings(), seed=seed)
     regressor.head.load_state_dict(pruned.head.state_dict())
     regressor.backbone_name, regressor.fingerprint = pruned.backbone_name, pruned.fingerprint
     return regressor.to(next(pruned.parameters()).dtype)
@@ -113,7 +113,7 @@ def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -
         "kept": [list(block.numbers.kept) for block in anatomy.blocks],
         "versions": {name: version(name) for name in ("torch", "transformers", "vitmech-utils")},
     }
-    if isinstance(model, ChirpRegressor):
+    if type(model) is ChirpRegressor:
         record |= {
             "backbone": model.backbone_name,
             "backbone_fingerprint": model.fingerprint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Recipe:
 class Training:
     """A finished training: the best regressor, its history, and its wall time over all its parts, in seconds.
 
-    The history's columns are step, train_loss, held_out_loss, learning_rate and r_<target>.
+    The history's columns are step, train_loss, held_out_loss, learning_rate and one per metric, as r_<target>.
     """
 
     regressor: ChirpRegressor
@@ -141,12 +142,18 @@ def fine_tune_profile(
 
 
 def fine_tune(
-    regressor: ChirpRegressor, train: Dataset, held_out: Dataset, recipe: Recipe, checkpoints: Path | str
+    regressor: ChirpRegressor,
+    train: Dataset,
+    held_out: Dataset,
+    recipe: Recipe,
+    checkpoints: Path | str,
+    metrics: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None,
 ) -> Training:
     """Train the adapter and head in place and return the best checkpoint's weights, judged on `held_out`.
 
     With as many training images as `steps * batch_size`, every image is seen once. A call that finds checkpoints in
-    the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's.
+    the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's. `metrics` names what the
+    history tells of held-out predictions and labels; by default their `correlations`.
 
     It trains where the regressor is: on the processor, or on one GPU. Under `accelerate launch` each process takes
     its share of every batch, so `batch_size` keeps its meaning; it must be a multiple of the number of processes.
@@ -196,7 +203,7 @@ def fine_tune(
         args=arguments,
         train_dataset=train,
         eval_dataset=held_out,
-        compute_metrics=lambda output: correlations(output.predictions, output.label_ids),
+        compute_metrics=lambda output: (metrics or correlations)(output.predictions, output.label_ids),
         callbacks=[EarlyStoppingCallback(recipe.patience), _Progress(), clock],
     )
     trainer.pop_callback(
@@ -292,6 +299,8 @@ def _history(log: list[dict]) -> pd.DataFrame:
     for entry in log:
         row = rows.setdefault(entry["step"], {"step": entry["step"]})
         names = {"loss": "train_loss", "eval_loss": "held_out_loss", "learning_rate": "learning_rate"}
-        names |= {f"eval_r_{name}": f"r_{name}" for name in LABEL_NAMES}
+        names |= {
+            key: key.removeprefix("eval_") for key in entry if key.startswith(("eval_r_", "eval_accuracy_"))
+        }
         row.update({new: entry[old] for old, new in names.items() if old in entry})
     return pd.DataFrame(sorted(rows.values(), key=lambda row: row["step"]))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
-import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,23 +23,20 @@ from transformers.utils import ModelOutput
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import DEFAULT, load_backbone, tiny
+from vitmech_utils.model.lora import (
+    STUDY,
+    AdapterError,
+    LoraSettings,
+    check_keys,
+    lora_config,
+    settings_of,
+    weights_fingerprint,
+    wrap,
+)
 
 IMAGE_SIZE = 224
 SETTINGS, ADAPTER, HEAD = "regressor.json", "adapter_model.safetensors", "head.safetensors"
 TRAINING = "training.json"
-
-
-class AdapterError(RuntimeError):
-    """An adapter folder is incomplete, damaged, or made for another backbone."""
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """Low-rank adaptation (Hu et al. 2021) of query and value, with the study's numbers as defaults."""
-
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.1
 
 
 @dataclass
@@ -56,7 +52,12 @@ class ChirpRegressor(nn.Module):
 
     Predictions are standardized start time, start frequency and end frequency (dimensionless); `seconds_and_hertz`
     converts them. Make one with `build` or `load`, not through the constructor.
+
+    A model for another task is a subclass: it names the task and its targets, and how far predictions are from labels.
     """
+
+    task: ClassVar[str] = "regression"
+    targets: ClassVar[tuple[str, ...]] = LABEL_NAMES
 
     def __init__(self, backbone: nn.Module, backbone_name: str, fingerprint: str | None = None):
         super().__init__()
@@ -68,14 +69,14 @@ class ChirpRegressor(nn.Module):
             nn.ReLU(),
             nn.Linear(256, 128),
             nn.ReLU(),
-            nn.Linear(128, len(LABEL_NAMES)),
+            nn.Linear(128, len(self.targets)),
         )
 
     @classmethod
     def build(
         cls,
         backbone: str | PreTrainedModel = DEFAULT,
-        lora: LoraSettings | None = LoraSettings(),
+        lora: LoraSettings | None = STUDY,
         attention: str = "sdpa",
         seed: int = 0,
     ) -> ChirpRegressor:
@@ -94,7 +95,7 @@ class ChirpRegressor(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if lora is not None:
-                model = _wrap(model, _lora_config(model, lora))
+                model = wrap(model, lora_config(model, lora))
             return cls(model, name, fingerprint).eval()
 
     @classmethod
@@ -105,9 +106,9 @@ class ChirpRegressor(nn.Module):
     def forward(
         self,
         pixel_values: Float[Tensor, "image 3 height width"],
-        labels: Float[Tensor, "image 3"] | None = None,
+        labels: Float[Tensor, "image target"] | None = None,
     ) -> Prediction:
-        """Predict standardized labels [image, 3]; with `labels`, also their mean squared error."""
+        """Predict standardized labels [image, target]; with `labels`, also the loss: their mean squared error."""
         if pixel_values.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]: "
@@ -115,8 +116,13 @@ class ChirpRegressor(nn.Module):
             )
         hidden = self.backbone(pixel_values=pixel_values).last_hidden_state
         logits = self.head(hidden[:, 0])
-        loss = None if labels is None else nn.functional.mse_loss(logits.float(), labels.float())
+        loss = None if labels is None else self.distance(logits.float(), labels.float())
         return Prediction(loss=loss, logits=logits)
+
+    @staticmethod
+    def distance(logits: Float[Tensor, "image target"], labels: Float[Tensor, "image target"]) -> Tensor:
+        """What the training minimizes: here the mean squared error."""
+        return nn.functional.mse_loss(logits, labels)
 
     @property
     def device(self) -> torch.device:
@@ -189,7 +195,7 @@ class ChirpRegressor(nn.Module):
         """Read an adapter folder onto its backbone, strictly; `backbone` says where to find it if it has moved.
 
         Raises `AdapterError` where a file is missing or damaged, where the adapter was trained on another backbone
-        (the error names both), or where a weight has no counterpart.
+        (the error names both) or for another task, or where a weight has no counterpart.
         """
         folder = Path(folder)
         missing = [n for n in (SETTINGS, ADAPTER, HEAD, "adapter_config.json") if not (folder / n).is_file()]
@@ -206,6 +212,11 @@ class ChirpRegressor(nn.Module):
             raise AdapterError(
                 f"{folder}: damaged adapter ({error}). Restore it, or train it again."
             ) from error
+        if (task := settings.get("task", ChirpRegressor.task)) != cls.task:
+            raise AdapterError(
+                f"{folder}: this adapter was trained for {task}, and a {cls.__name__} is for {cls.task}; "
+                "name an adapter of that task, or load it with the class that it was made by"
+            )
         name = backbone or settings["backbone"]
         model = load_backbone(name, attention)
         if (fingerprint := weights_fingerprint(model)) != settings["backbone_fingerprint"]:
@@ -215,9 +226,9 @@ class ChirpRegressor(nn.Module):
                 "Name the backbone that it was trained on, or train an adapter for this one."
             )
         model.requires_grad_(False)
-        regressor = cls(_wrap(model, config), settings["backbone"], fingerprint)
-        _check_keys(folder / ADAPTER, set(get_peft_model_state_dict(regressor.backbone)), set(adapter))
-        _check_keys(folder / HEAD, set(regressor.head.state_dict()), set(head))
+        regressor = cls(wrap(model, config), settings["backbone"], fingerprint)
+        check_keys(folder / ADAPTER, set(get_peft_model_state_dict(regressor.backbone)), set(adapter))
+        check_keys(folder / HEAD, set(regressor.head.state_dict()), set(head))
         try:
             set_peft_model_state_dict(regressor.backbone, adapter)
             regressor.head.load_state_dict(head, strict=True)
@@ -225,15 +236,22 @@ class ChirpRegressor(nn.Module):
             raise AdapterError(f"{folder}: its weights do not fit backbone {name!r}: {error}") from error
         return regressor.eval()
 
+    def label_settings(self) -> dict:
+        """What the saved settings say of the labels; for the regressor, how to standardize them."""
+        return {
+            "label_mean": [float(x) for x in LABEL_MEAN],
+            "label_std": [float(x) for x in LABEL_STD],
+        }
+
     def _settings(self) -> dict:
         return {
+            "task": self.task,
             "backbone": self.backbone_name,
             "backbone_fingerprint": self.fingerprint,
             "image_size": IMAGE_SIZE,
-            "labels": list(LABEL_NAMES),
-            "label_mean": [float(x) for x in LABEL_MEAN],
-            "label_std": [float(x) for x in LABEL_STD],
-            "lora": asdict(_settings_of(self.backbone.peft_config["default"])),
+            "labels": list(self.targets),
+            **self.label_settings(),
+            "lora": asdict(settings_of(self.backbone.peft_config["default"])),
             "versions": {name: version(name) for name in ("torch", "transformers", "peft", "vitmech-utils")},
         }
 
@@ -256,47 +274,3 @@ def read_training(folder: Path | str) -> dict:
     if not path.is_file():
         raise AdapterError(f"{path} does not exist: this adapter was saved without a record of its training")
     return json.loads(path.read_text())
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the shapes and values of all weights, whatever their names (these change between releases)."""
-    digests = []
-    for value in model.state_dict().values():
-        digest = hashlib.sha256(str(tuple(value.shape)).encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        digests.append(digest.hexdigest())
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-
-
-def _lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
-    names = {id(module): name for name, module in model.named_modules()}
-    blocks = [block for block in find_blocks(model).blocks if block.numbers.kept]
-    linears = [projection.linear for b in blocks for projection in (b.query, b.value)]
-    if len({id(linear) for linear in linears}) < len(linears):
-        raise AdapterError(
-            "query and value share one linear layer in this backbone; LoRA on both alone is not possible"
-        )
-    targets = sorted({names[id(linear)].rsplit(".", 1)[-1] for linear in linears})
-    return LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=targets
-    )  # fmt: skip
-
-
-def _wrap(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    config.base_model_name_or_path = model.name_or_path or None
-    with warnings.catch_warnings():  # peft asks transformers 5.23 for a property that is about to be renamed
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        return get_peft_model(model, config)
-
-
-def _settings_of(config: LoraConfig) -> LoraSettings:
-    return LoraSettings(r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout)
-
-
-def _check_keys(path: Path, expected: set[str], found: set[str]) -> None:
-    if expected != found:
-        raise AdapterError(
-            f"{path}: {len(expected - found)} weights are missing (first: {sorted(expected - found)[:2]}) and "
-            f"{len(found - expected)} have no counterpart (first: {sorted(found - expected)[:2]}). "
-            "It belongs to another backbone or another version of it."
-        )

@@ -17,7 +17,7 @@ from vitmech_utils.report.launch import add_launch_buttons
 from vitmech_utils.report.made_pages import fill_made
 from vitmech_utils.report.picker.static import share_notebook_data
 from vitmech_utils.report.provenance import banner, day, duration, hardware, version
-from vitmech_utils.runs import check_chapter
+from vitmech_utils.run_folders import check_chapter
 
 PROSE = ("_config.yml", "_toc.yml", "book")
 IMAGES = (".png", ".svg", ".jpg")

@@ -1,0 +1,74 @@
+"""The same backbone, adapters and head shape for another task: the type and the direction of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+from vitmech_utils.data.sweep_labels import TARGETS, SweepDataset
+from vitmech_utils.model.finetune import Recipe, Training, fine_tune
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.profiles import Profile
+
+VALIDATION = 96
+"""Held-out images by which a training is judged while it goes on."""
+
+
+class SweepClassifier(ChirpRegressor):
+    """A ViT with LoRA adapters that tells a sweep's type and direction: logits above 0 say exponential, rising.
+
+    It is built, saved, loaded and merged as a `ChirpRegressor` is, and every analysis of heads takes it. Labels are
+    0 or 1; the loss is the mean binary cross-entropy of both, in nats.
+    """
+
+    task: ClassVar[str] = "classification"
+    targets: ClassVar[tuple[str, ...]] = TARGETS
+
+    @staticmethod
+    def distance(logits: Float[Tensor, "image target"], labels: Float[Tensor, "image target"]) -> Tensor:
+        """What the training minimizes: the mean binary cross-entropy, in nats."""
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+
+    def label_settings(self) -> dict:
+        """What the saved settings say of the labels: which class a 1 stands for."""
+        return {"label_one": {"type": "exponential", "direction": "rising"}}
+
+
+def fine_tune_classifier(
+    profile: Profile,
+    seed: int,
+    title: Literal["published", "none"],
+    checkpoints: Path | str,
+    device: torch.device | str,
+) -> Training:
+    """Fine-tune a classifier by the profile's `task` section on fresh chirps under one title.
+
+    Two trainings that differ in the title alone see the same chirps, noise included, in the same order, from the same
+    initial weights. They are judged on the same held-out chirps, each under its own title.
+    """
+    plan = profile.task
+    model = SweepClassifier.build(profile.backbone, attention="eager", seed=seed).to(device)
+    images = SweepDataset(plan.steps * plan.batch_size, title, seed=seed, split="train")
+    validation = SweepDataset(min(plan.images, VALIDATION), title, seed=1, split="held-out")
+    recipe = Recipe(
+        steps=plan.steps,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        warmup_steps=min(10, plan.steps // 2),
+        every=plan.every,
+    )
+    return fine_tune(model, images, validation, recipe, checkpoints, metrics=accuracies)
+
+
+def accuracies(
+    logits: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
+) -> dict[str, float]:
+    """The share of images told right, per target, keyed `accuracy_<target>`; a logit above zero says 1."""
+    right = (np.asarray(logits) > 0) == (np.asarray(labels) > 0.5)
+    return {f"accuracy_{name}": float(right[:, i].mean()) for i, name in enumerate(TARGETS)}
