@@ -39,7 +39,7 @@ def make(root: Path) -> Path:
     (root / "notebooks").mkdir(parents=True)
     (root / "book").mkdir()
     shutil.copytree(ROOT / "profiles", root / "profiles")
-    for name in ("assets", "extensions"):
+    for name in ("assets", "extensions", "templates"):
         shutil.copytree(ROOT / "book" / name, root / "book" / name)
     for name in ("_config.yml", "Snakefile"):
         if (ROOT / name).is_file():

@@ -108,6 +108,11 @@ def test_another_profile_is_refused(small: Path) -> None:
     refused(small, r"audit\.images: 3 then, 16 now")
 
 
+def test_another_backbone_is_refused(small: Path) -> None:
+    finish_first(small, overrides={"backbone": "tiny"})
+    refused(small, "backbone: tiny then, dinov2-small now")
+
+
 def test_an_edited_manifest_is_refused(small: Path) -> None:
     finish_first(small)
     edit_manifest(small / "results" / "quick" / "01_first", wall_seconds=1.0)

@@ -1,0 +1,115 @@
+"""What may become a page: whole, executed chapters that belong together; anything else leaves the old pages alone."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from small_book import CHAPTERS, make
+from test_runs import begin
+
+from vitmech_utils.artefacts import file_hash
+from vitmech_utils.manifests import RunError, notebook_hashes, write_manifest
+from vitmech_utils.report.stage import stage
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A small clone whose three chapters are finished, their executed pages made without a kernel."""
+    root = make(tmp_path / "clone")
+    for name in CHAPTERS:
+        finish(root, name)
+    return root
+
+
+def run_of(root: Path) -> Path:
+    return root / "results" / "quick"
+
+
+def finish(root: Path, name: str, error: bool = False, **options: object) -> None:
+    """Close a chapter with one number, then its executed notebook beside it, as `vitmech run` records it."""
+    chapter = begin(root, name, **options)
+    chapter.save_json({"count": 1}, "numbers")
+    manifest = chapter.close()
+    source = root / "notebooks" / f"{name}.ipynb"
+    page = nbformat.read(source, as_version=4)
+    if error:
+        page.cells[-1].outputs = [
+            nbformat.v4.new_output("error", ename="ZeroDivisionError", evalue="", traceback=[])
+        ]
+    executed = chapter.final_folder / f"{name}.ipynb"
+    nbformat.write(page, executed)
+    record = {
+        "file": executed.name,
+        "sha256": file_hash(executed),
+        "page": notebook_hashes(source)["page"],
+    }
+    write_manifest(chapter.final_folder, {**manifest, "executed": record})
+
+
+def rewrite(root: Path, name: str, **changes: object) -> None:
+    """Change a manifest and seal it again, as a run of other code or another package would have written it."""
+    path = run_of(root) / name / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["code"].update(changes)
+    write_manifest(path.parent, manifest)
+
+
+def refused(root: Path, message: str) -> None:
+    target = root / "staged"
+    target.mkdir()
+    (target / "page.md").write_text("the last good pages")
+    with pytest.raises(RunError, match=message):
+        stage(root, run_of(root), target)
+    assert (target / "page.md").read_text() == "the last good pages"
+
+
+def test_whole_chapters_of_one_run_become_pages(clone: Path) -> None:
+    manifests = stage(clone, run_of(clone), clone / "staged")
+    assert list(manifests) == list(CHAPTERS)
+    assert "The count is 1;" in (clone / "staged" / "book" / "intro.md").read_text()
+
+
+def test_the_executed_notebook_of_a_failed_run_is_refused(clone: Path) -> None:
+    finish(clone, "02_second", error=True)
+    refused(clone, r"02_second: its executed notebook holds an error; run `vitmech run 02 --run-dir")
+
+
+def test_a_chapter_that_ran_without_its_page_is_refused(clone: Path) -> None:
+    begin(clone, "02_second").close()
+    refused(
+        clone,
+        r"02_second: no executed notebook \(the chapter ran outside `vitmech run`\); run `vitmech run 02",
+    )
+
+
+def test_an_executed_notebook_edited_by_hand_is_refused(clone: Path) -> None:
+    path = run_of(clone) / "01_first" / "01_first.ipynb"
+    path.write_text(path.read_text().replace("A claim.", "A better claim."))
+    refused(clone, r"01_first\.ipynb: changed since the run that made it; run `vitmech run 01")
+
+
+def test_chapters_of_two_profiles_are_refused(clone: Path) -> None:
+    finish(clone, "02_second", overrides={"audit.images": 3})
+    refused(clone, r"different profile values \(01_first: \w{9}, 02_second: \w{9}.*run `vitmech run all`")
+
+
+def test_chapters_of_two_backbones_are_refused(clone: Path) -> None:
+    finish(clone, "03_third", overrides={"backbone": "tiny"})
+    refused(clone, "different profile values")
+
+
+def test_chapters_of_two_package_versions_are_refused(clone: Path) -> None:
+    rewrite(clone, "02_second", version="0.0.9")
+    refused(clone, r"different package version \(01_first: .*02_second: 0\.0\.9")
+
+
+def test_chapters_made_with_two_versions_of_a_module_are_refused(clone: Path) -> None:
+    for name, value in (("01_first", "a" * 64), ("02_second", "b" * 64)):
+        rewrite(clone, name, modules={"vitmech_utils/data/gone.py": value})
+    published = clone / "published"
+    run_of(clone).rename(published)  # a frozen run is held against itself alone, not against today's code
+    with pytest.raises(
+        RunError, match=r"01_first and 02_second were made with different versions of .*gone\.py"
+    ):
+        stage(clone, published, clone / "staged")
