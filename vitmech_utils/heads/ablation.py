@@ -234,7 +234,7 @@ def _replayed(
             image = torch.tensor([i for _, i in part], device=images.device)
             head = torch.tensor([tests[t][1] for t, _ in part], device=images.device)
             change = torch.bmm(difference[image, :, head], columns[head])
-            outcome = run.resume(layer, image, change).double().cpu()
+            outcome = run.resume(layer, image, change).cpu().double()
             for row, (test, member) in enumerate(part):
                 ablated[test, member] = outcome[row]
     return run.predictions, ablated
@@ -247,7 +247,7 @@ def _hooked(
     ablated = []
     for layer, head in tests:
         with change_heads(model, {(layer, head): new[layer][:, :, head]}):
-            ablated.append(predict(model, images).double().cpu())
+            ablated.append(predict(model, images).cpu().double())
     return baseline, torch.stack(ablated)
 
 
@@ -258,7 +258,7 @@ def _finite(baseline: Tensor, start: int) -> Tensor:
             f"the unchanged model's predictions are not finite for image(s) {[start + i for i in broken][:5]}; "
             "check its weights, or run it in float32"
         )
-    return baseline.double().cpu()
+    return baseline.cpu().double()
 
 
 def _on_model(model: nn.Module, images: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def predictions(
     weight = next(model.parameters())
     with evaluating(model):
         return torch.cat(
-            [predict(model, part.to(weight)).double().cpu() for part in pixel_values.split(batch)]
+            [predict(model, part.to(weight)).cpu().double() for part in pixel_values.split(batch)]
         )
 
 
@@ -128,7 +128,7 @@ def predict_with_heads_of(
                 with change_heads(
                     model, {(layer, head): written[layer][:, :, head] for layer, head in heads}
                 ):
-                    parts.append(predict(model, images.to(weight)).double().cpu())
+                    parts.append(predict(model, images.to(weight)).cpu().double())
     return torch.stack([torch.cat(parts) for parts in found])
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.heads.precision import wide, widest
 from vitmech_utils.heads.replacements import check_images, check_model, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import AnatomyError
@@ -180,12 +181,12 @@ def _attack(
     """Attack one batch whose first image is number `first`: images, predictions, clean predictions, on the CPU."""
     weight = next(model.parameters())
     clean, where = pixel_values.to(weight), mask[:, None].to(weight.device)
-    truth = labels.to(device=weight.device, dtype=torch.float64)
+    truth = wide(labels.to(weight.device))
     if said is None:
         with torch.no_grad():
             said = predict(model, clean)
     unchanged = _finite(said, first)
-    predictions = unchanged.to(weight.device)
+    predictions = unchanged.to(weight.device, widest(weight.device))
     worst, kept = (predictions - truth).square().sum(1), clean.clone()
     low, high = (clean - reach).clamp_(min=0), (clean + reach).clamp_(max=1)
     for restart in range(restarts):
@@ -196,11 +197,11 @@ def _attack(
             with torch.set_grad_enabled(climbing):
                 changed.requires_grad_(climbing)
                 said = predict(model, changed)
-                error = (said.double() - truth).square().sum(1)
+                error = (wide(said) - truth).square().sum(1)
             _finite(said.detach(), first)
             better = error.detach() > worst
             worst = torch.where(better, error.detach(), worst)
-            predictions = torch.where(better[:, None], said.detach().double(), predictions)
+            predictions = torch.where(better[:, None], wide(said.detach()), predictions)
             kept[better] = changed.detach()[better]
             if climbing:
                 (slope,) = torch.autograd.grad(error.sum(), changed)
@@ -209,7 +210,7 @@ def _attack(
                 )
                 changed = torch.where(where, moved, clean)
     found = torch.where(mask[:, None], kept.to(device="cpu", dtype=pixel_values.dtype), pixel_values.cpu())
-    return found, predictions.cpu(), unchanged
+    return found, predictions.cpu().double(), unchanged
 
 
 def _noise(
@@ -235,7 +236,7 @@ def _finite(predictions: Tensor, first: int) -> Tensor:
             f"the model's predictions are not finite for image(s) {[first + place for place in broken][:5]}; check its "
             "weights, or run it in float32"
         )
-    return predictions.double().cpu()
+    return predictions.cpu().double()
 
 
 def _check(

@@ -54,8 +54,8 @@ def predict_directly(
         for start in range(0, len(pixel_values), batch):
             images = pixel_values[start : start + batch].to(weight)
             run = _Direct(model, anatomy, images)
-            baselines.append(run.predictions.double().cpu())
-            parts.append(run.without_each_head(new(start, start + len(images))).double().cpu())
+            baselines.append(run.predictions.cpu().double())
+            parts.append(run.without_each_head(new(start, start + len(images))).cpu().double())
     return SetPredictions(
         torch.cat(baselines), torch.cat(parts, 1), tuple(singles(anatomy.pairs)), mode, "direct"
     )

@@ -12,18 +12,10 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.heads.hooks import change_heads
-from vitmech_utils.heads.replacements import (
-    HOOK_MODES,
-    check_images,
-    check_mode,
-    check_model,
-    evaluating,
-    replacement,
-)
-from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.gates import check_gated, error_of, open_gates
+from vitmech_utils.heads.replacements import evaluating, replacement
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import check_settings, effect_intervals
+from vitmech_utils.statistics import effect_intervals
 
 
 def first_order(
@@ -51,12 +43,9 @@ def first_order(
     (paired bootstrap over images). Errors as in `sweep`. Source: Michel et al. 2019, section 5 (there the
     absolute value, here signed); attribution patching: Nanda 2023; Syed et al. 2023.
     """
-    check_settings(bootstrap, confidence)
-    anatomy = check_model(model)
-    check_images(pixel_values, labels, len(targets))
-    check_mode(mode, pixel_values, donors, reference)
-    if mode not in HOOK_MODES:
-        raise ValueError(f"mode {mode!r} has no gates to slide, expected one of {', '.join(HOOK_MODES)}")
+    anatomy = check_gated(
+        model, pixel_values, labels, mode, targets, donors, reference, bootstrap, confidence
+    )
     weight = next(model.parameters())
     new = replacement(
         model, anatomy, pixel_values, mode, reference=reference, donors=donors, batch=batch, seed=seed
@@ -66,23 +55,13 @@ def first_order(
         for start in range(0, len(pixel_values), batch):
             images = pixel_values[start : start + batch].to(device=weight.device, dtype=weight.dtype)
             ends = [end.clone() for end in new(start, start + len(images))]
-            gates = torch.zeros(
-                anatomy.layers, len(images), 1, anatomy.heads, 1,
-                dtype=weight.dtype, device=weight.device, requires_grad=True,
-            )  # fmt: skip
-            with change_heads(model, {layer: _slide(gates[layer], end) for layer, end in enumerate(ends)}):
-                predictions = predict(model, images)
-            truth = labels[start : start + batch].to(device=weight.device, dtype=torch.float64)
-            error = (predictions.double() - truth).square().mean(1)
+            with open_gates(model, anatomy, images, ends) as gates:
+                error = error_of(model, images, labels[start : start + batch])
             (slope,) = torch.autograd.grad(error.sum(), gates)
-            slopes.append(slope[:, :, 0, :, 0].double().cpu().numpy())
-            errors.append(error.detach().cpu().numpy())
+            slopes.append(slope[:, :, 0, :, 0].cpu().double().numpy())
+            errors.append(error.detach().cpu().double().numpy())
     slope, error = np.concatenate(slopes, axis=1), np.concatenate(errors)
     return _table(slope, error, anatomy, mode, bootstrap, confidence, seed)
-
-
-def _slide(gate: Tensor, end: Tensor):
-    return lambda present: present + gate * (end - present)
 
 
 def _table(

@@ -13,19 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.heads.hooks import change_heads
-from vitmech_utils.heads.replacements import (
-    HOOK_MODES,
-    check_images,
-    check_mode,
-    check_model,
-    evaluating,
-    replacement,
-)
-from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.gates import check_gated, error_of, open_gates
+from vitmech_utils.heads.replacements import evaluating, replacement
 from vitmech_utils.heads.sets import Head, predict_without_sets
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import adjust, check_settings, effect_intervals, paired_p_values
+from vitmech_utils.statistics import adjust, effect_intervals, paired_p_values
 
 KEYS = ["layer_a", "head_a", "layer_b", "head_b"]
 
@@ -57,12 +49,9 @@ def second_order(
     mode, images, estimate (percent of the baseline's MSE), low, high (paired bootstrap over images). Errors as in
     `sweep`. Source: the Hessian over gates is Hassibi and Stork's (1993) for weights, here for heads, off its diagonal.
     """
-    check_settings(bootstrap, confidence)
-    anatomy = check_model(model)
-    check_images(pixel_values, labels, len(targets))
-    check_mode(mode, pixel_values, donors, reference)
-    if mode not in HOOK_MODES:
-        raise ValueError(f"mode {mode!r} has no gates to slide, expected one of {', '.join(HOOK_MODES)}")
+    anatomy = check_gated(
+        model, pixel_values, labels, mode, targets, donors, reference, bootstrap, confidence
+    )
     rows = list(anatomy.pairs if heads is None else dict.fromkeys(heads))
     for layer, head in rows:
         if not 0 <= layer < anatomy.layers:
@@ -77,7 +66,7 @@ def second_order(
     with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         for start in range(0, len(pixel_values), batch):
             images = pixel_values[start : start + batch].to(weight)
-            truth = labels[start : start + batch].to(device=weight.device, dtype=torch.float64)
+            truth = labels[start : start + batch]
             ends = [end.clone() for end in new(start, start + len(images))]
             hessian, error = _hessian(model, anatomy, images, truth, ends, rows)
             parts.append(hessian)
@@ -138,24 +127,15 @@ def exact_interactions(
 def _hessian(
     model: nn.Module, anatomy: Anatomy, images: Tensor, truth: Tensor, ends: list[Tensor], rows: list[Head]
 ) -> tuple[Float[ndarray, "row image layer head"], Float[ndarray, " image"]]:
-    gates = torch.zeros(
-        anatomy.layers, len(images), 1, anatomy.heads, 1,
-        dtype=images.dtype, device=images.device, requires_grad=True,
-    )  # fmt: skip
-
-    def slide(gate: Tensor, end: Tensor):
-        return lambda present: present + gate * (end - present)
-
-    with change_heads(model, {layer: slide(gates[layer], end) for layer, end in enumerate(ends)}):
-        predictions = predict(model, images)
-    error = (predictions.double() - truth).square().mean(1)
+    with open_gates(model, anatomy, images, ends) as gates:
+        error = error_of(model, images, truth)
     (slope,) = torch.autograd.grad(error.sum(), gates, create_graph=True)
     found = []
     for layer, head in rows:
         # Images do not meet in the model, so the sum over images gives each image's own second derivatives.
         (row,) = torch.autograd.grad(slope[layer, :, 0, head, 0].sum(), gates, retain_graph=True)
-        found.append(row[:, :, 0, :, 0].permute(1, 0, 2).double().cpu().numpy())
-    return np.stack(found), error.detach().cpu().numpy()
+        found.append(row[:, :, 0, :, 0].permute(1, 0, 2).cpu().double().numpy())
+    return np.stack(found), error.detach().cpu().double().numpy()
 
 
 def _table(

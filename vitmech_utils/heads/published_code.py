@@ -58,7 +58,7 @@ def literal_procedure(
                 predictions.append(predict(model, part))
                 zero_rows(block, head)
             scenarios[layer, head] = torch.cat(predictions)
-    return baseline.double().cpu(), scenarios
+    return baseline.cpu().double(), scenarios
 
 
 def published_procedure(
@@ -100,9 +100,9 @@ def published_procedure(
                 if layer == order[0]:
                     baseline.append(run.predictions)
                 seen = states[:-1] if start == 0 else states[1:]
-                scenarios.setdefault(layer, []).append(torch.stack(seen).double().cpu())
+                scenarios.setdefault(layer, []).append(torch.stack(seen).cpu().double())
     stacked = torch.stack([torch.cat(scenarios[layer], dim=1) for layer in range(anatomy.layers)])
-    return torch.cat(baseline).double().cpu(), stacked
+    return torch.cat(baseline).cpu().double(), stacked
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.heads.hooks import capture_heads
+from vitmech_utils.heads.precision import wide
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, find_blocks
 
@@ -68,11 +69,11 @@ def head_outputs(model: nn.Module, pixel_values: Tensor) -> list[Float[Tensor, "
 def mean_outputs(
     model: nn.Module, pixel_values: Tensor, batch: int = 32
 ) -> list[Float[Tensor, "1 token head size"]]:
-    """Every head's mean output over images, per token position, one array per layer; summed in float64."""
+    """Every head's mean output over images, per token position, one array per layer; sums in float64 if there is."""
     sums: list[Tensor] = []
     for start in range(0, len(pixel_values), batch):
         outputs = head_outputs(model, pixel_values[start : start + batch])
-        added = [output.double().sum(0, keepdim=True) for output in outputs]
+        added = [wide(output).sum(0, keepdim=True) for output in outputs]
         sums = [a + b for a, b in zip(sums, added, strict=True)] if sums else added
     return [(total / len(pixel_values)).to(**_like(model)) for total in sums]
 

@@ -244,7 +244,7 @@ def _replayed(
         if heads:
             by_layer.setdefault(min(heads)[0], []).append(place)
         else:
-            outcome[place] = run.predictions[image].double().cpu()
+            outcome[place] = run.predictions[image].cpu().double()
     for layer, places in by_layer.items():
         difference, block = new[layer] - run.heads[layer], anatomy.blocks[layer]
         for start in range(0, len(places), batch):
@@ -254,19 +254,19 @@ def _replayed(
             lost = block.numbers.pick(difference[image] * masks.pop(layer), 2).flatten(2)
             change = nn.functional.linear(lost, block.output.weight)
             with change_heads(model, _changes(masks, new, image)):
-                outcome[part] = run.resume(layer, image, change).double().cpu()
-    return run.predictions.double().cpu(), outcome
+                outcome[part] = run.resume(layer, image, change).cpu().double()
+    return run.predictions.cpu().double(), outcome
 
 
 def _hooked(
     model: nn.Module, anatomy: Anatomy, images: Tensor, new: list[Tensor], tests: list, batch: int
 ) -> tuple[Tensor, Tensor]:
-    baseline = predict(model, images).double().cpu()
+    baseline = predict(model, images).cpu().double()
     outcome = torch.empty(len(tests), baseline.shape[1], dtype=torch.float64)
     for start in range(0, len(tests), batch):
         part = tests[start : start + batch]
         image = torch.tensor([number for number, _ in part], device=images.device)
         masks = _masks(anatomy, [heads for _, heads in part], images.device)
         with change_heads(model, _changes(masks, new, image)):
-            outcome[start : start + len(part)] = predict(model, images[image]).double().cpu()
+            outcome[start : start + len(part)] = predict(model, images[image]).cpu().double()
     return baseline, outcome

@@ -44,7 +44,7 @@ def cls_features(
             hidden = regressor.backbone(
                 pixel_values=batch["pixel_values"].to(regressor.device)
             ).last_hidden_state
-            features.append(hidden[:, 0].double().cpu())
+            features.append(hidden[:, 0].cpu().double())
             labels.append(batch["labels"].double())
     return torch.cat(features), torch.cat(labels)
 

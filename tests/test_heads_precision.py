@@ -1,0 +1,16 @@
+"""Errors are summed in the widest floating point that a device has."""
+
+import torch
+
+from vitmech_utils.heads.precision import wide, widest
+
+
+def test_apple_s_gpus_have_no_float64_and_all_else_has():
+    assert widest("mps") == torch.float32
+    assert {widest(device) for device in ("cpu", "cuda", torch.device("cuda", 1))} == {torch.float64}
+
+
+def test_values_stay_as_they_are():
+    small = torch.tensor([1.5, 2.25], dtype=torch.bfloat16)
+    assert wide(small).dtype == torch.float64
+    assert wide(small).tolist() == [1.5, 2.25]
