@@ -11,7 +11,7 @@ from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TITLES, SweepDataset, bend, sweep_labels
 from vitmech_utils.heads.pruning import PruningError, load_pruned, prune_heads, recovering, save_pruned
-from vitmech_utils.model.classifier import SweepClassifier, accuracies, fine_tune_classifier
+from vitmech_utils.model.classifier import SweepClassifier, accuracies, fine_tune_classifier, start_head
 from vitmech_utils.model.regressor import AdapterError, ChirpRegressor
 from vitmech_utils.profiles import load_profile
 
@@ -129,3 +129,29 @@ def test_both_classifiers_see_the_same_chirps_and_are_judged(tmp_path):
         assert isinstance(training.regressor, SweepClassifier)
         assert {"held_out_loss", "accuracy_type", "accuracy_direction"} <= set(training.history)
         assert training.history["accuracy_direction"].dropna().between(0, 1).all()
+
+
+def test_a_head_finds_what_frozen_tokens_tell():
+    class Bright(torch.utils.data.Dataset):
+        """Images whose brightness and colour are the two labels."""
+
+        def __len__(self):
+            return 24
+
+        def __getitem__(self, i):
+            first, second = float(i % 2), float(i // 2 % 2)
+            pixels = torch.full((3, 224, 224), 0.2 + 0.6 * first)
+            pixels[0] += 0.2 * second
+            return {"pixel_values": pixels, "labels": torch.tensor([first, second])}
+
+    model = SweepClassifier.build("tiny", seed=4)
+    backbone = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    start_head(model, Bright(), seed=1)
+    again = SweepClassifier.build("tiny", seed=4)
+    start_head(again, Bright(), seed=1)
+    images = torch.stack([Bright()[i]["pixel_values"] for i in range(4)])
+    with torch.inference_mode():
+        told = model(images).logits
+        assert torch.equal(told, again(images).logits)
+    assert ((told > 0) == torch.tensor([[False, False], [True, False], [False, True], [True, True]])).all()
+    assert all(torch.equal(value, backbone[name]) for name, value in model.backbone.state_dict().items())
