@@ -11,7 +11,7 @@ from test_claims import made_up, seal, write_run
 from vitmech_utils.heads.origin import transitions
 from vitmech_utils.manifests import RunError
 from vitmech_utils.report import scoreboard_page
-from vitmech_utils.report.claim_tables import ATTACKS, BEYOND, ORIGIN, PRUNING, RECORDINGS, TOGETHER
+from vitmech_utils.report.claim_tables import ATTACKS, BEYOND, ORIGIN, PRUNING, RECORDINGS, TASK, TOGETHER
 from vitmech_utils.report.claims import scoreboard
 from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
@@ -121,6 +121,22 @@ def recording_tables(kept: tuple[int, int], pieces: int = 24, recordings: int = 
     return {"claim_q2": pd.DataFrame(rows, columns=columns), "controls": controls}
 
 
+def task_tables(
+    shared: tuple[float, float],
+    training: tuple[float, float] = (0.85, 1.0),
+    lie: tuple[float, float] = (0.5, 0.9),
+    images: int = IMAGES,
+) -> dict[str, pd.DataFrame]:
+    """Both orders of heads alike in what they share."""
+    by_kind = {"shared": shared, "ceiling": (0.7, 0.9), "another training": training}
+    by_kind["heads permuted within layers"] = (0.1, 0.3)
+    rows = [("control", "the title's lie", *lie)]
+    rows += [(kind, name, *ends) for kind, ends in by_kind.items() for name in ("effect", "attention")]
+    claim = pd.DataFrame(rows, columns=["kind", "quantity", "low", "high"])
+    claim["value"] = (claim["low"] + claim["high"]) / 2
+    return {"claim_q5": claim.assign(images=images, sweep_images=16, heads=72)}
+
+
 def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profile: str = "made-up") -> None:
     (run / chapter).mkdir()
     for name, frame in tables.items():
@@ -136,7 +152,9 @@ def judged(run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None
         add_chapter(run, PRUNING, pruned)
     for chapter, tables in others.items():
         add_chapter(
-            run, {"together": TOGETHER, "attacks": ATTACKS, "recordings": RECORDINGS}[chapter], tables
+            run,
+            {"together": TOGETHER, "attacks": ATTACKS, "recordings": RECORDINGS, "task": TASK}[chapter],
+            tables,
         )
     return scoreboard(run).set_index("id")
 
@@ -245,6 +263,40 @@ def test_recordings_reach_each_verdict(tmp_path: Path, verdict: str, tables) -> 
     assert "72 windows" in row["sample"]
 
 
+@pytest.mark.parametrize(
+    ("verdict", "tables"),
+    [
+        (HOLDS, task_tables((0.82, 0.98))),
+        (IN_PART, task_tables((0.6, 0.9))),
+        (FAILS, task_tables((0.1, 0.3))),
+        (UNKNOWN, task_tables((0.3, 0.7))),
+        (UNKNOWN, task_tables((0.1, 0.3), training=(0.2, 0.6))),
+        (UNKNOWN, task_tables((0.82, 0.98), lie=(-0.1, 0.3))),
+        (UNKNOWN, task_tables((0.82, 0.98), images=19)),
+    ],
+)
+def test_another_task_reaches_each_verdict(tmp_path: Path, verdict: str, tables) -> None:
+    row = judged(tmp_path, task=tables).loc["Q5"]
+    assert row["verdict"] == verdict
+    assert row["chapter"] == TASK
+    assert "the architecture or to the task?" in row["claim"]
+    shared = tables["claim_q5"].query("kind == 'shared'").iloc[0]
+    assert f"by effect {shared['value']:.2f} [{shared['low']:.2f}" in row["ours"]
+    assert "the planted shortcut the title's lie: " in row["control"]
+    assert "two trainings shares effect: " in row["control"]
+    assert "16 for effects" in row["sample"]
+
+
+def test_an_unknown_share_of_an_order_is_called_so(tmp_path: Path) -> None:
+    tables = task_tables((np.nan, np.nan))
+    claim = tables["claim_q5"]
+    claim.loc[claim["kind"] == "ceiling", ["value", "low", "high"]] = np.nan
+    row = judged(tmp_path, task=tables).loc["Q5"]
+    assert row["verdict"] == UNKNOWN
+    assert "by effect unknown; by attention unknown" in row["ours"]
+    assert "nan" not in row["reason"] + row["control"]
+
+
 def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path) -> None:
     board = judged(tmp_path, origin_tables(network(text=9), HOME, network(text=8), bare_steps=100))
     assert board.loc["Q4", "verdict"] == UNKNOWN
@@ -254,7 +306,7 @@ def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path)
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
     board = judged(tmp_path)
-    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q6", "Q7"], "verdict"] == OPEN).all()
+    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7"], "verdict"] == OPEN).all()
     assert "pruned" not in board.loc["C1", "control"]
 
 
@@ -276,6 +328,7 @@ def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> No
         TOGETHER: lambda: together_tables(9, (0.3, 0.7)),
         ATTACKS: lambda: attack_tables((20.0, 60.0), (5.0, 30.0)),
         RECORDINGS: lambda: recording_tables((8, 10)),
+        TASK: lambda: task_tables((0.82, 0.98)),
     }
     write_run(tmp_path, made_up())
     add_chapter(tmp_path, chapter, tables[chapter](), profile="another")

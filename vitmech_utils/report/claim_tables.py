@@ -12,10 +12,10 @@ from vitmech_utils.statistics import Interval
 ABLATION, SEMANTICS = "04_head_ablation", "05_mono_or_polysemantic"
 ORIGIN, PRUNING = "07_inherited_or_emergent", "08_can_early_heads_go"
 TOGETHER, ATTACKS = "09_heads_together", "10_attacks_through_decorations"
-RECORDINGS = "11_real_spectrograms"
+RECORDINGS, TASK = "11_real_spectrograms", "12_another_task"
 NEEDED, BEYOND = (
     (ABLATION, SEMANTICS),
-    (ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS),
+    (ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS, TASK),
 )  # a run without a chapter of BEYOND leaves its rows open
 _CLASSES = ("layer", "head", "class", "regions", "confidence", "map_entropy")
 _INTERVAL = ("low", "high")
@@ -49,6 +49,7 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "claim_q7": (TOGETHER, ("quantity", "value", *_INTERVAL, "of", "images")),
     "claim_q2": (RECORDINGS, ("kind", "kept", *_INTERVAL, "heads", "pieces", "windows", "recordings")),
     "controls": (RECORDINGS, ("pair", "asked", "lift", *_INTERVAL)),
+    "claim_q5": (TASK, ("kind", "quantity", "value", *_INTERVAL, "images", "sweep_images", "heads")),
     "claims_c8_q6": (
         ATTACKS,
         ("target", "quantity", "value", *_INTERVAL, "heads", "images", "budget", "pixels"),

@@ -13,6 +13,7 @@ from vitmech_utils.report import (
     verdicts_origin,
     verdicts_pruning,
     verdicts_recordings,
+    verdicts_task,
     verdicts_together,
 )
 from vitmech_utils.report.claim_rows import Row, by, numbers
@@ -27,6 +28,7 @@ _MODULES = (
     verdicts_origin,
     verdicts_pruning,
     verdicts_recordings,
+    verdicts_task,
     verdicts_together,
 )
 RULES = dict(sorted((name, rule) for module in _MODULES for name, rule in module.RULES.items()))

@@ -10,6 +10,7 @@ from vitmech_utils.report.claim_tables import (
     PRUNING,
     RECORDINGS,
     SEMANTICS,
+    TASK,
     TOGETHER,
     JudgedRun,
     how_to_mend,
@@ -58,7 +59,7 @@ def beyond(run: JudgedRun) -> list[Row]:
         claims_travel.q2(run) if run.has(RECORDINGS) else open_row("Q2", claims_travel.REAL),
         q3,
         q4,
-        open_row("Q5", "Another task: does the specialization belong to the architecture or to the task?"),
+        claims_travel.q5(run) if run.has(TASK) else open_row("Q5", claims_travel.OTHER_TASK),
         claims_travel.q6(run) if run.has(ATTACKS) else open_row("Q6", claims_travel.ADVERSARIAL),
         claims_travel.q7(run)
         if run.has(TOGETHER)

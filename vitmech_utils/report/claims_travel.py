@@ -1,8 +1,8 @@
-"""The scoreboard's rows on whether the findings travel, break, or hide behind each other (C8, Q2, Q6, Q7)."""
+"""The scoreboard's rows on whether the findings travel, break, or hide behind each other (C8, Q2, Q5, Q6, Q7)."""
 
-from vitmech_utils.report import verdicts_attacks, verdicts_recordings, verdicts_together
+from vitmech_utils.report import verdicts_attacks, verdicts_recordings, verdicts_task, verdicts_together
 from vitmech_utils.report.claim_rows import Row, numbers
-from vitmech_utils.report.claim_tables import ATTACKS, RECORDINGS, TOGETHER, JudgedRun
+from vitmech_utils.report.claim_tables import ATTACKS, RECORDINGS, TASK, TOGETHER, JudgedRun
 from vitmech_utils.report.verdicts import Count
 from vitmech_utils.statistics import Interval
 
@@ -12,6 +12,7 @@ ADVERSARIAL = (
     "Do adversarial changes of the extraneous regions lower accuracy although ablation says that their heads do not "
     "matter?"
 )
+OTHER_TASK = "Another task: does the specialization belong to the architecture or to the task?"
 TOGETHER_QUESTION = "Several heads ablated together: do single ablations miss what they do?"
 
 
@@ -137,6 +138,56 @@ def q2(run: JudgedRun) -> Row:
         **numbers(least, "heads"),
         **vars(verdicts_recordings.specialization_holds_on_real_ones(kept, pieces, recordings)),
     )
+
+
+def q5(run: JudgedRun) -> Row:
+    """Whether two tasks need the same heads, judged by chapter 12's table."""
+    control, shared, ceilings, trainings, within = (
+        _by_quantity(run, kind)
+        for kind in ("control", "shared", "ceiling", "another training", "heads permuted within layers")
+    )
+    first = run.tables["claim_q5"].iloc[0]
+    images = int(first["images"])
+    alike = "; ".join(f"by {name} {_known(share)}" for name, share in shared.items())
+    told = {
+        "the planted shortcut": control,
+        "the same question in two trainings shares": trainings,
+        "heads permuted within layers correlate by": within,
+    }
+    return Row(
+        id="Q5",
+        claim=f"{OTHER_TASK} (It holds if it is the architecture's.)",
+        study="left open",
+        ours=f"of what a model keeps of its own order of heads on other images, the regressor shares with the clean "
+        f"classifier: {alike}",
+        sample=f"{int(first['heads'])} heads; {images} images for attention and for the shortcut, "
+        f"{int(first['sweep_images'])} for effects, mean ablation",
+        control="; ".join(
+            f"{words} " + ", ".join(f"{name}: {_known(found)}" for name, found in part.items())
+            for words, part in told.items()
+        ),
+        would_change="More images for the order by effect, tasks that have less in common, or a network trained from "
+        "random weights: here the architecture comes with its pre-training.",
+        chapter=TASK,
+        figure="fig-shared-orders",
+        images=images,
+        **numbers(shared["effect"], "share"),
+        **vars(
+            verdicts_task.specialization_is_of_the_architecture(control, shared, ceilings, trainings, images)
+        ),
+    )
+
+
+def _known(found: Interval) -> str:
+    return f"{found:.2f}" if found.value == found.value else "unknown"
+
+
+def _by_quantity(run: JudgedRun, kind: str) -> dict[str, Interval]:
+    table = run.tables["claim_q5"]
+    rows = table[table["kind"] == kind]
+    return {
+        row.quantity: Interval(float(row.value), float(row.low), float(row.high)) for row in rows.itertuples()
+    }
 
 
 def _attacks(run: JudgedRun, quantity: str) -> dict[str, Interval]:

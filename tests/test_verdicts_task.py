@@ -1,0 +1,88 @@
+"""The rule on another task: every outcome, on made-up values, and the order in which it looks."""
+
+import math
+
+import pytest
+
+from vitmech_utils.report import verdicts_task
+from vitmech_utils.report.verdicts import ENOUGH_IMAGES, FAILS, HALF, HOLDS, IN_PART, MOST, UNKNOWN
+from vitmech_utils.report.verdicts_task import specialization_is_of_the_architecture
+from vitmech_utils.statistics import Interval
+
+SHOWN, HIDDEN = Interval(0.8, 0.6, 0.9), Interval(0.1, -0.1, 0.3)
+ALIKE, SOME, UNLIKE, WIDE = (
+    Interval(0.95, 0.85, 1.05), Interval(0.7, 0.6, 0.78), Interval(0.2, 0.0, 0.4), Interval(0.5, 0.2, 0.8),
+)  # fmt: skip
+CLEAR, BLURRED = Interval(0.8, 0.6, 0.9), Interval(0.2, 0.05, 0.4)
+NOTHING = Interval(math.nan, math.nan, math.nan)
+
+
+def judged(effect, attention, ceiling=CLEAR, training=ALIKE, control=(SHOWN, SHOWN), images=50):
+    names = "effect", "attention"
+    return specialization_is_of_the_architecture(
+        dict(zip(("the lie", "the heads"), control, strict=True)),
+        dict(zip(names, (effect, attention), strict=True)),
+        dict(zip(names, (ceiling, CLEAR), strict=True)),
+        dict(zip(names, (training, ALIKE), strict=True)),
+        images,
+    )
+
+
+@pytest.mark.parametrize(
+    ("effect", "attention", "verdict", "reason"),
+    [
+        (ALIKE, ALIKE, HOLDS, "it belongs to the architecture"),
+        (ALIKE, SOME, IN_PART, "more than half by effect and by attention"),
+        (SOME, SOME, IN_PART, "more than half by effect and by attention"),
+        (UNLIKE, ALIKE, IN_PART, "more than half by attention, no more than half by effect"),
+        (WIDE, ALIKE, IN_PART, "more than half by attention"),
+        (ALIKE, UNLIKE, IN_PART, "more than half by effect, no more than half by attention"),
+        (UNLIKE, UNLIKE, FAILS, "it is the task's"),
+        (UNLIKE, WIDE, UNKNOWN, "more or less than half"),
+        (WIDE, WIDE, UNKNOWN, "more or less than half"),
+        (NOTHING, NOTHING, UNKNOWN, "more or less than half"),
+    ],
+)
+def test_every_outcome(effect, attention, verdict, reason) -> None:
+    found = judged(effect, attention)
+    assert found.verdict == verdict
+    assert reason in found.reason
+
+
+def test_nothing_is_told_where_the_planted_shortcut_does_not_show() -> None:
+    for effect, attention in ((ALIKE, ALIKE), (UNLIKE, UNLIKE)):
+        found = judged(effect, attention, control=(SHOWN, HIDDEN))
+        assert found.verdict == UNKNOWN
+        assert "does not clearly show in: the heads" in found.reason
+    assert judged(ALIKE, ALIKE, control=(NOTHING, SHOWN)).verdict == UNKNOWN
+    assert judged(ALIKE, ALIKE, control=(Interval(0.1, 0.0, 0.2), SHOWN)).verdict == UNKNOWN
+
+
+def test_nothing_is_told_where_a_models_own_order_is_not_known() -> None:
+    for ceiling in (BLURRED, NOTHING):
+        found = judged(ALIKE, ALIKE, ceiling=ceiling)
+        assert found.verdict == UNKNOWN
+        assert "own order of heads by effect is not known well enough" in found.reason
+
+
+def test_what_another_training_undoes_as_well_is_not_the_tasks() -> None:
+    for training in (UNLIKE, WIDE, NOTHING):
+        found = judged(UNLIKE, UNLIKE, training=training)
+        assert found.verdict == UNKNOWN
+        assert "by effect another training for the same question may keep as little" in found.reason
+    assert judged(ALIKE, ALIKE, training=UNLIKE).verdict == HOLDS  # what is shared is shared
+
+
+def test_bounds_count_and_few_images_decide_nothing() -> None:
+    at_most, above_half = Interval(0.9, MOST, 1.0), Interval(0.7, HALF, 0.9)
+    assert judged(at_most, at_most).verdict == HOLDS
+    assert judged(above_half, above_half).verdict == UNKNOWN
+    assert judged(Interval(0.3, 0.1, HALF), UNLIKE).verdict == FAILS
+    few = judged(ALIKE, ALIKE, images=ENOUGH_IMAGES - 1)
+    assert (few.verdict, "too few" in few.reason) == (UNKNOWN, True)
+    assert specialization_is_of_the_architecture({}, {}, {}, {}, 50).verdict == UNKNOWN
+
+
+def test_the_rule_begins_with_its_question() -> None:
+    assert list(verdicts_task.RULES) == ["Q5"]
+    assert verdicts_task.RULES["Q5"].__doc__.startswith("Q5. Of the architecture (holds) if ")

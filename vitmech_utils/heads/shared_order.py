@@ -1,0 +1,138 @@
+"""How much of their order of heads two models share, beyond what too few images blur in each of them.
+
+Two orders that are measured on few images differ by chance alone. So each model is also held against itself, on other
+images: what it keeps of its own order is the ceiling of what another model could keep of it. The quotient is Spearman's
+correction for attenuation (Spearman 1904), here of rank correlations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.stats import rankdata
+
+from vitmech_utils.statistics import Interval, check_settings
+
+SPLITS = 8
+"""Random splits of the images in two halves, over which correlations are averaged."""
+
+Measured = Float[ndarray, "..."]  # [quantity, head, image]; what else it may be is told by an error
+
+
+@dataclass(frozen=True)
+class SharedOrder:
+    """Rank correlations over heads with bootstrap intervals over heads.
+
+    `between` holds one model's order on half of the images against the other's on the other half, in [-1, 1];
+    `ceiling` is what both keep of their own between halves (the geometric mean of the two); `share` is the quotient, 1
+    where two models differ by no more than one model does from itself, and possibly above it by chance. Not a number
+    where a model keeps nothing of its own order. `images` are those of a half.
+    """
+
+    between: Interval
+    ceiling: Interval
+    share: Interval
+    images: int
+
+
+def shared_order(
+    first: Measured,
+    second: Measured,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    splits: int = SPLITS,
+) -> SharedOrder:
+    """Compare the orders of the same heads in two models, image by image measured on the same images.
+
+    `first` and `second` are [quantity, head, image]: one quantity (a head's change of the loss), or several, whose
+    correlations are averaged (attention shares of each region). Each bootstrap draw takes the same heads of both.
+    Raises `ValueError` for shapes that differ, fewer than two images or fewer than three heads.
+    """
+    check_settings(draws, confidence)
+    if first.ndim != 3 or first.shape != second.shape:
+        raise ValueError(
+            f"got shapes {first.shape} and {second.shape}, expected two equal ones [quantity, head, image]"
+        )
+    quantities, heads, images = first.shape
+    if images < 2 or heads < 3 or not quantities:
+        raise ValueError(
+            f"got {quantities} quantities of {heads} heads on {images} images, expected at least 1, 3 and 2"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = np.vstack([np.arange(heads), rng.integers(heads, size=(draws, heads))])
+    half = images // 2
+    total = np.zeros((3, draws + 1))
+    for _ in range(splits):
+        order = rng.permutation(images)
+        parts = order[:half], order[half : 2 * half]
+        for place in range(quantities):
+            one, two = (
+                [_ranks(found[place][:, part].mean(1)[chosen]) for part in parts] for found in (first, second)
+            )
+            crossed = (_along(one[0], two[1]) + _along(one[1], two[0])) / 2
+            total += [crossed, _along(one[0], one[1]), _along(two[0], two[1])]
+    between, own_first, own_second = total / (splits * quantities)
+    with np.errstate(invalid="ignore"):
+        ceiling = np.sqrt(np.where((own_first > 0) & (own_second > 0), own_first * own_second, np.nan))
+    return SharedOrder(
+        *(_interval(found, confidence) for found in (between, ceiling, between / ceiling)), images=half
+    )
+
+
+def by_chance(
+    first: Float[ndarray, "quantity head"],
+    second: Float[ndarray, "other place"],
+    layers: Int[ndarray, " layer"] | None = None,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The rank correlation that is left when the second model's heads change places at random: mean and range.
+
+    With `layers` heads change places within their layer alone, so that what is left is due to depth; without, nothing
+    should be left. All quantities of a head move together. Raises `ValueError` for shapes that do not fit.
+    """
+    check_settings(draws, confidence)
+    if first.shape != second.shape or (layers is not None and len(layers) != first.shape[1]):
+        raise ValueError(
+            f"got shapes {first.shape} and {second.shape}, expected two equal ones [quantity, head]; with layers, "
+            "one per head"
+        )
+    rng = np.random.default_rng(seed)
+    keys = rng.random((draws, first.shape[1]))
+    if layers is None:
+        moved = keys.argsort(1)
+    else:
+        to = np.argsort(layers, kind="stable")  # places, layer by layer
+        moved = np.empty(keys.shape, dtype=int)
+        moved[:, to] = np.lexsort((keys, np.broadcast_to(layers, keys.shape)))
+    found = np.zeros(draws)
+    for one, two in zip(first, second, strict=True):
+        found += _along(np.broadcast_to(_ranks(one[None]), keys.shape), _ranks(two[moved]))
+    found /= len(first)
+    low, high = np.nanquantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(np.nanmean(found)), float(low), float(high))
+
+
+def _ranks(values: Float[ndarray, "draw head"]) -> Float[ndarray, "draw head"]:
+    ranks = rankdata(values, axis=1)
+    return ranks - ranks.mean(1, keepdims=True)
+
+
+def _along(one: Float[ndarray, "draw head"], two: Float[ndarray, "draw head"]) -> Float[ndarray, " draw"]:
+    """Correlation of centred ranks, draw by draw; 0 where one side is constant and so has no order."""
+    size = np.sqrt((one**2).sum(1) * (two**2).sum(1))
+    return np.divide((one * two).sum(1), size, out=np.zeros(len(one)), where=size > 0)
+
+
+def _interval(found: Float[ndarray, " draw"], confidence: float) -> Interval:
+    """The first entry is the estimate, the others are bootstrap draws; unknown where the estimate or all draws are."""
+    known = found[1:][np.isfinite(found[1:])]
+    if not np.isfinite(found[0]) or not len(known):
+        return Interval(np.nan, np.nan, np.nan)
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(found[0]), float(low), float(high))
