@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from vitmech_utils.report.plots import WIDE, heatmap
+from vitmech_utils.report.plots import WIDE, WIDTH, heatmap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +20,14 @@ MODELS: dict[str, tuple[str, str]] = {
 }
 """Colour and marker per model."""
 KINDS: dict[str, tuple[str, str]] = {
-    "title heads": ("#D55E00", "o"),
-    "random heads of the same layers": ("#888888", "^"),
+    "lookers": ("#D55E00", "o"),
+    "random heads of the lookers' layers": ("#888888", "^"),
+    "carriers": ("#CC79A7", "D"),
+    "random heads of the carriers' layers": ("#888888", "v"),
 }
 """Colour and marker per set of heads."""
 TARGET_LINES = {"type": "-", "direction": "--", "all": "-"}
-_STEP = 0.13  # between marks of one row
+_STEP = 0.1  # half of the way between marks of one row
 
 
 def twin_figures(rows: Mapping[str, Sequence[np.ndarray]], names: Sequence[str]) -> "Figure":
@@ -112,14 +114,14 @@ def set_effects(table: pd.DataFrame) -> "Figure":
     `table` has model, target, kind (of `KINDS`), effect, low, high (nats).
     """
     models, targets = (list(dict.fromkeys(table[column])) for column in ("model", "target"))
-    figure, axes = plt.subplots(1, len(models), figsize=(WIDE, 0.6 * len(targets) + 1.5), sharey=True)
+    figure, axes = plt.subplots(len(models), 1, figsize=(WIDTH, 1.9 * len(models) + 1.2))
     for ax, model in zip(axes, models, strict=True):
         part = table[table["model"] == model].assign(value=lambda rows: rows["effect"])
         _rows(ax, part, "target", targets, by="kind", looks=KINDS)
         ax.axvline(0, color="#444444", linewidth=0.8)
-        ax.set(xlabel="change of the cross-entropy (nats)", title=f"in the {model} model")
-        ax.locator_params(axis="x", nbins=5)
-    axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.1), ncols=2, columnspacing=1.0)
+        ax.set(title=f"in the {model} model")
+    axes[-1].set_xlabel("change of the cross-entropy (nats)")
+    axes[0].legend(loc="lower left", bbox_to_anchor=(-0.1, 1.14), ncols=2, columnspacing=1.0)
     return figure
 
 
@@ -138,17 +140,27 @@ def follow_forest(ax: "Axes", table: pd.DataFrame) -> None:
     )
 
 
-def lift_and_effect(ax: "Axes", table: pd.DataFrame, names: Sequence[str]) -> None:
-    """Each head's effect on the type against its lift on the title: table has lift, effect, chosen (bool)."""
-    for chosen, colour, label in ((False, "#888888", "other heads"), (True, "#D55E00", "title heads")):
-        part = table[table["chosen"] == chosen]
-        ax.plot(part["lift"], part["effect"], "o", color=colour, markersize=5, alpha=0.85, label=label)
-    for place in np.argsort(-table["effect"].to_numpy())[:3]:
-        at = table["lift"].iloc[place], table["effect"].iloc[place]
+def by_lift(ax: "Axes", table: pd.DataFrame, names: Sequence[str], value: str, label: str) -> None:
+    """A value of each head against its lift on the title, the three largest named.
+
+    `table` has lift, `value`, and kind: `lookers`, `carriers`, `lookers and carriers`, or `other heads`.
+    """
+    looks = {
+        "other heads": ("#888888", "o"),
+        "lookers": KINDS["lookers"],
+        "carriers": KINDS["carriers"],
+        "lookers and carriers": ("#0072B2", "s"),
+    }
+    for kind, (colour, marker) in looks.items():
+        part = table[table["kind"] == kind]
+        if len(part):
+            ax.plot(part["lift"], part[value], marker, color=colour, markersize=5.5, alpha=0.85, label=kind)
+    for place in np.argsort(-table[value].to_numpy())[:3]:
+        at = table["lift"].iloc[place], table[value].iloc[place]
         ax.annotate(names[place], at, xytext=(5, 3), textcoords="offset points", fontsize=8.5)
     ax.axhline(0, color="#444444", linewidth=0.8)
     ax.axvline(1, color="#444444", linestyle=":", linewidth=1)
-    ax.set(xlabel="lift on the title", ylabel="effect on the type (nats)")
+    ax.set(xlabel="lift on the title", ylabel=label)
     ax.legend()
 
 
