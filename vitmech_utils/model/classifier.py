@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from vitmech_utils.data.sweep_labels import TARGETS, SweepDataset
+from vitmech_utils.model.classifier_score import told_right
 from vitmech_utils.model.finetune import Recipe, Training, fine_tune
 from vitmech_utils.model.readout import cls_features
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -95,5 +95,5 @@ def accuracies(
     logits: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
 ) -> dict[str, float]:
     """The share of images told right, per target, keyed `accuracy_<target>`; a logit above zero says 1."""
-    right = (np.asarray(logits) > 0) == (np.asarray(labels) > 0.5)
+    right = told_right(logits, labels)
     return {f"accuracy_{name}": float(right[:, i].mean()) for i, name in enumerate(TARGETS)}
