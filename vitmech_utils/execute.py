@@ -126,6 +126,16 @@ def _execute(source: Path, scratch: Path, failed: Path, parameters: dict[str, An
         ) from None
 
 
+def _keep_pickers_once(notebook: dict[str, Any]) -> None:
+    """Drop the live views of a notebook whose kernel is gone; their pickers' HTML stands beside them and stays."""
+    from vitmech_utils.report.picker.static import share_notebook_data
+
+    share_notebook_data(notebook)
+    kinds = {kind for cell in notebook["cells"] for o in cell.get("outputs", []) for kind in o.get("data", {})}
+    if not any("widget-view" in kind for kind in kinds):
+        notebook["metadata"].pop("widgets", None)
+
+
 def _accept(scratch: Path, run: Path, chapter: str, root: Path, profile: Profile) -> Path:
     notebook = json.loads(scratch.read_text(encoding="utf-8"))
     for number, cell in enumerate(notebook["cells"]):
@@ -141,6 +151,7 @@ def _accept(scratch: Path, run: Path, chapter: str, root: Path, profile: Profile
         raise RunError(
             f"{chapter} ran to its end but left no sound run (is chapter.close() its last cell?): {error}"
         ) from error
+    _keep_pickers_once(notebook)
     notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
