@@ -131,7 +131,9 @@ def _keep_pickers_once(notebook: dict[str, Any]) -> None:
     from vitmech_utils.report.picker.static import share_notebook_data
 
     share_notebook_data(notebook)
-    kinds = {kind for cell in notebook["cells"] for o in cell.get("outputs", []) for kind in o.get("data", {})}
+    kinds = {
+        kind for cell in notebook["cells"] for o in cell.get("outputs", []) for kind in o.get("data", {})
+    }
     if not any("widget-view" in kind for kind in kinds):
         notebook["metadata"].pop("widgets", None)
 
