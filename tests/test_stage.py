@@ -26,7 +26,7 @@ def run_of(root: Path) -> Path:
     return root / "results" / "quick"
 
 
-def finish(root: Path, name: str, error: bool = False, **options: object) -> None:
+def finish(root: Path, name: str, error: bool = False, said: str = "", **options: object) -> None:
     """Close a chapter with one number, then its executed notebook beside it, as `vitmech run` records it."""
     chapter = begin(root, name, **options)
     chapter.save_json({"count": 1}, "numbers")
@@ -37,6 +37,8 @@ def finish(root: Path, name: str, error: bool = False, **options: object) -> Non
         page.cells[-1].outputs = [
             nbformat.v4.new_output("error", ename="ZeroDivisionError", evalue="", traceback=[])
         ]
+    if said:
+        page.cells[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text=said)]
     executed = chapter.final_folder / f"{name}.ipynb"
     nbformat.write(page, executed)
     record = {

@@ -1,4 +1,4 @@
-"""The command line: `vitmech run`, `vitmech stage`, `vitmech book`, `vitmech doctor`."""
+"""The command line: `vitmech run`, `vitmech stage`, `vitmech book`, `vitmech publish`, `vitmech doctor`."""
 
 import argparse
 import sys
@@ -55,6 +55,17 @@ def book(options: argparse.Namespace) -> int:
 
     root = repository_root()
     build(root, _run_folder(root, options), Path(options.out).resolve() if options.out else None)
+    return 0
+
+
+def publish(options: argparse.Namespace) -> int:
+    """Put a finished run in place of the published one, if it is whole, of committed code, and not a quick run."""
+    from vitmech_utils.publish import publish as publish_run
+
+    root = repository_root()
+    sizes = publish_run(root, _run_folder(root, options))
+    print("\n".join(f"{size / 1e6:6.2f} MB  {name}" for name, size in sizes.items()))
+    print(f"{sum(sizes.values()) / 1e6:6.2f} MB  published")
     return 0
 
 
@@ -119,16 +130,21 @@ def _parser() -> argparse.ArgumentParser:
     building.add_argument("--out", help="where to build (default: book/_build)")
     building.set_defaults(command=book)
 
+    publishing = commands.add_parser(
+        "publish", help="a finished run -> published/", description=publish.__doc__
+    )
+    publishing.set_defaults(command=publish)
+
     checking = commands.add_parser(
         "doctor", help="what is installed and what is missing", description=doctor.__doc__
     )
     checking.set_defaults(command=doctor)
 
-    for command in (running, taking, staging, building, checking):
+    for command in (running, taking, staging, building, publishing, checking):
         command.add_argument(
             "--profile", default="quick", help="quick, laptop, paper, or a YAML file (default: quick)"
         )
-    for command in (running, taking, staging, building):
+    for command in (running, taking, staging, building, publishing):
         command.add_argument("--run-dir", help="the run folder (default: results/<profile>)")
     for command in (running, checking):
         command.add_argument(

@@ -33,9 +33,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     """
     names = [Path(entry).name for entry in toc_files(root) if entry.startswith("notebooks/")]
     absent = [name for name in names if _is_published(root, run) and not (run / name).is_dir()]
-    names = [name for name in names if name not in absent]
-    manifests = {name: _checked(root, run, name) for name in names}
-    _refuse_mixed(run, manifests)
+    manifests = checked_run(root, run, [name for name in names if name not in absent])
     fresh = target.with_name(f"{target.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -102,6 +100,13 @@ def labelled(notebook: dict[str, Any], manifest: dict[str, Any]) -> dict[str, An
         cells.append({**first, "source": rest})
     notebook["cells"] = [*cells, *notebook["cells"][1:]]
     return notebook
+
+
+def checked_run(root: Path, run: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the manifests of a run's chapters; raises `RunError` unless all are whole and belong together."""
+    manifests = {name: _checked(root, run, name) for name in names}
+    _refuse_mixed(run, manifests)
+    return manifests
 
 
 def _is_published(root: Path, run: Path) -> bool:

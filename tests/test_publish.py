@@ -1,0 +1,115 @@
+"""What may take the published run's place; whatever is refused leaves it as it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import vitmech
+from small_book import CHAPTERS, edit_manifest, make
+from test_stage import finish
+
+from vitmech_utils.manifests import RunError, read_manifest, write_manifest
+from vitmech_utils.publish import publish
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A clone with a finished run of committed code on `laptop`, and an older published run."""
+    root = make(tmp_path / "clone")
+    for name in CHAPTERS:
+        made(root, name)
+    old = root / "published"
+    (old / "adapters" / "seed-0").mkdir(parents=True)
+    (old / "adapters" / "seed-0" / "weights").write_text("kept")
+    (old / "benchmarks.json").write_text("{}")
+    (old / "00_gone").mkdir()
+    (old / "00_gone" / "manifest.json").write_text("{}")
+    return root
+
+
+def run_of(root: Path, profile: str = "laptop") -> Path:
+    return root / "results" / profile
+
+
+def made(root: Path, name: str, modified: bool = False, profile: str = "laptop", said: str = "") -> None:
+    """Finish a chapter and say in its manifest whether its code was committed."""
+    finish(root, name, said=said, profile=profile)
+    folder = run_of(root, profile) / name
+    manifest = read_manifest(folder, "")
+    write_manifest(folder, {**manifest, "code": {**manifest["code"], "modified": modified}})
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(root: Path, message: str, profile: str = "laptop", **options: int) -> None:
+    before = content(root / "published")
+    with pytest.raises(RunError, match=message):
+        publish(root, run_of(root, profile), **options)
+    assert content(root / "published") == before
+    assert not list(root.glob("published.*"))
+
+
+def test_a_finished_run_takes_the_place_of_the_last_one(finished: Path) -> None:
+    (run_of(finished) / "01_first" / "left-over.tmp").write_text("in no manifest")
+    sizes = publish(finished, run_of(finished))
+    assert list(sizes) == [*CHAPTERS, "adapters", "benchmarks.json"]
+    published = content(finished / "published")
+    assert published["adapters/seed-0/weights"] == b"kept"
+    assert sum(sizes.values()) == sum(map(len, published.values()))
+    assert "01_first/left-over.tmp" not in published
+    for name in CHAPTERS:
+        run = content(run_of(finished) / name)
+        run.pop("left-over.tmp", None)
+        assert {file: published[f"{name}/{file}"] for file in run} == run
+    assert not list(finished.glob("published.*"))
+
+
+def test_the_command_says_how_much_it_published(finished: Path) -> None:
+    done = vitmech("publish", "--profile", "laptop", "--run-dir", run_of(finished), root=finished)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("MB  published")
+
+
+def test_a_quick_run_is_refused(finished: Path) -> None:
+    for name in CHAPTERS:
+        made(finished, name, profile="quick")
+    refused(finished, "a quick run looks at too few images", profile="quick")
+
+
+def test_code_that_was_not_committed_is_refused(finished: Path) -> None:
+    made(finished, "03_third", modified=True)
+    refused(finished, r"03_third.*not committed; commit it, then run 03 again")
+
+
+def test_a_missing_chapter_an_edited_manifest_and_a_stale_one_are_refused(finished: Path) -> None:
+    source = finished / "notebooks" / "03_third.ipynb"
+    good = source.read_text()
+    source.write_text(good.replace("frame[", "frame  ["))
+    refused(finished, r"03_third\.ipynb was edited since")
+    source.write_text(good)
+    edit_manifest(run_of(finished) / "02_second", wall_seconds=1)
+    refused(finished, "does not match its seal")
+    (run_of(finished) / "02_second" / "manifest.json").unlink()
+    refused(finished, "02_second has no finished run")
+
+
+def test_more_than_the_limit_is_refused_with_the_sizes(finished: Path) -> None:
+    refused(finished, r"0\.0 MB, at most 0\.001 MB are published \(01_first 0\.0, ", limit=1000)
+
+
+def test_a_page_that_names_a_folder_of_this_machine_is_refused(finished: Path) -> None:
+    made(finished, "01_first", said=f"{finished}/results")
+    refused(finished, r"01_first/01_first\.ipynb: names a folder of this machine")
+
+
+def test_the_published_run_cannot_replace_itself(finished: Path) -> None:
+    with pytest.raises(RunError, match="the published run already"):
+        publish(finished, finished / "published")
+
+
+def test_a_first_run_can_be_published(finished: Path) -> None:
+    (finished / "published").rename(finished / "elsewhere")
+    assert list(publish(finished, run_of(finished))) == list(CHAPTERS)
+    assert json.loads((finished / "published" / "01_first" / "numbers.json").read_text()) == {"count": 1}

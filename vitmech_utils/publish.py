@@ -1,0 +1,91 @@
+"""Put a finished run in place of the published one: the folder that the book shows where nothing is computed."""
+
+import shutil
+from pathlib import Path
+
+from vitmech_utils.artefacts import MANIFEST
+from vitmech_utils.execute import chapters
+from vitmech_utils.manifests import RunError
+from vitmech_utils.report.stage import checked_run
+
+PUBLISHED = "published"
+LIMIT = 30_000_000
+
+
+def publish(root: Path, run: Path, limit: int = LIMIT) -> dict[str, int]:
+    """Replace the chapters in `published/` by those of `run`; what else lies there stays. Returns bytes per entry.
+
+    All chapters must be finished, up to date and of one profile, made by committed code on more than the quick
+    profile, and name no folder of this machine; `published/` as a whole may hold `limit` bytes. Else `RunError` is
+    raised and `published/` is as it was.
+    """
+    target = root / PUBLISHED
+    if run.resolve() == target.resolve():
+        raise RunError(f"{run}: this is the published run already; name the run folder that shall replace it")
+    names = chapters(root)
+    manifests = checked_run(root, run, names)
+    for name, manifest in manifests.items():
+        where = run / name / MANIFEST
+        if manifest["profile"]["values"]["name"] == "quick":
+            raise RunError(
+                f"{where}: a quick run looks at too few images to be published; use --profile laptop"
+            )
+        if manifest["code"]["modified"]:
+            raise RunError(
+                f"{where}: made by code that was not committed; commit it, then run {name[:2]} again"
+            )
+    fresh = target.with_name(f"{PUBLISHED}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        _fill(fresh, target, run, manifests)
+        _refuse_folders(fresh, names, root)
+        sizes = {entry.name: _size(entry) for entry in sorted(fresh.iterdir())}
+        if sum(sizes.values()) > limit:
+            listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items())
+            raise RunError(
+                f"{run}: {sum(sizes.values()) / 1e6:.1f} MB, at most {limit / 1e6:g} MB are published ({listed}); "
+                "let the largest chapter keep less"
+            )
+        old = target.with_name(f"{PUBLISHED}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return sizes
+
+
+def _fill(fresh: Path, target: Path, run: Path, manifests: dict[str, dict]) -> None:
+    fresh.mkdir()
+    for entry in sorted(target.iterdir()) if target.is_dir() else []:
+        if (entry / MANIFEST).is_file():
+            continue  # a chapter of the last published run
+        copy = shutil.copytree if entry.is_dir() else shutil.copy2
+        copy(entry, fresh / entry.name)
+    for name, manifest in manifests.items():
+        for file in (MANIFEST, manifest["executed"]["file"], *manifest["outputs"]):
+            copied = fresh / name / file
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(run / name / file, copied)
+
+
+def _refuse_folders(fresh: Path, names: list[str], root: Path) -> None:
+    for name in names:
+        for path in sorted(fresh.joinpath(name).rglob("*")):
+            if path.suffix not in (".ipynb", ".json"):
+                continue
+            text = path.read_text(encoding="utf-8")
+            for folder in (root.resolve(), Path.home()):
+                if f"{folder}/" in text:
+                    raise RunError(
+                        f"{path.relative_to(fresh)}: names a folder of this machine, {folder}; run {name[:2]} again "
+                        "without --run-dir, or with a run folder inside the clone"
+                    )
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
