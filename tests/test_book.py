@@ -1,5 +1,6 @@
 """The built book in a real browser: from disk, with the network off."""
 
+import json
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -156,6 +157,13 @@ def test_the_search_finds_a_word_offline(visit: object, built_book: Path) -> Non
     page.goto((built_book / "search.html").as_uri() + "?q=ablation")
     page.wait_for_selector("#search-results li", timeout=120_000)
     assert page.complaints == []
+
+
+def test_executed_notebooks_keep_a_picker_s_data_once(quick_run: Path) -> None:
+    text = (quick_run / "03_attention_maps" / "03_attention_maps.ipynb").read_text(encoding="utf-8")
+    assert "data-vm-host" in text
+    assert "widget-view" not in text
+    assert "widgets" not in json.loads(text)["metadata"]
 
 
 def test_a_second_build_does_no_work(built_book: Path, quick_run: Path) -> None:
