@@ -1,6 +1,7 @@
 """Run folders: what a chapter leaves, and what it refuses to read."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.lib.pretty import pretty
 from small_book import edit_manifest, write_notebook
 
 from vitmech_utils import run_folders
@@ -322,3 +324,9 @@ def test_a_classifier_is_an_input_of_its_own(small: Path) -> None:
     with pytest.raises(RunError, match=r"chapter 12.*-p classifiers=published"):
         chapter.classifier_folder("none")
     chapter.abandon()
+
+
+def test_a_closed_chapter_says_so_in_a_line(small: Path) -> None:
+    manifest = finish_first(small)
+    assert re.fullmatch(r"01_first is closed: 1 artefact in \d+ s", pretty(manifest))
+    assert json.loads(json.dumps(manifest))["chapter"] == "01_first"

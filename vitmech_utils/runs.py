@@ -66,6 +66,15 @@ def open_chapter(
     return Chapter(name, values, folder, root)
 
 
+class Manifest(dict[str, Any]):
+    """What `Chapter.close` wrote; as the last line of a notebook it shows in a sentence, not as pages of hashes."""
+
+    def __repr__(self) -> str:
+        count = len(self["outputs"])
+        kept = f"{count} artefact{'' if count == 1 else 's'}"
+        return f"{self['chapter']} is closed: {kept} in {self['wall_seconds']:.0f} s"
+
+
 class Chapter:
     """One chapter's run: its profile, its device, the artefacts it saves and those it reads.
 
@@ -200,7 +209,7 @@ class Chapter:
 
         return load_file(self._artefact(chapter, f"{name}.safetensors"))
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> "Manifest":
         """Write the manifest and put the finished folder in its place; returns the manifest."""
         self._require_open()
         manifest = {
@@ -231,7 +240,7 @@ class Chapter:
         shutil.rmtree(outgoing, ignore_errors=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         self._release()
-        return manifest
+        return Manifest(manifest)
 
     def abandon(self) -> None:
         """Give up an unfinished run: drop its half-filled folder and its lock; checkpoints stay."""
