@@ -8,7 +8,7 @@ from conftest import vitmech
 from small_book import CHAPTERS, edit_manifest, make
 from test_stage import finish
 
-from vitmech_utils.manifests import RunError, read_manifest, write_manifest
+from vitmech_utils.manifests import RunError, read_manifest, result_digest, write_manifest
 from vitmech_utils.publish import publish
 
 
@@ -43,7 +43,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refused(root: Path, message: str, profile: str = "laptop", **options: int) -> None:
+def refused(root: Path, message: str, profile: str = "laptop", **options: object) -> None:
     before = content(root / "published")
     with pytest.raises(RunError, match=message):
         publish(root, run_of(root, profile), **options)
@@ -70,6 +70,25 @@ def test_the_command_says_how_much_it_published(finished: Path) -> None:
     done = vitmech("publish", "--profile", "laptop", "--run-dir", run_of(finished), root=finished)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("MB  published")
+
+
+def test_a_chapter_can_be_left_out_if_none_reads_it(finished: Path) -> None:
+    (run_of(finished) / "03_third").rename(finished / "elsewhere")
+    refused(finished, "03_third has no finished run")
+    command = ("publish", "--profile", "laptop", "--leave-out", "03")
+    assert vitmech(*command, root=finished).returncode == 0
+    assert [path.name for path in sorted((finished / "published").glob("0*"))] == ["01_first", "02_second"]
+    done = vitmech(*command[:-1], "9", root=finished)
+    assert done.returncode == 1
+    assert "9" in done.stderr
+
+
+def test_a_chapter_that_another_reads_cannot_be_left_out(finished: Path) -> None:
+    folder = run_of(finished) / "02_second"
+    first = read_manifest(run_of(finished) / "01_first", "")
+    inputs = {"01_first": {"digest": result_digest(first)}}
+    write_manifest(folder, {**read_manifest(folder, ""), "inputs": inputs})
+    refused(finished, "02_second reads 01_first, so that cannot be left out", leave_out=("01_first",))
 
 
 def test_a_quick_run_is_refused(finished: Path) -> None:

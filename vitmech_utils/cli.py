@@ -60,10 +60,12 @@ def book(options: argparse.Namespace) -> int:
 
 def publish(options: argparse.Namespace) -> int:
     """Put a finished run in place of the published one, if it is whole, of committed code, and not a quick run."""
+    from vitmech_utils.execute import find_chapter
     from vitmech_utils.publish import publish as publish_run
 
     root = repository_root()
-    sizes = publish_run(root, _run_folder(root, options))
+    left_out = tuple(find_chapter(root, chapter) for chapter in options.leave_out)
+    sizes = publish_run(root, _run_folder(root, options), left_out)
     print("\n".join(f"{size / 1e6:6.2f} MB  {name}" for name, size in sizes.items()))
     print(f"{sum(sizes.values()) / 1e6:6.2f} MB  published")
     return 0
@@ -132,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
 
     publishing = commands.add_parser(
         "publish", help="a finished run -> published/", description=publish.__doc__
+    )
+    publishing.add_argument(
+        "--leave-out", action="append", default=[], metavar="CHAPTER", help="a chapter that has not run (08)"
     )
     publishing.set_defaults(command=publish)
 

@@ -12,17 +12,17 @@ PUBLISHED = "published"
 LIMIT = 30_000_000
 
 
-def publish(root: Path, run: Path, limit: int = LIMIT) -> dict[str, int]:
+def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int = LIMIT) -> dict[str, int]:
     """Replace the chapters in `published/` by those of `run`; what else lies there stays. Returns bytes per entry.
 
-    All chapters must be finished, up to date and of one profile, made by committed code on more than the quick
-    profile, and name no folder of this machine; `published/` as a whole may hold `limit` bytes. Else `RunError` is
-    raised and `published/` is as it was.
+    All chapters but those to `leave_out` must be finished, up to date and of one profile, made by committed code on
+    more than the quick profile, and name no folder of this machine; none may read a chapter that is left out.
+    `published/` as a whole may hold `limit` bytes. Else `RunError` is raised and `published/` is as it was.
     """
     target = root / PUBLISHED
     if run.resolve() == target.resolve():
         raise RunError(f"{run}: this is the published run already; name the run folder that shall replace it")
-    names = chapters(root)
+    names = [name for name in chapters(root) if name not in leave_out]
     manifests = checked_run(root, run, names)
     for name, manifest in manifests.items():
         where = run / name / MANIFEST
@@ -34,6 +34,8 @@ def publish(root: Path, run: Path, limit: int = LIMIT) -> dict[str, int]:
             raise RunError(
                 f"{where}: made by code that was not committed; commit it, then run {name[:2]} again"
             )
+        if read := sorted({*manifest["inputs"]} & {*leave_out}):
+            raise RunError(f"{where}: {name} reads {read[0]}, so that cannot be left out")
     fresh = target.with_name(f"{PUBLISHED}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
