@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import vitmech
 from small_book import CHAPTERS, edit_manifest, make
 from test_stage import finish
 
+from vitmech_utils.artefacts import file_hash
 from vitmech_utils.manifests import RunError, read_manifest, result_digest, write_manifest
 from vitmech_utils.publish import publish
+from vitmech_utils.report.stage import stage
 
 
 @pytest.fixture
@@ -61,9 +64,35 @@ def test_a_finished_run_takes_the_place_of_the_last_one(finished: Path) -> None:
     assert "01_first/left-over.tmp" not in published
     for name in CHAPTERS:
         run = content(run_of(finished) / name)
-        run.pop("left-over.tmp", None)
+        for gone in ("left-over.tmp", "manifest.json"):
+            run.pop(gone, None)
         assert {file: published[f"{name}/{file}"] for file in run} == run
     assert not list(finished.glob("published.*"))
+
+
+def test_figures_that_the_page_shows_are_not_published_again_as_files(finished: Path) -> None:
+    drawn = {"a.png": 1, "b.png": 1, "hidden.png": 0}
+    for name, shown in (("01_first", ["a.png", "b.png"]), ("02_second", ["a.png", "hidden.png"])):
+        folder = run_of(finished) / name
+        manifest = read_manifest(folder, "")
+        page = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        image = nbformat.v4.new_output("display_data", {"image/png": "AAAA"})
+        page.cells[-1].outputs = [image] * sum(drawn[file] for file in shown)
+        nbformat.write(page, folder / f"{name}.ipynb")
+        for file in shown:
+            (folder / file).write_text(f"{name} {file}")
+            manifest["outputs"][file] = file_hash(folder / file)
+        manifest["executed"]["sha256"] = file_hash(folder / f"{name}.ipynb")
+        write_manifest(folder, manifest)
+    (finished / "book" / "intro.md").write_text("# Small\n\n![b](run/01_first/b.png) {{ run:status }}\n")
+    digests = {name: result_digest(read_manifest(run_of(finished) / name, "")) for name in CHAPTERS}
+    publish(finished, run_of(finished))
+    published = finished / "published"
+    assert {path.name for path in published.glob("01_first/*.png")} == {"b.png"}
+    assert {path.name for path in published.glob("02_second/*.png")} == {"a.png", "hidden.png"}
+    manifests = stage(finished, published, finished / "staged")
+    assert list(manifests["01_first"]["only_in_page"]) == ["a.png"]
+    assert {name: result_digest(manifest) for name, manifest in manifests.items()} == digests
 
 
 def test_the_command_says_how_much_it_published(finished: Path) -> None:

@@ -1,11 +1,14 @@
 """Put a finished run in place of the published one: the folder that the book shows where nothing is computed."""
 
+import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from vitmech_utils.artefacts import MANIFEST
 from vitmech_utils.execute import chapters
-from vitmech_utils.manifests import RunError
+from vitmech_utils.manifests import RunError, write_manifest
 from vitmech_utils.report.stage import checked_run
 
 PUBLISHED = "published"
@@ -18,6 +21,7 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
     All chapters but those to `leave_out` must be finished, up to date and of one profile, made by committed code on
     more than the quick profile, and name no folder of this machine; none may read a chapter that is left out.
     `published/` as a whole may hold `limit` bytes. Else `RunError` is raised and `published/` is as it was.
+    A figure that stands in the executed notebook is not published again as a file, unless a page of prose shows it.
     """
     target = root / PUBLISHED
     if run.resolve() == target.resolve():
@@ -39,7 +43,7 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
     fresh = target.with_name(f"{PUBLISHED}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        _fill(fresh, target, run, manifests)
+        _fill(fresh, target, run, root, manifests)
         _refuse_folders(fresh, names, root)
         sizes = {entry.name: _size(entry) for entry in sorted(fresh.iterdir())}
         if sum(sizes.values()) > limit:
@@ -59,7 +63,7 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
     return sizes
 
 
-def _fill(fresh: Path, target: Path, run: Path, manifests: dict[str, dict]) -> None:
+def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str, dict]) -> None:
     fresh.mkdir()
     for entry in sorted(target.iterdir()) if target.is_dir() else []:
         if (entry / MANIFEST).is_file():
@@ -67,10 +71,31 @@ def _fill(fresh: Path, target: Path, run: Path, manifests: dict[str, dict]) -> N
         copy = shutil.copytree if entry.is_dir() else shutil.copy2
         copy(entry, fresh / entry.name)
     for name, manifest in manifests.items():
-        for file in (MANIFEST, manifest["executed"]["file"], *manifest["outputs"]):
+        kept = _without_doubled_figures(run / name, manifest, _figures_in_prose(root, name))
+        for file in (kept["executed"]["file"], *kept["outputs"]):
             copied = fresh / name / file
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(run / name / file, copied)
+        write_manifest(fresh / name, kept)
+
+
+def _figures_in_prose(root: Path, name: str) -> set[str]:
+    """The figures of a chapter that README or a page outside the notebooks shows as a file."""
+    pages = [path for path in (root / "README.md", *(root / "book").glob("*.md")) if path.is_file()]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
+    return set(re.findall(rf"(?:{PUBLISHED}|run)/{re.escape(name)}/([\w.-]+\.png)", text))
+
+
+def _without_doubled_figures(folder: Path, manifest: dict[str, Any], shown: set[str]) -> dict[str, Any]:
+    """Move figures that the executed notebook shows from the manifest's outputs to its `only_in_page`."""
+    notebook = json.loads((folder / manifest["executed"]["file"]).read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    figures = {file for file in manifest["outputs"] if file.endswith(".png")}
+    if sum("image/png" in output.get("data", {}) for output in outputs) < len(figures):
+        return manifest  # some figure is in its file alone
+    doubled = {file: value for file, value in manifest["outputs"].items() if file in figures - shown}
+    kept = {file: value for file, value in manifest["outputs"].items() if file not in doubled}
+    return {**manifest, "outputs": kept, "only_in_page": {**manifest.get("only_in_page", {}), **doubled}}
 
 
 def _refuse_folders(fresh: Path, names: list[str], root: Path) -> None:
