@@ -115,3 +115,20 @@ def test_chapters_made_with_two_versions_of_a_module_are_refused(clone: Path) ->
         RunError, match=r"01_first and 02_second were made with different versions of .*gone\.py"
     ):
         stage(clone, published, clone / "staged")
+
+
+def test_chapters_name_those_that_were_left_out_without_a_link(clone: Path) -> None:
+    source = clone / "notebooks" / "01_first.ipynb"
+    page = json.loads(source.read_text())
+    links = "Then [](03_third.ipynb), [its end](03_third.ipynb#end) and [](02_second.ipynb)."
+    page["cells"].append({"cell_type": "markdown", "id": "links", "metadata": {}, "source": links})
+    source.write_text(json.dumps(page))
+    finish(clone, "01_first")
+    finish(clone, "02_second")
+    published = clone / "published"
+    run_of(clone).rename(published)
+    (published / "03_third").rename(clone / "elsewhere")
+    stage(clone, published, clone / "staged")
+    staged = json.loads((clone / "staged" / "notebooks" / "01_first.ipynb").read_text())["cells"][-1]
+    expected = "Then *03 third* (a chapter that this run leaves out), its end and [](02_second.ipynb)."
+    assert "".join(staged["source"]) == expected

@@ -28,8 +28,8 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     """Fill `target` with the book's sources: prose, staged notebooks, the run's figures. Returns the manifests.
 
     `target` is replaced whole, or left as it was. Raises `RunError` when a chapter is missing, failed, stale,
-    or does not belong with the others. Only `published/` may lack chapters: those written after that run. They are
-    left out of the contents, with the list items that point at them.
+    or does not belong with the others. Only `published/` may lack chapters. They are left out of the contents, with the
+    list items that point at them; other chapters name them without a link.
     """
     names = [Path(entry).name for entry in toc_files(root) if entry.startswith("notebooks/")]
     absent = [name for name in names if _is_published(root, run) and not (run / name).is_dir()]
@@ -52,6 +52,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         path = fresh / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
         page = labelled(notebook, manifest)
+        _unlink(page, root, absent)
         share_notebook_data(page)
         path.write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
         figures = fresh / "book" / "run" / name
@@ -130,6 +131,21 @@ def _leave_out(book: Path, absent: list[str]) -> None:
         lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if not any(f"notebooks/{name}.ipynb" in line for name in absent)]
         page.write_text("".join(kept), encoding="utf-8")
+
+
+def _unlink(notebook: dict[str, Any], root: Path, absent: list[str]) -> None:
+    """Let a notebook's text name chapters that were left out by their titles instead of linking to them."""
+    for name in absent:
+        first = json.loads((root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"][0]
+        title = next(line for line in "".join(first["source"]).splitlines() if line.startswith("# "))[2:]
+        link = re.compile(rf"\[([^\]]*)\]\({name}\.ipynb(?:#[^)]*)?\)")
+
+        def said(match: re.Match[str], title: str = title) -> str:
+            return match[1] or f"*{title}* (a chapter that this run leaves out)"
+
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = link.sub(said, "".join(cell["source"]))
 
 
 def _checked(root: Path, run: Path, name: str) -> dict[str, Any]:
