@@ -10,6 +10,7 @@ from conftest import NEEDS_BROWSER
 from small_book import ROOT
 
 from vitmech_utils.execute import chapters
+from vitmech_utils.model.backbones import cache_folder
 
 pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
@@ -23,13 +24,10 @@ def server(tmp_path_factory):
     """JupyterLab on copies of the chapters, so that its autosave leaves the sources alone."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "work" / "notebooks")
-    cache = os.environ.get("VITMECH_CACHE") or str(
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitmech"
-    )
     settings = {
         "VITMECH_ROOT": str(ROOT),
         "VITMECH_RUN_DIR": str(home / "run"),
-        "VITMECH_CACHE": cache,
+        "VITMECH_CACHE": str(cache_folder()),
         "OMP_NUM_THREADS": "1",
     }
     with jupyterlab.server(home, **settings) as url:

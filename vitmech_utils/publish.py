@@ -44,7 +44,7 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         _fill(fresh, target, run, root, manifests)
-        _refuse_folders(fresh, names, root)
+        _refuse_folders(fresh, names, (root.resolve(), run.resolve(), Path.home()))
         sizes = {entry.name: _size(entry) for entry in sorted(fresh.iterdir())}
         if sum(sizes.values()) > limit:
             listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items())
@@ -98,13 +98,13 @@ def _without_doubled_figures(folder: Path, manifest: dict[str, Any], shown: set[
     return {**manifest, "outputs": kept, "only_in_page": {**manifest.get("only_in_page", {}), **doubled}}
 
 
-def _refuse_folders(fresh: Path, names: list[str], root: Path) -> None:
+def _refuse_folders(fresh: Path, names: list[str], folders: tuple[Path, ...]) -> None:
     for name in names:
         for path in sorted(fresh.joinpath(name).rglob("*")):
             if path.suffix not in (".ipynb", ".json"):
                 continue
             text = path.read_text(encoding="utf-8")
-            for folder in (root.resolve(), Path.home()):
+            for folder in folders:
                 if f"{folder}/" in text:
                     raise RunError(
                         f"{path.relative_to(fresh)}: names a folder of this machine, {folder}; run {name[:2]} again "

@@ -209,7 +209,7 @@ class Chapter:
 
         return load_file(self._artefact(chapter, f"{name}.safetensors"))
 
-    def close(self) -> "Manifest":
+    def close(self) -> Manifest:
         """Write the manifest and put the finished folder in its place; returns the manifest."""
         self._require_open()
         manifest = {
