@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from vitmech_utils.model.finetune import Recipe, correlations, fine_tune, predict, score
+from vitmech_utils.data.dataset import ChirpDataset
+from vitmech_utils.model import finetune
+from vitmech_utils.model.finetune import Recipe, correlations, fine_tune, fine_tune_profile, predict, score
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.profiles import load_profile
 
 
 class Stripes(Dataset):
@@ -78,6 +81,57 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
         assert list(training.history.loc[training.history["held_out_loss"].notna(), "step"]) == [4, 8, 12]
     before = json.loads((tmp_path / "parts" / "checkpoint-12" / "elapsed.json").read_text())["seconds"]
     assert training.seconds > before > 0
+
+
+SHORT = {
+    "backbone": "tiny",
+    "train.images": 24,
+    "train.batch_size": 4,
+    "train.every": 2,
+    "train.eval_images": 4,
+}
+
+
+def test_a_restart_begins_the_schedule_again_on_images_not_seen_yet(tmp_path, monkeypatch):
+    asked = []
+
+    class Noted(ChirpDataset):
+        def __getitem__(self, index):
+            if self.split == "train":
+                asked.append(index)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(finetune, "ChirpDataset", Noted)
+    profile = load_profile("quick", {**SHORT, "train.steps": 6, "train.restart": 4})
+    training = fine_tune_profile(profile, 0, tmp_path / "whole", "cpu")
+    assert sorted(asked[:16]) == list(range(16))
+    assert sorted(asked[16:24]) == list(range(16, 24))
+    history = training.history
+    assert list(history.loc[history["held_out_loss"].notna(), "step"]) == [2, 4, 6]
+    rates = history.set_index("step")["learning_rate"]
+    assert rates[4] < rates[6]
+    assert training.seconds > 0
+
+    first = load_profile("quick", {**SHORT, "train.images": 16, "train.steps": 4})
+    alone = fine_tune_profile(first, 0, tmp_path / "first", "cpu")
+    cycle = ChirpRegressor.build(
+        "tiny"
+    )  # the checkpoint of the first cycle is what a training without restart gives
+    fine_tune(cycle, Stripes(16, 0), Stripes(4, 1), Recipe(4, 4, every=2), tmp_path / "whole" / "from-step-0")
+    for name, weight in weights(alone.regressor).items():
+        assert torch.equal(weights(cycle)[name], weight), name
+
+    del asked[:]
+    again = fine_tune_profile(profile, 0, tmp_path / "whole", "cpu")  # both cycles are found finished
+    assert not asked
+    for name, weight in weights(training.regressor).items():
+        assert torch.equal(weights(again.regressor)[name], weight), name
+
+
+def test_a_training_too_short_for_its_restart_has_none(tmp_path):
+    profile = load_profile("quick", {**SHORT, "train.steps": 2, "train.restart": 4})
+    assert list(fine_tune_profile(profile, 0, tmp_path, "cpu").history["step"]) == [1, 2]
+    assert not list(tmp_path.glob("from-step-*"))
 
 
 def test_merged_regressor_is_not_trainable(tmp_path):

@@ -50,6 +50,18 @@ def test_any_value_can_be_overridden_and_changes_the_hash() -> None:
     )
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_rehearsal_is_short_and_otherwise_the_same(name: str) -> None:
+    profile = load_profile(name)
+    short = profile.rehearsal()
+    assert short.train.steps == short.task.steps == 4
+    assert not short.train.has_restart
+    assert short.train.images == 4 * profile.train.batch_size
+    assert short.train.every <= 4
+    assert short.task.every <= 4
+    assert short.model_copy(update={"train": profile.train, "task": profile.task}) == profile
+
+
 def test_overrides_are_read_as_yaml() -> None:
     assert parse_override("train.steps=3") == ("train.steps", 3)
     assert parse_override("seeds=[1, 2]") == ("seeds", [1, 2])
@@ -73,6 +85,8 @@ def test_overrides_are_read_as_yaml() -> None:
         ({"backbone": "./nowhere"}, ["backbone", "./nowhere", "does not exist"]),
         ({"device": "gpu"}, ["device", "gpu"]),
         ({"adapter": "mine"}, ["adapter", "mine", "'train' or 'published'"]),
+        ({"train.restart": 0}, ["train.restart", "0", "greater than or equal to 1"]),
+        ({"train.restart": 2, "train.images": 8}, ["train: images is 8", "at least steps x batch_size = 32"]),
     ],
 )
 def test_bad_values_are_refused_by_key_value_and_range(overrides: dict, words: list[str]) -> None:

@@ -8,9 +8,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-AblationMode = Literal["zero", "mean", "resample", "qkv-weights", "published-code"]
+from vitmech_utils.profile_sections import (
+    Ablation,
+    Attacks,
+    Images,
+    Origin,
+    Pruning,
+    Recordings,
+    Section,
+    Semantics,
+    Task,
+    Together,
+    Train,
+    no_bool,
+)
+
+REHEARSAL = 4
 LOCAL_PREFIXES = ("/", "./", "../", "~")
 
 
@@ -18,142 +33,7 @@ class ProfileError(ValueError):
     """A profile, or a value given on the command line, that cannot be used."""
 
 
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number, not true or false")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=10_000_000)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Train(_Section):
-    """Fine-tuning: `images` distinct training images, `steps` optimizer steps of `batch_size` images.
-
-    Every `every` steps the model is judged on held-out images and a checkpoint is kept; `patience` judgements
-    without gain end the training. Precision `auto` is bfloat16 where the processor computes in it, else float32.
-    """
-
-    images: Count
-    batch_size: Annotated[Count, Field(le=4096)]
-    steps: Count
-    learning_rate: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
-    eval_images: Annotated[Count, Field(ge=2)]
-    patience: Count
-    every: Count = 100
-    schedule: Literal["cosine", "constant", "reduce_lr_on_plateau"] = "cosine"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-
-
-class Images(_Section):
-    """A section that only says how many held-out images a chapter looks at."""
-
-    images: Count
-
-
-class Ablation(_Section):
-    """Head ablation: images for `modes`, for every other sweep, pairs of head and image per batch, bootstrap draws."""
-
-    images: Annotated[Count, Field(ge=2)]
-    other_images: Annotated[Count, Field(ge=2)] = 2
-    modes: Annotated[list[AblationMode], Field(min_length=1)]
-    batch: Count
-    bootstrap: Annotated[Count, Field(ge=100)]
-
-
-class Semantics(_Section):
-    """Mono- or polysemantic: images, images of each twin pair, and draws of permutations and bootstraps."""
-
-    images: Annotated[Count, Field(ge=2)]
-    twins: Annotated[Count, Field(ge=2)]
-    permutations: Annotated[Count, Field(ge=10)]
-
-
-class Origin(_Section):
-    """Inherited or emergent: images for maps and classes, of each twin pair, of the sweeps, and to fit readouts on."""
-
-    images: Annotated[Count, Field(ge=2)]
-    twins: Annotated[Count, Field(ge=2)]
-    sweep_images: Annotated[Count, Field(ge=2)]
-    readout_images: Annotated[Count, Field(ge=2)]
-
-
-class Pruning(_Section):
-    """Heads removed for good: test images, images to choose heads by, random sets of each size, timings, recovery.
-
-    Effects that choose heads are measured on `choice_images`; `recovery_steps` optimizer steps of `recovery_batch`
-    fresh images follow a removal; every model is timed `repeats` times.
-    """
-
-    images: Annotated[Count, Field(ge=2)]
-    choice_images: Annotated[Count, Field(ge=2)]
-    random_sets: Count
-    rounds: Count
-    repeats: Annotated[Count, Field(ge=2)]
-    recovery_steps: Count
-    recovery_batch: Count
-
-
-class Attacks(_Section):
-    """Attacks: attacked images, gradient steps, restarts, budgets (largest change of a pixel, in 1/255), pixels.
-
-    A region is attacked on `pixels` of its pixels, so that regions of different size can be compared; `defence_steps`
-    optimizer steps of `defence_batch` fresh images follow, on randomized and on published layouts.
-    """
-
-    images: Annotated[Count, Field(ge=2)]
-    steps: Count
-    restarts: Count
-    budgets: Annotated[
-        list[Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=255)]], Field(min_length=1)
-    ]
-    pixels: Count
-    defence_steps: Count
-    defence_batch: Count
-
-
-class Together(_Section):
-    """Heads together: images of groups, images of pairs, heads whose pairs are estimated, pairs measured exactly.
-
-    Shapley values take `permutations` orders of all heads, each on an image of its own; `random_sets` sets are drawn
-    for every size that a chosen set is compared at.
-    """
-
-    images: Annotated[Count, Field(ge=2)]
-    pair_images: Annotated[Count, Field(ge=2)]
-    pair_heads: Annotated[Count, Field(ge=2)]
-    exact_pairs: Annotated[Count, Field(ge=3)]
-    permutations: Annotated[Count, Field(ge=2)]
-    random_sets: Annotated[Count, Field(ge=2)]
-
-
-class Recordings(_Section):
-    """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against."""
-
-    windows: Annotated[Count, Field(ge=2)]
-    images: Annotated[Count, Field(ge=2)]
-
-
-class Task(_Section):
-    """Another task: training of the classifiers, held-out images, images of the sweeps, random sets of heads.
-
-    Each classifier takes `steps` optimizer steps of `batch_size` fresh images and is judged every `every` steps.
-    """
-
-    steps: Count
-    batch_size: Annotated[Count, Field(le=4096)]
-    learning_rate: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
-    every: Count
-    images: Annotated[Count, Field(ge=2)]
-    sweep_images: Annotated[Count, Field(ge=2)]
-    random_sets: Annotated[Count, Field(ge=2)]
-
-
-class Profile(_Section):
+class Profile(Section):
     """All numbers of one run. Frozen; unknown keys and out-of-range values are refused."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -162,7 +42,7 @@ class Profile(_Section):
     bare_adapter: Literal["train", "published"]
     classifiers: Literal["train", "published"]
     seeds: Annotated[
-        list[Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**31)]], Field(min_length=1)
+        list[Annotated[int, BeforeValidator(no_bool), Field(ge=0, lt=2**31)]], Field(min_length=1)
     ]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     train: Train
@@ -183,6 +63,25 @@ class Profile(_Section):
         if self.backbone.startswith(LOCAL_PREFIXES) and not Path(self.backbone).expanduser().is_dir():
             raise ValueError(f"backbone: the folder {self.backbone!r} does not exist")
         return self
+
+    def rehearsal(self) -> "Profile":
+        """The same run with trainings of at most `REHEARSAL` steps, to show that training runs.
+
+        For chapters that then go on with published adapters.
+        """
+        steps = min(self.train.steps, REHEARSAL)
+        train = {
+            "steps": steps,
+            "every": min(self.train.every, steps),
+            "images": min(self.train.images, steps * self.train.batch_size),
+        }
+        steps = min(self.task.steps, REHEARSAL)
+        task = {"steps": steps, "every": min(self.task.every, steps)}
+        sections = {
+            "train": self.train.model_copy(update=train),
+            "task": self.task.model_copy(update=task),
+        }
+        return self.model_copy(update=sections)
 
     @property
     def hash(self) -> str:
@@ -301,12 +200,15 @@ def _explain(path: Path, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{_suggest(key, dotted_keys())}")
         elif problem["type"] == "missing":
             lines.append(f"{key}: missing")
-        elif not key:
-            lines.append(problem["msg"].removeprefix("Value error, "))
+        elif isinstance(
+            problem["input"], dict
+        ):  # a rule between the values of a section, or of the whole profile
+            lines.append(f"{key}: {message}".removeprefix(": "))
         else:
-            lines.append(f"{key} is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{key} is {problem['input']!r}: {message}")
     return f"{path}: " + "; ".join(lines)

@@ -61,7 +61,7 @@ def fine_tune_classifier(
     initial weights. They are judged on the same held-out chirps, each under its own title.
     """
     plan = profile.task
-    model = SweepClassifier.build(profile.backbone, attention="eager", seed=seed).to(device)
+    model = SweepClassifier.build(profile.backbone, seed=seed).to(device)
     images = SweepDataset(plan.steps * plan.batch_size, title, seed=seed, split="train")
     validation = SweepDataset(min(plan.images, VALIDATION), title, seed=1, split="held-out")
     start_head(model, Subset(images, range(min(len(images), HEAD_IMAGES))), seed)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -47,14 +47,15 @@ class Recipe:
     seed: int = 42
 
     @classmethod
-    def of(cls, train: Train) -> Recipe:
-        """The recipe that a profile's `train` section asks for."""
+    def of(cls, train: Train, steps: int | None = None) -> Recipe:
+        """The recipe that a profile's `train` section asks for; `steps` for one cycle of it alone."""
+        steps = steps or train.steps
         return cls(
-            steps=train.steps,
+            steps=steps,
             batch_size=train.batch_size,
             learning_rate=train.learning_rate,
             schedule=train.schedule,
-            warmup_steps=min(10, train.steps // 2),
+            warmup_steps=min(10, steps // 2),
             every=train.every,
             patience=train.patience,
             precision=train.precision,
@@ -133,12 +134,27 @@ def fine_tune_profile(
 
     `seed` sets the initial weights and the training images; every seed is judged on the same validation images.
     `figures` names their style: trainings that differ in it alone see the same chirps, noise included, in one order.
+
+    With a `train.restart` before its end the training has two cycles, each with checkpoints in a folder of its own:
+    after that many steps the schedule and the optimizer begin again from the best weights so far, on images not seen
+    yet (a warm restart; Loshchilov & Hutter 2017).
     """
     train = profile.train
-    regressor = ChirpRegressor.build(profile.backbone, attention="eager", seed=seed).to(device)
+    regressor = ChirpRegressor.build(profile.backbone, seed=seed).to(device)
     images = ChirpDataset(train.images, seed=seed, style=figures, split="train")
     validation = ChirpDataset(min(train.eval_images, 160), seed=1, style=figures, split="held-out")
-    return fine_tune(regressor, images, validation, Recipe.of(train), checkpoints)
+    if not train.has_restart:
+        return fine_tune(regressor, images, validation, Recipe.of(train), checkpoints)
+    cycles = []
+    for first, last in ((0, train.restart), (train.restart, train.steps)):
+        part = Subset(images, range(first * train.batch_size, last * train.batch_size))
+        folder = Path(checkpoints, f"from-step-{first}")
+        cycles.append(fine_tune(regressor, part, validation, Recipe.of(train, last - first), folder))
+    first, second = cycles
+    history = pd.concat(
+        [first.history, second.history.assign(step=lambda rows: rows["step"] + train.restart)]
+    )
+    return Training(regressor, history.reset_index(drop=True), first.seconds + second.seconds)
 
 
 def fine_tune(

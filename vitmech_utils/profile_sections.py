@@ -1,0 +1,158 @@
+"""The sections of a profile: what each chapter needs to know, with the range of every number."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+AblationMode = Literal["zero", "mean", "resample", "qkv-weights", "published-code"]
+
+
+def no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=10_000_000)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Train(Section):
+    """Fine-tuning: `images` distinct training images, `steps` optimizer steps of `batch_size` images.
+
+    Every `every` steps the model is judged on held-out images and a checkpoint is kept; `patience` judgements
+    without gain end the training. After step `restart`, if it comes to that, the learning rate starts again at its
+    largest; no image is seen twice then. Precision `auto` is bfloat16 where the processor computes in it, else float32.
+    """
+
+    images: Count
+    batch_size: Annotated[Count, Field(le=4096)]
+    steps: Count
+    restart: Count | None = None
+    learning_rate: Annotated[float, BeforeValidator(no_bool), Field(gt=0, le=1)]
+    eval_images: Annotated[Count, Field(ge=2)]
+    patience: Count
+    every: Count = 100
+    schedule: Literal["cosine", "constant", "reduce_lr_on_plateau"] = "cosine"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @model_validator(mode="after")
+    def _restart_has_images(self) -> "Train":
+        if self.has_restart and self.images < self.steps * self.batch_size:
+            raise ValueError(
+                f"images is {self.images}, expected at least steps x batch_size = {self.steps * self.batch_size}: "
+                "a training with a restart sees no image twice"
+            )
+        return self
+
+    @property
+    def has_restart(self) -> bool:
+        """Whether the training is long enough to come to its restart."""
+        return self.restart is not None and self.restart < self.steps
+
+
+class Images(Section):
+    """A section that only says how many held-out images a chapter looks at."""
+
+    images: Count
+
+
+class Ablation(Section):
+    """Head ablation: images for `modes`, for every other sweep, pairs of head and image per batch, bootstrap draws."""
+
+    images: Annotated[Count, Field(ge=2)]
+    other_images: Annotated[Count, Field(ge=2)] = 2
+    modes: Annotated[list[AblationMode], Field(min_length=1)]
+    batch: Count
+    bootstrap: Annotated[Count, Field(ge=100)]
+
+
+class Semantics(Section):
+    """Mono- or polysemantic: images, images of each twin pair, and draws of permutations and bootstraps."""
+
+    images: Annotated[Count, Field(ge=2)]
+    twins: Annotated[Count, Field(ge=2)]
+    permutations: Annotated[Count, Field(ge=10)]
+
+
+class Origin(Section):
+    """Inherited or emergent: images for maps and classes, of each twin pair, of the sweeps, and to fit readouts on."""
+
+    images: Annotated[Count, Field(ge=2)]
+    twins: Annotated[Count, Field(ge=2)]
+    sweep_images: Annotated[Count, Field(ge=2)]
+    readout_images: Annotated[Count, Field(ge=2)]
+
+
+class Pruning(Section):
+    """Heads removed for good: test images, images to choose heads by, random sets of each size, timings, recovery.
+
+    Effects that choose heads are measured on `choice_images`; `recovery_steps` optimizer steps of `recovery_batch`
+    fresh images follow a removal; every model is timed `repeats` times.
+    """
+
+    images: Annotated[Count, Field(ge=2)]
+    choice_images: Annotated[Count, Field(ge=2)]
+    random_sets: Count
+    rounds: Count
+    repeats: Annotated[Count, Field(ge=2)]
+    recovery_steps: Count
+    recovery_batch: Count
+
+
+class Attacks(Section):
+    """Attacks: attacked images, gradient steps, restarts, budgets (largest change of a pixel, in 1/255), pixels.
+
+    A region is attacked on `pixels` of its pixels, so that regions of different size can be compared; `defence_steps`
+    optimizer steps of `defence_batch` fresh images follow, on randomized and on published layouts.
+    """
+
+    images: Annotated[Count, Field(ge=2)]
+    steps: Count
+    restarts: Count
+    budgets: Annotated[
+        list[Annotated[float, BeforeValidator(no_bool), Field(gt=0, le=255)]], Field(min_length=1)
+    ]
+    pixels: Count
+    defence_steps: Count
+    defence_batch: Count
+
+
+class Together(Section):
+    """Heads together: images of groups, images of pairs, heads whose pairs are estimated, pairs measured exactly.
+
+    Shapley values take `permutations` orders of all heads, each on an image of its own; `random_sets` sets are drawn
+    for every size that a chosen set is compared at.
+    """
+
+    images: Annotated[Count, Field(ge=2)]
+    pair_images: Annotated[Count, Field(ge=2)]
+    pair_heads: Annotated[Count, Field(ge=2)]
+    exact_pairs: Annotated[Count, Field(ge=3)]
+    permutations: Annotated[Count, Field(ge=2)]
+    random_sets: Annotated[Count, Field(ge=2)]
+
+
+class Recordings(Section):
+    """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against."""
+
+    windows: Annotated[Count, Field(ge=2)]
+    images: Annotated[Count, Field(ge=2)]
+
+
+class Task(Section):
+    """Another task: training of the classifiers, held-out images, images of the sweeps, random sets of heads.
+
+    Each classifier takes `steps` optimizer steps of `batch_size` fresh images and is judged every `every` steps.
+    """
+
+    steps: Count
+    batch_size: Annotated[Count, Field(le=4096)]
+    learning_rate: Annotated[float, BeforeValidator(no_bool), Field(gt=0, le=1)]
+    every: Count
+    images: Annotated[Count, Field(ge=2)]
+    sweep_images: Annotated[Count, Field(ge=2)]
+    random_sets: Annotated[Count, Field(ge=2)]
