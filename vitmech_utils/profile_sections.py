@@ -91,7 +91,7 @@ class Pruning(Section):
     """Heads removed for good: test images, images to choose heads by, random sets of each size, timings, recovery.
 
     Effects that choose heads are measured on `choice_images`; `recovery_steps` optimizer steps of `recovery_batch`
-    fresh images follow a removal; every model is timed `repeats` times.
+    fresh images follow a removal; every model is timed `repeats` times, on one image and on `throughput_batch` at once.
     """
 
     images: Annotated[Count, Field(ge=2)]
@@ -101,6 +101,7 @@ class Pruning(Section):
     repeats: Annotated[Count, Field(ge=2)]
     recovery_steps: Count
     recovery_batch: Count
+    throughput_batch: Annotated[Count, Field(ge=2)]
 
 
 class Attacks(Section):
