@@ -9,8 +9,9 @@ from torch.utils.data import Dataset
 
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model import finetune
-from vitmech_utils.model.finetune import Recipe, correlations, fine_tune, fine_tune_profile, predict, score
+from vitmech_utils.model.finetune import Recipe, fine_tune, fine_tune_profile
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.model.regressor_score import correlations, predict, score
 from vitmech_utils.profiles import load_profile
 
 

@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.heads.costs import latency
-from vitmech_utils.model.finetune import score
+from vitmech_utils.model.regressor_score import score
 from vitmech_utils.statistics import effect_intervals, percent_effect
 
 COMPILED_FROM = 10
