@@ -8,6 +8,7 @@ AblationMode = Literal["zero", "mean", "resample", "qkv-weights", "published-cod
 
 
 def no_bool(value: Any) -> Any:
+    """Refuse true and false where a number is expected; pydantic would read them as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("expected a number, not true or false")
     return value
@@ -17,6 +18,8 @@ Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=10_000_000)]
 
 
 class Section(BaseModel):
+    """A part of a profile: frozen, and unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

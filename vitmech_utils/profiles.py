@@ -26,6 +26,7 @@ from vitmech_utils.profile_sections import (
 )
 
 REHEARSAL = 4
+"""The most steps that a training takes where published adapters are shown."""
 LOCAL_PREFIXES = ("/", "./", "../", "~")
 
 
@@ -205,9 +206,7 @@ def _explain(path: Path, error: ValidationError) -> str:
             lines.append(f"{key}: unknown key{_suggest(key, dotted_keys())}")
         elif problem["type"] == "missing":
             lines.append(f"{key}: missing")
-        elif isinstance(
-            problem["input"], dict
-        ):  # a rule between the values of a section, or of the whole profile
+        elif isinstance(problem["input"], dict):  # a rule between values
             lines.append(f"{key}: {message}".removeprefix(": "))
         else:
             lines.append(f"{key} is {problem['input']!r}: {message}")
