@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.report.plots import decades
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -27,8 +29,7 @@ def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
         if max(abs(low), abs(high)) <= linear * 2:
             continue
         getattr(ax, f"set_{name}scale")("symlog", linthresh=linear)
-        ticks = linear * 10.0 ** np.arange(7)
-        ticks = [tick for tick in (*-ticks[::-1], 0.0, *ticks) if low <= tick <= high]
+        ticks = [tick for tick in decades(linear) if low <= tick <= high]
         # On a horizontal axis numbers stand side by side: there every other one is left out, but never zero.
         if name == "x" and len(ticks) > 7:
             ticks = [tick for place, tick in enumerate(ticks, -ticks.index(0.0)) if place % 2 == 0]

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.colors import Normalize, SymLogNorm, TwoSlopeNorm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +52,9 @@ CLASS_COLOURS: dict[str, str] = {
     "sink": "#332288",
 }
 """One fixed colour per class of head."""
+
+
+PALE = 0.3  # share of a decade's colours for values that a logarithmic map shows linearly
 
 
 def use_style() -> None:
@@ -124,6 +127,7 @@ def heatmap(
     label: str,
     diverging: bool = False,
     limits: tuple[float, float] | None = None,
+    linear: float | None = None,
     marked: np.ndarray | None = None,
     annotate: str | None = None,
     colour_bar: bool = True,
@@ -132,7 +136,8 @@ def heatmap(
 
     `values` is an array [layer, head] or a table with columns layer, head (0-based) and `value`. `marked`
     [layer, head] bool puts a dot on cells (say, those whose interval excludes zero); `annotate` is a format
-    such as ".1f" that writes the numbers in. Cells that are NaN are hatched. A diverging map is centred at 0.
+    such as ".1f" that writes the numbers in. Cells that are NaN are hatched. A diverging map is centred at 0; with
+    `linear` its colours are pale and linear up to that value, logarithmic beyond, for values of many sizes.
     """
     grid = to_grid(values, value) if isinstance(values, pd.DataFrame) else np.asarray(values, dtype=float)
     if grid.ndim != 2:
@@ -141,7 +146,10 @@ def heatmap(
     ax.patch.set_hatch("////")
     ax.patch.set_edgecolor("#999999")
     image = ax.imshow(
-        grid, aspect="auto", cmap=DIVERGING if diverging else SEQUENTIAL, norm=_norm(grid, diverging, limits)
+        grid,
+        aspect="auto",
+        cmap=DIVERGING if diverging else SEQUENTIAL,
+        norm=_norm(grid, diverging, limits, linear),
     )
     layers, heads = grid.shape
     ax.set_xticks(range(heads), [str(head + 1) for head in range(heads)])
@@ -166,8 +174,19 @@ def heatmap(
         if marked is not None and marked[layer, head]:
             ax.plot(head + 0.36, layer - 0.28, ".", color=ink, markersize=4)
     if colour_bar:
-        ax.figure.colorbar(image, ax=ax, label=label)
+        bar = ax.figure.colorbar(image, ax=ax, label=label)
+        if isinstance(image.norm, SymLogNorm):
+            low, high = image.norm.vmin, image.norm.vmax
+            bar.set_ticks([tick for tick in decades(linear) if low <= tick <= high], minor=False)
+            bar.ax.yaxis.set_major_formatter("{x:g}")
+            bar.ax.minorticks_off()
     return image
+
+
+def decades(linear: float) -> list[float]:
+    """Ticks for a scale that is linear up to `linear` and logarithmic beyond: 0 and its multiples by powers of ten."""
+    ticks = linear * 10.0 ** np.arange(7)
+    return [*-ticks[::-1], 0.0, *ticks]
 
 
 def map_grid(
@@ -255,13 +274,17 @@ def _resize(array: np.ndarray, size: int) -> np.ndarray:
     return array[np.ix_(rows, columns)]
 
 
-def _norm(grid: np.ndarray, diverging: bool, limits: tuple[float, float] | None) -> Normalize:
+def _norm(
+    grid: np.ndarray, diverging: bool, limits: tuple[float, float] | None, linear: float | None
+) -> Normalize:
     finite = grid[np.isfinite(grid)]
     if not finite.size:
         finite = np.zeros(1)
     if not diverging:
         return Normalize(*(limits or (float(finite.min()), float(finite.max()))))
     low, high = limits or (-float(np.abs(finite).max()), float(np.abs(finite).max()))
+    if linear is not None and max(-low, high) > 2 * linear:
+        return SymLogNorm(linear, linscale=PALE, vmin=low, vmax=high, base=10)
     return TwoSlopeNorm(0.0, min(low, -1e-9), max(high, 1e-9))
 
 

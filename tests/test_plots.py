@@ -1,0 +1,63 @@
+"""Maps of heads: their colours, ticks and marks tell the values that were given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import SymLogNorm
+
+from vitmech_utils.report.plots import decades, heatmap
+
+EFFECTS = np.array([[0.5, -0.5, 0.0], [3.0, -40.0, 600.0]])
+
+
+@pytest.fixture
+def ax():
+    figure, ax = plt.subplots()
+    yield ax
+    plt.close(figure)
+
+
+def test_effects_of_many_sizes_are_told_apart_and_hardly_any_effect_stays_pale(ax) -> None:
+    norm = heatmap(ax, EFFECTS, label="effect (%)", diverging=True, linear=1.0).norm
+    places = norm(EFFECTS)
+    assert isinstance(norm, SymLogNorm)
+    assert float(norm(0.0)) == pytest.approx(0.5)  # the middle of a diverging map is white
+    assert np.abs(places[0] - 0.5).max() < 0.05
+    assert places[1, 0] - 0.5 > 0.1  # a linear scale would leave 3 of 600 within 0.003
+    np.testing.assert_allclose(norm(-EFFECTS), 1 - places)
+
+
+def test_a_logarithmic_colour_bar_has_plain_numbers_at_powers_of_ten(ax) -> None:
+    heatmap(ax, EFFECTS, label="effect (%)", diverging=True, linear=1.0)
+    ax.figure.canvas.draw()
+    bar = ax.figure.axes[1]
+    assert [tick.get_text() for tick in bar.get_yticklabels()] == ["−100", "−10", "−1", "0", "1", "10", "100"]
+    assert bar.get_ylabel() == "effect (%)"
+
+
+@pytest.mark.parametrize(("values", "linear"), [(EFFECTS, None), (EFFECTS / 600, 1.0), (EFFECTS * 0, 1.0)])
+def test_colours_are_linear_unless_asked_or_where_all_values_are_small(ax, values, linear) -> None:
+    norm = heatmap(ax, values, label="effect (%)", diverging=True, linear=linear).norm
+    assert not isinstance(norm, SymLogNorm)
+    assert float(norm(norm.vmax / 2)) == pytest.approx(0.75)
+
+
+def test_missing_heads_are_hatched_and_marks_lie_on_their_heads(ax) -> None:
+    values = np.where(EFFECTS == 600.0, np.nan, EFFECTS)
+    marked = np.array([[True, False, False], [False, True, True]])
+    image = heatmap(ax, values, label="effect (%)", diverging=True, linear=1.0, marked=marked)
+    assert image.get_array().mask.sum() == 1
+    dots = [tuple(np.round(line.get_xydata()[0]).astype(int)) for line in ax.lines]
+    assert dots == [(0, 0), (1, 1)]  # (head, layer); none on the missing head
+    assert ax.patch.get_hatch()
+
+
+def test_another_shape_is_refused(ax) -> None:
+    with pytest.raises(ValueError, match=r"\[layer, head\], got shape \(3,\)"):
+        heatmap(ax, np.zeros(3), label="effect (%)")
+
+
+def test_decades_hold_zero_and_both_signs() -> None:
+    ticks = decades(0.5)
+    assert ticks == sorted(ticks)
+    assert {0.0, 0.5, -0.5, 5.0, -5.0} < {*ticks}
