@@ -68,6 +68,11 @@ def _judged_otherwise(board: pd.DataFrame, chapter: pd.DataFrame) -> list[str]:
     return joined[joined["verdict"] != joined["verdict_then"]]["id"].tolist()
 
 
+def _signed(effect: float) -> str:
+    """An effect with its sign; next to zero, as many places as its first digit needs."""
+    return f"{effect:+.2f}" if abs(effect) >= 0.1 or not effect else f"{effect:+.1g}"
+
+
 def _c1(run: JudgedRun) -> Row:
     early = run.interval("claims_c1_c2", mode=run.mode, quantity="early")
     sweep = run.swept(run.mode)
@@ -75,7 +80,7 @@ def _c1(run: JudgedRun) -> Row:
     untrained = run.tables["untrained"]
     others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
     controls = [
-        f"untrained network, {by(untrained)}: {untrained[untrained['layer'].isin(EARLY)]['effect'].mean():+.2f} %",
+        f"untrained network, {by(untrained)}: {_signed(untrained[untrained['layer'].isin(EARLY)]['effect'].mean())} %",
         *(
             f"this model by {mode} ablation: {run.interval('claims_c1_c2', mode=mode, quantity='early'):+.2f} %"
             for mode in others
@@ -118,7 +123,7 @@ def _c2(run: JudgedRun) -> Row:
         sample=f"{images} images, {run.mode} ablation",
         control="; ".join(
             [
-                f"untrained network, {by(untrained)}: layers 1-3 {early:+.2f} %, layer 6 {late:+.2f} %",
+                f"untrained network, {by(untrained)}: layers 1-3 {_signed(early)} %, layer 6 {_signed(late)} %",
                 *ratios,
             ]
         ),
