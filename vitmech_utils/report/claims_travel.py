@@ -55,13 +55,13 @@ def c8(run: JudgedRun) -> Row:
     told = [
         f"{name} {effect:+,.0f} % beyond noise"
         + (
-            f", its heads carry {carried[name]:+,.0f} % points more than random ones"
+            f", its heads carry {carried[name]:+,.1f} percentage points more than random ones"
             if name in carried
             else ""
         )
         for name, effect in attacked.items()
     ]
-    layers = ", ".join(f"{name} {effect:+,.0f}" for name, effect in same.items()) or "none measured"
+    layers = ", ".join(f"{name} {effect:+,.1f}" for name, effect in same.items()) or "none measured"
     return Row(
         id="C8",
         claim=SURFACE,
@@ -69,7 +69,7 @@ def c8(run: JudgedRun) -> Row:
         ours="; ".join(told),
         sample=_attack_size(run),
         control="the worst of as many random draws on the same pixels is taken off every attack; more than random "
-        f"heads of the same layers carry, in % points: {layers}",
+        f"heads of the same layers carry, in percentage points: {layers}",
         would_change="A stronger attack on a decoration that held; more images, so that what its heads carry can be "
         "told from what random heads carry.",
         chapter=ATTACKS,
