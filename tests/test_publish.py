@@ -95,6 +95,28 @@ def test_figures_that_the_page_shows_are_not_published_again_as_files(finished: 
     assert {name: result_digest(manifest) for name, manifest in manifests.items()} == digests
 
 
+def test_arrays_that_are_too_large_stay_behind_and_still_count(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_of(finished) / "01_first"
+    manifest = read_manifest(folder, "")
+    for file, size in (("large.safetensors", 101), ("small.safetensors", 100), ("table.parquet", 101)):
+        (folder / file).write_bytes(bytes(size))
+        manifest["outputs"][file] = file_hash(folder / file)
+    write_manifest(folder, manifest)
+    before = result_digest(read_manifest(folder, ""))
+    monkeypatch.setattr("vitmech_utils.publish.LARGEST_ARRAYS", 100)
+    publish(finished, run_of(finished))
+    kept = {path.name for path in (finished / "published" / "01_first").iterdir()}
+    assert {"small.safetensors", "table.parquet"} <= kept
+    assert "large.safetensors" not in kept
+    published = stage(finished, finished / "published", finished / "staged")["01_first"]
+    assert list(published["too_large"]) == ["large.safetensors"]
+    assert result_digest(published) == before
+    publish(finished, run_of(finished))  # from the whole run, once more: nothing was taken from it
+    assert (folder / "large.safetensors").is_file()
+
+
 def test_the_command_says_how_much_it_published(finished: Path) -> None:
     done = vitmech("publish", "--profile", "laptop", "--run-dir", run_of(finished), root=finished)
     assert done.returncode == 0, done.stderr

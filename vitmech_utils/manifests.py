@@ -220,9 +220,11 @@ def read_manifest(folder: Path, how_to_mend: str) -> dict[str, Any]:
 def result_digest(manifest: dict[str, Any]) -> str:
     """Identify what a chapter made: the same outputs from the same profile give the same digest.
 
-    Figures that were published in the executed notebook alone still count, by their hashes.
+    What publishing left out, figures that stand in the executed notebook and arrays too large, still counts by its
+    hashes.
     """
-    return digest([manifest["profile"]["hash"], {**manifest["outputs"], **manifest.get("only_in_page", {})}])
+    left_out = {**manifest.get("only_in_page", {}), **manifest.get("too_large", {})}
+    return digest([manifest["profile"]["hash"], {**manifest["outputs"], **left_out}])
 
 
 def check_outputs(folder: Path, manifest: dict[str, Any], how_to_mend: str) -> None:

@@ -13,6 +13,7 @@ from vitmech_utils.report.stage import checked_run
 
 PUBLISHED = "published"
 LIMIT = 30_000_000
+LARGEST_ARRAYS = 10_000_000
 
 
 def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int = LIMIT) -> dict[str, int]:
@@ -22,6 +23,7 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
     more than the quick profile, and name no folder of this machine; none may read a chapter that is left out.
     `published/` as a whole may hold `limit` bytes. Else `RunError` is raised and `published/` is as it was.
     A figure that stands in the executed notebook is not published again as a file, unless a page of prose shows it.
+    A file of arrays above `LARGEST_ARRAYS` bytes stays behind, too; the manifest names it under `too_large`.
     """
     target = root / PUBLISHED
     if run.resolve() == target.resolve():
@@ -72,6 +74,7 @@ def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str,
         copy(entry, fresh / entry.name)
     for name, manifest in manifests.items():
         kept = _without_doubled_figures(run / name, manifest, _figures_in_prose(root, name))
+        kept = _without_large_arrays(run / name, kept)
         for file in (kept["executed"]["file"], *kept["outputs"]):
             copied = fresh / name / file
             copied.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +99,19 @@ def _without_doubled_figures(folder: Path, manifest: dict[str, Any], shown: set[
     doubled = {file: value for file, value in manifest["outputs"].items() if file in figures - shown}
     kept = {file: value for file, value in manifest["outputs"].items() if file not in doubled}
     return {**manifest, "outputs": kept, "only_in_page": {**manifest.get("only_in_page", {}), **doubled}}
+
+
+def _without_large_arrays(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Move files of arrays that are too large to publish from the manifest's outputs to its `too_large`."""
+    large = {
+        file: value
+        for file, value in manifest["outputs"].items()
+        if file.endswith(".safetensors") and (folder / file).stat().st_size > LARGEST_ARRAYS
+    }
+    if not large:
+        return manifest
+    kept = {file: value for file, value in manifest["outputs"].items() if file not in large}
+    return {**manifest, "outputs": kept, "too_large": {**manifest.get("too_large", {}), **large}}
 
 
 def _refuse_folders(fresh: Path, names: list[str], folders: tuple[Path, ...]) -> None:
