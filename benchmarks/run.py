@@ -48,12 +48,13 @@ def main() -> int:
     started, clock = datetime.now(UTC), time.perf_counter()
     if options.fetch:
         fetch_rivals()
+    code = code_version(ROOT)  # before a benchmark writes its own record into the clone
     found = tuple(run_script(script, options) for script in options.scripts)
     record = Record(
         sizes="quick" if options.quick else "full",
         started=started.isoformat(timespec="seconds"),
         wall_seconds=round(time.perf_counter() - clock, 1),
-        code=code_version(ROOT),
+        code=code,
         device=machine(device().type),
         packages={**package_versions(), **rival_versions()},
         benchmarks=found,
