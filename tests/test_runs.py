@@ -16,7 +16,14 @@ from IPython.lib.pretty import pretty
 from small_book import edit_manifest, write_notebook
 
 from vitmech_utils import run_folders
-from vitmech_utils.manifests import RunError, module_files, notebook_hashes, predecessors
+from vitmech_utils.manifests import (
+    RunError,
+    module_files,
+    notebook_hashes,
+    predecessors,
+    read_manifest,
+    write_manifest,
+)
 from vitmech_utils.profiles import load_profile
 from vitmech_utils.run_folders import check_chapter
 from vitmech_utils.runs import Chapter, open_chapter
@@ -226,6 +233,18 @@ def test_an_artefact_that_was_not_left_is_named(small: Path) -> None:
     chapter = begin(small, "02_second")
     with pytest.raises(RunError, match=r"left no nambers\.json; it left numbers\.json"):
         chapter.read_json("01_first", "nambers")
+    chapter.abandon()
+
+
+def test_an_artefact_that_was_too_large_to_publish_is_told(small: Path) -> None:
+    finish_first(small)
+    folder = small / "results" / "quick" / "01_first"
+    manifest = read_manifest(folder, "")
+    manifest["too_large"] = {"maps.safetensors": manifest["outputs"]["numbers.json"]}
+    write_manifest(folder, manifest)
+    chapter = begin(small, "02_second")
+    with pytest.raises(RunError, match=r"maps\.safetensors was too large to be published; run 01"):
+        chapter.read_arrays("01_first", "maps")
     chapter.abandon()
 
 

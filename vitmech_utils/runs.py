@@ -270,6 +270,10 @@ class Chapter:
 
     def _artefact(self, chapter: str, file_name: str) -> Path:
         manifest = self._predecessor(chapter)
+        if file_name in manifest.get("too_large", {}):
+            raise RunError(
+                f"{self.run / chapter}: {file_name} was too large to be published; run {chapter[:2]} to make it again"
+            )
         if file_name not in manifest["outputs"]:
             raise RunError(
                 f"{chapter} left no {file_name}; it left {', '.join(manifest['outputs']) or 'nothing'}"
