@@ -72,13 +72,14 @@ class BarTicks:
         axis.set_major_formatter(NullFormatter())
         axis.label.set_alpha(0)  # it would move with the tick labels
         axis.set_major_locator(FixedLocator([middle]))
-        one = artists.pixels().min(axis=2)
+        around = list(artists.bar.collections), list(artists.bar.spines.values())
+        one = artists.alone([*around[0], axis, *around[1]]).min(axis=2)
         axis.set_major_locator(FixedLocator([]))
-        none = artists.pixels().min(axis=2)
+        none = artists.alone([*around[0], *around[1]]).min(axis=2)
         axis.label.set_alpha(1)
         axis.set_major_locator(old[0])
         axis.set_major_formatter(old[1])
-        artists.pixels()
+        artists.alone([axis])  # puts its parts where they were
         light = np.divide(one, none, out=np.ones(one.shape), where=none > 0)
         dark = np.rint(255 * (1 - light)).astype(np.uint8)
         rows, columns = np.nonzero(dark)

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from matplotlib.artist import Artist
+from matplotlib.axis import Axis, Tick
 from matplotlib.transforms import Bbox
 from numpy import ndarray
 
@@ -14,7 +15,7 @@ from vitmech_utils.data.colour_bar import BarTicks
 from vitmech_utils.data.ink import Lettering
 from vitmech_utils.data.raster import Band, enlarging_weights, shrinking_weights
 from vitmech_utils.data.reference import IMAGE_SIZE, Artists, build_figure, shrink
-from vitmech_utils.data.regions import Coverage, label_pixels
+from vitmech_utils.data.regions import label_pixels
 from vitmech_utils.data.style import HEIGHT, WIDTH, Style
 
 AREAS = ("plot background", "colour bar")
@@ -40,12 +41,15 @@ class Layout:
         if self.bar is not None:
             moving += ["bar ticks", *(["colour-bar label"] if self.bar.on_right else [])]
         for name in moving:
-            _veil(groups.pop(name))
+            del groups[name]
+        parts = [artists.image, *(part for group in groups.values() for part in group)]
+        on_bar = artists.bar.get_children() if artists.bar is not None else []
+        parts.sort(key=lambda part: (part in on_bar, part.get_zorder()))  # as matplotlib layers them
         artists.image.set_data(np.zeros((BINS, BINS, 3)))
-        self.still = artists.pixels()  # plot black, no title, no ticks on the colour bar
+        self.still = artists.alone(parts)  # plot black, no title, no ticks on the colour bar
         self.still_small = shrink(self.still)
         artists.image.set_data(np.ones((BINS, BINS, 3)))
-        self._weigh(artists.pixels(), edges)
+        self._weigh(artists.alone(parts), edges)
         self.regions = _still_regions(artists, groups)
 
     def _weigh(self, white: UInt8[ndarray, "480 640 3"], edges: Bbox) -> None:
@@ -92,23 +96,17 @@ def _shrunken(
     return shrinking_weights(long, IMAGE_SIZE)[:, first : first + len(weights)] @ dimmed
 
 
-def _veil(artists: list[Artist]) -> None:
-    """Make artists draw nothing while they keep their place, which others are laid out by."""
-    for artist in artists:
-        artist.set_alpha(0)
-
-
 def _groups(artists: Artists) -> dict[str, list[Artist]]:
-    """The drawn artists by region, and the colour bar's ticks apart."""
+    """The drawn artists by region in the order in which matplotlib draws them, and the colour bar's ticks apart."""
     plot, bar = artists.plot, artists.bar
-    ticks = [*plot.xaxis.get_major_ticks(), *plot.yaxis.get_major_ticks()]
+    ticks = [*shown_ticks(plot.xaxis), *shown_ticks(plot.yaxis)]
     groups = {
         "title": [plot.title],
         "axis label": [plot.xaxis.label, plot.yaxis.label],
         "tick label": [label for tick in ticks for label in (tick.label1, tick.label2)],
         "frame": [
-            *plot.spines.values(),
             *(line for tick in ticks for line in (tick.tick1line, tick.tick2line)),
+            *plot.spines.values(),
         ],
     }
     if bar is not None:
@@ -123,22 +121,21 @@ def _groups(artists: Artists) -> dict[str, list[Artist]]:
     return groups
 
 
+def shown_ticks(axis: Axis) -> list[Tick]:
+    """The ticks within the axis' range; matplotlib keeps some beyond it and does not draw them."""
+    low, high = sorted(axis.get_view_interval())
+    slack = 1e-10 * (high - low)
+    return [tick for tick in axis.get_major_ticks() if low - slack <= tick.get_loc() <= high + slack]
+
+
 def _still_regions(artists: Artists, groups: dict[str, list[Artist]]) -> UInt8[ndarray, "224 224"]:
     """The region map of a style's unmoving parts; every group of artists is drawn alone to find its pixels."""
-    alone = {}
     artists.image.set_data(np.zeros((BINS, BINS, 3)))
-    artists.image.set_alpha(1.0)
-    everything = [part for group in groups.values() for part in group]
-    _veil(everything)
-    alone["plot background"] = _darkness(artists)
-    artists.image.set_alpha(0.0)
-    for name, group in groups.items():
-        if name == "bar ticks":
-            continue
-        for part in group:
-            part.set_alpha(1.0)
-        alone[name] = _darkness(artists)
-        _veil(group)
+    groups = {"plot background": [artists.image]} | {
+        name: group for name, group in groups.items() if name != "bar ticks"
+    }
+    # How far each pixel of the figure lies from white, by its darkest channel.
+    alone = {name: 255 - artists.alone(group).min(axis=2) for name, group in groups.items()}
     areas = {name: (dark > 0) * np.uint8(255) for name, dark in alone.items() if name in AREAS}
     inks = {name: dark for name, dark in alone.items() if name not in AREAS}
     return label_pixels(
@@ -146,8 +143,3 @@ def _still_regions(artists: Artists, groups: dict[str, list[Artist]]) -> UInt8[n
         {name: shrink(part) for name, part in inks.items()},
         IMAGE_SIZE,
     )
-
-
-def _darkness(artists: Artists) -> Coverage:
-    """How far each pixel of the figure lies from white, by its darkest channel."""
-    return 255 - artists.pixels().min(axis=2)

@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,6 +51,19 @@ class Artists:
         with matplotlib.rc_context(default_settings()):
             canvas = FigureCanvasAgg(self.figure)
             canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+    def alone(self, parts: Iterable[Artist]) -> UInt8[ndarray, "480 640 3"]:
+        """Some of the figure's artists on white, in the order given, where the last `pixels()` put them.
+
+        The same as `pixels()` with all others hidden, at a fraction of its cost: nothing is laid out again.
+        """
+        with matplotlib.rc_context(default_settings()):
+            canvas = FigureCanvasAgg(self.figure)
+            renderer = canvas.get_renderer()
+            self.figure.patch.draw(renderer)
+            for part in parts:
+                part.draw(renderer)
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 

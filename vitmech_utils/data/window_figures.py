@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from vitmech_utils.data.chirps import BINS, DURATION, Chirp
 from vitmech_utils.data.figures import Drawing, draw
-from vitmech_utils.data.layout import RAMP, prepare
+from vitmech_utils.data.layout import RAMP, prepare, shown_ticks
 from vitmech_utils.data.reference import IMAGE_SIZE, Artists, build_figure, shrink
 from vitmech_utils.data.regions import CHIRP, Coverage, label_pixels
 from vitmech_utils.data.spectrograms import Axes
@@ -68,16 +68,13 @@ class _Still(NamedTuple):
 @functools.lru_cache(maxsize=512)
 def _ticks(axes: Axes, style: Style) -> _Ticks:
     artists = _build(axes, style)
-    groups = _groups(artists)
     still = shrink(artists.pixels())
+    groups = _groups(artists)
     change = still.astype(np.int16) - prepare(style).still_small
-    if artists.bar is not None:
-        artists.bar.set_visible(False)
-    artists.image.set_alpha(0.0)
     for name, colour in CHANNELS.items():
         for part in groups[name]:
             part.set_color(colour)
-    light = artists.pixels()
+    light = artists.alone(part for name in CHANNELS for part in groups[name])
     inks = {name: 255 - light[..., CHANNELS[name].index(0)] for name in CHANNELS}
     fixed = _still(style)
     if "frame" in fixed.bar:
@@ -90,10 +87,9 @@ def _ticks(axes: Axes, style: Style) -> _Ticks:
 @functools.lru_cache(maxsize=64)
 def _still(style: Style) -> _Still:
     artists = _build(Axes(0, 1, 0, 1), style)
+    artists.pixels()
     groups = _groups(artists)
-    _veil([part for group in groups.values() for part in group])
-    areas = {"plot background": _darkness(artists)}
-    artists.image.set_alpha(0.0)
+    areas = {"plot background": _alone(artists, [artists.image])}
     bar = {}
     if artists.bar is not None:
         areas["colour bar"] = _alone(artists, list(artists.bar.collections))
@@ -121,13 +117,13 @@ def _build(axes: Axes, style: Style) -> Artists:
 def _groups(artists: Artists) -> dict[str, list[Artist]]:
     """The still parts of a figure by region."""
     plot, bar = artists.plot, artists.bar
-    ticks = [*plot.xaxis.get_major_ticks(), *plot.yaxis.get_major_ticks()]
+    ticks = [*shown_ticks(plot.xaxis), *shown_ticks(plot.yaxis)]
     groups: dict[str, list[Artist]] = {
         "axis label": [plot.xaxis.label, plot.yaxis.label],
         "tick label": [label for tick in ticks for label in (tick.label1, tick.label2)],
         "frame": [
-            *plot.spines.values(),
             *(line for tick in ticks for line in (tick.tick1line, tick.tick2line)),
+            *plot.spines.values(),
         ],
     }
     if bar is not None:
@@ -142,19 +138,11 @@ def _bar_labels(artists: Artists) -> list[Artist]:
 
 
 def _alone(artists: Artists, group: list[Artist]) -> Coverage:
-    for part in group:
-        part.set_alpha(1.0)
-    dark = _darkness(artists)
-    _veil(group)
-    return dark
+    """How far each pixel of some artists' drawing lies from white, by its darkest channel."""
+    return 255 - artists.alone(group).min(axis=2)
 
 
 def _veil(artists: list[Artist]) -> None:
     """Make artists draw nothing while they keep their place, which others are laid out by."""
     for artist in artists:
         artist.set_alpha(0)
-
-
-def _darkness(artists: Artists) -> Coverage:
-    """How far each pixel of the figure lies from white, by its darkest channel."""
-    return 255 - artists.pixels().min(axis=2)
