@@ -9,6 +9,7 @@ from vitmech_utils.statistics import (
     effect_intervals,
     mean_interval,
     paired_p_values,
+    percentile_bounds,
     percent_effect,
     rank_correlation,
     ratio_of_effects,
@@ -96,3 +97,21 @@ def test_the_ratio_of_effects_is_a_ratio_of_effects():
     baseline = np.random.default_rng(0).exponential(size=19)
     found = ratio_of_effects(baseline * 1.3, baseline * 1.1, baseline, draws=50)
     np.testing.assert_allclose([found.value, found.low, found.high], 3.0)
+
+
+@given(seed=st.integers(0, 10_000), missing=st.sampled_from([0.0, 0.1, 0.6]))
+@settings(max_examples=30, deadline=None)
+def test_percentile_bounds_leave_missing_draws_out_as_numpy_does(seed, missing):
+    rng = np.random.default_rng(seed)
+    drawn = rng.normal(size=(41, 3, 2))
+    drawn[rng.random(drawn.shape) < missing] = np.nan
+    drawn[0] = 0.0  # at least one draw for each item
+    low, high = percentile_bounds(drawn, 0.9)
+    expected = np.nanquantile(drawn, [0.05, 0.95], axis=0)
+    np.testing.assert_allclose([low, high], expected, rtol=1e-14)
+
+
+def test_percentile_bounds_of_an_item_without_a_draw_are_no_numbers():
+    low, high = percentile_bounds(np.array([[1.0, np.nan], [3.0, np.nan]]))
+    assert np.isnan(low[1]) and np.isnan(high[1])
+    assert 1 <= low[0] < high[0] <= 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.stats import false_discovery_control, rankdata
+from scipy.stats import false_discovery_control, quantile, rankdata
 
 # Elements of the largest temporary array (draws x images); bounds memory to about 130 MB.
 _BLOCK = 2**24
@@ -58,11 +58,29 @@ def effect_intervals(
     """Percentile bootstrap interval of `percent_effect`, in percent, from images drawn with replacement.
 
     Each draw takes the same images for the baseline and for every test (paired). With fewer than about
-    twenty images such intervals are somewhat too narrow. Source: Efron and Tibshirani 1993, chapter 13.
+    twenty images such intervals are somewhat too narrow; a single image has none, its bounds are NaN. Source: Efron
+    and Tibshirani 1993, chapter 13.
     """
     check_settings(draws, confidence)
+    if baseline.size == 1:
+        return np.full(len(changed), np.nan), np.full(len(changed), np.nan)
     drawn = _effect_draws(changed, baseline, draws, seed)
     low, high = np.quantile(drawn, _tails(confidence), axis=0)
+    return low, high
+
+
+def percentile_bounds(
+    drawn: Float[ndarray, "draw *item"], confidence: float = 0.95
+) -> tuple[Float[ndarray, "*item"], Float[ndarray, "*item"]]:
+    """Bounds of the central `confidence` of bootstrap draws, for every item; draws that are NaN are left out.
+
+    NaN for an item without any draw. With NaNs this is as `numpy.nanquantile`, without its loop over the items.
+    """
+    if not np.isnan(drawn).any():
+        low, high = np.quantile(drawn, _tails(confidence), axis=0)
+    else:
+        tails = np.reshape(_tails(confidence), (2, *[1] * (drawn.ndim - 1)))
+        low, high = quantile(drawn, tails, axis=0, nan_policy="omit")
     return low, high
 
 

@@ -8,6 +8,7 @@ from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
 from vitmech_utils.heads.attention_sums import RunningSums
+from vitmech_utils.statistics import percentile_bounds
 
 SINKS = ("kept", "removed")
 _SAME = 1e-7  # a share difference below this is float32 rounding: the region stood in the same place
@@ -91,10 +92,7 @@ def _interval(name: str, replicates: np.ndarray, sums: RunningSums) -> dict[str,
     known = np.isfinite(replicates[0])
     low, high = empty.copy(), empty.copy()
     if known.any():
-        drawn = replicates[1:, known]
-        # A replicate in which no image counts gives NaN; quantile is much faster than nanquantile without any.
-        quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
-        low[known], high[known] = quantile(drawn, [0.025, 0.975], axis=0)
+        low[known], high[known] = percentile_bounds(replicates[1:, known])  # NaN: no image counts in a replicate
     return {f"{name}_low": low, f"{name}_high": high}
 
 

@@ -8,7 +8,7 @@ from scipy.stats import t as student
 
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.attention_tables import SINKS
-from vitmech_utils.statistics import adjust
+from vitmech_utils.statistics import adjust, percentile_bounds
 
 TEXTS = ("title", "axis label", "tick label", "colour-bar label")
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -51,8 +51,7 @@ def lift_changes(
     told = np.isfinite(doublings[0]) & (np.isfinite(doublings[1:]).sum(0) > 1)
     spread, low, high = (np.full(told.shape, np.nan) for _ in range(3))
     spread[told] = np.nanstd(doublings[1:, told], axis=0, ddof=1)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low[told], high[told] = np.nanquantile(doublings[1:, told], tails, axis=0)
+    low[told], high[told] = percentile_bounds(doublings[1:, told], confidence)
     rows = []
     for layer, head, region in np.argwhere(np.isfinite(doublings[0])).tolist():
         place = (layer, head, region)

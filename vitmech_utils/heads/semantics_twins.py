@@ -18,6 +18,7 @@ from vitmech_utils.heads.attention_shares import patch_coverage
 from vitmech_utils.heads.attention_weights import evaluating, one_query, watch_projections
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.statistics import percentile_bounds
 
 NO_LABELS = Style(axis_labels=False)
 BAR_ALONE = Style(ticks=False, axis_labels=False)
@@ -197,7 +198,7 @@ def _effect_table(
     absent = ~np.isfinite(follow[0])
     low, high = np.full(absent.shape, np.nan), np.full(absent.shape, np.nan)
     if not absent.all():
-        low[~absent], high[~absent] = np.nanquantile(follow[1:, ~absent], [0.025, 0.975], axis=0)
+        low[~absent], high[~absent] = percentile_bounds(follow[1:, ~absent])
     layer, head = (index.ravel() for index in np.indices(absent.shape))
     none = np.full(absent.shape, np.nan)
     return pd.DataFrame(
