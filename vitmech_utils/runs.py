@@ -191,9 +191,11 @@ class Chapter:
         return self._save(f"{name}.safetensors", lambda path: save_file(plain, path))
 
     def save_figure(self, figure: "matplotlib.figure.Figure", name: str) -> Path:
-        """Save a figure as `<name>.png` on its own background, without a date in it."""
+        """Save a figure as `<name>.png` on its own background, without a date in it; its layout is settled then."""
         options = {"dpi": 150, "bbox_inches": "tight", "metadata": {"Software": None}}
-        return self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))
+        saved = self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))
+        figure.set_layout_engine("none")  # the page shows it as it was saved, without laying it out once more
+        return saved
 
     def read_table(self, chapter: str, name: str) -> pd.DataFrame:
         """Read another chapter's table, its manifest checked first; raises `RunError`."""
