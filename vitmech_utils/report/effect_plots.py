@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vitmech_utils.report.plots import decades
+from vitmech_utils.report.point_labels import name_largest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,6 +82,4 @@ def effect_scatter(ax: "Axes", first: pd.Series, second: pd.Series, names: list[
     ax.plot(first, second, "o", markersize=4, alpha=0.8)
     low, high = min(first.min(), second.min()), max(first.max(), second.max())
     ax.plot([low, high], [low, high], color="#444444", linewidth=0.8, linestyle="--")
-    for index in np.argsort(-np.maximum(first.abs(), second.abs()).to_numpy())[:label]:
-        at = (first.iloc[index], second.iloc[index])
-        ax.annotate(names[index], at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    name_largest(ax, first, second, names, np.maximum(first.abs(), second.abs()), label)

@@ -10,7 +10,9 @@ import pandas as pd
 from vitmech_utils.data.matched import Picture
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.spectrograms import Axes
+from vitmech_utils.report.effect_plots import head_names
 from vitmech_utils.report.plots import ATTENTION, REGION_COLOURS, WIDE, overlay
+from vitmech_utils.report.point_labels import name_largest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Plot
@@ -84,16 +86,8 @@ def lift_scatter(ax: "Plot", table: pd.DataFrame, label: str, named: int = 1) ->
             color=colour,
             label="about the chirp on painted ones" if chirp_head else "other heads",
         )
-    strongest = table[table["chirp_head"]].nlargest(named, "lift_real")
-    for row in strongest.itertuples():
-        ax.annotate(
-            f"L{row.layer + 1}H{row.head + 1}",
-            (row.lift_painted, row.lift_real),
-            xytext=(-5, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-        )
+    among = table["lift_real"].where(table["chirp_head"])
+    name_largest(ax, table["lift_painted"], table["lift_real"], head_names(table), among, named)
     values = table[["lift_painted", "lift_real"]].to_numpy()
     ends = float(np.nanmin(values[values > 0])) / 1.3, float(np.nanmax(values)) * 1.5
     ax.plot(ends, ends, color="#444444", linewidth=0.8, linestyle="--")
