@@ -202,8 +202,8 @@ def test_the_rows_are_the_papers_claims_and_open_questions(tmp_path: Path) -> No
     board = scoreboard(write_run(tmp_path, made_up()))
     assert board["id"].tolist() == [f"C{i}" for i in range(1, 9)] + [f"Q{i}" for i in range(1, 8)]
     known = board.set_index("id")["ours"]
-    assert "1 of 2 heads keep" in known["C7"]
-    assert "1 look at the chirp before fine-tuning, 2 after" in known["C7"]
+    assert "1 of 2 heads keeps class" in known["C7"]
+    assert "1 looks at the chirp before fine-tuning, 2 after" in known["C7"]
     assert known["C8"] == "nothing yet"
     assert f"{STUDY_EARLY:+.2f} %" in board["study"][0]
     judges = board["id"].isin(verdicts.RULES)  # those of the chapters that this run has

@@ -153,7 +153,7 @@ def set_effects(
 
     `single` holds the same images without each head by itself (sets of one head). Returns one row per set, named by
     `names`: set, heads, images, effect (percent of the baseline's MSE, all of the set ablated), sum_of_single,
-    excess (effect minus that sum, in percent points of the baseline), low_T, high_T of each quantity T (paired
+    excess (effect minus that sum, in percentage points of the baseline), low_T, high_T of each quantity T (paired
     bootstrap over images), p_value (sign flips of the excess) and q_value (Benjamini-Hochberg over the rows). A
     positive excess means that heads stand in for each other, a negative one that they work in series or each
     undo the other's harm. Raises `ValueError` where a head of a set has no single row.

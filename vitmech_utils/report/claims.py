@@ -20,6 +20,7 @@ from vitmech_utils.report.claim_rows import Row, by, numbers
 from vitmech_utils.report.claim_tables import ABLATION, SEMANTICS, JudgedRun, how_to_mend, read_judged
 from vitmech_utils.report.claims_beyond import beyond, pruned_for_good
 from vitmech_utils.report.verdicts import Count
+from vitmech_utils.report.words import word
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
 _MODULES = (
@@ -142,7 +143,7 @@ def _c3(run: JudgedRun) -> Row:
         id="C3",
         claim="Layers 6-11 are monosemantic: their heads attend to the chirp alone.",
         study="by eye, from maps",
-        ours=f"{count} heads are about the chirp alone",
+        ours=f"{count} heads {_are(count)} about the chirp alone",
         sample=f"{run.semantics_images} images",
         control=control,
         would_change=f"More heads of these layers with the chirp as their only region: more than {verdicts.HALF:.0%} "
@@ -170,7 +171,8 @@ def _c4(run: JudgedRun) -> Row:
         id="C4",
         claim="Some heads of layers 1-4 are monosemantic but irrelevant to the task: text and edge detectors.",
         study="by eye, from maps",
-        ours=f"{count} heads are such detectors; effects of the sure ones: {listed}",
+        ours=f"{count} heads {word(count.value, 'is such a detector', 'are such detectors')}; effects of the sure "
+        f"ones: {listed}",
         sample=f"{run.semantics_images} images for the classes, {int(sweep['images'].iloc[0])} for the effects, "
         f"{run.focus_mode} ablation",
         control=control,
@@ -192,7 +194,7 @@ def _c5(run: JudgedRun) -> Row:
         id="C5",
         claim="The last layer is polysemantic: diffuse attention over irrelevant regions.",
         study="by eye, from maps",
-        ours=f"{count} heads are polysemantic or diffuse; mean map entropy {entropy:.2f} of its maximum",
+        ours=f"{count} heads {_are(count)} polysemantic or diffuse; mean map entropy {entropy:.2f} of its maximum",
         sample=f"{run.semantics_images} images",
         control=control,
         would_change="More images, so that no head's class depends on which are drawn; or other heads that are sure.",
@@ -227,6 +229,10 @@ def _c6(run: JudgedRun) -> Row:
         **numbers(overall, "rank correlation"),
         **vars(verdicts.importance_grows_with_focus(overall, within, images)),
     )
+
+
+def _are(count: Count) -> str:
+    return word(count.value, "is", "are")
 
 
 def _counted(run: JudgedRun, count: Any) -> tuple[Count, str]:

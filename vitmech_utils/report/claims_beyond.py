@@ -16,6 +16,7 @@ from vitmech_utils.report.claim_tables import (
     how_to_mend,
 )
 from vitmech_utils.report.verdicts import Count, Judgement
+from vitmech_utils.report.words import word
 from vitmech_utils.statistics import Interval
 
 EARLY_CHOICE = "layers 1-3"
@@ -33,12 +34,16 @@ def beyond(run: JudgedRun) -> list[Row]:
     before, after = (
         int(changes[f"regions_{when}"].str.contains("chirp").sum()) for when in ("before", "after")
     )
+    kept = int((~changes["changed"]).sum())
     look = (
-        f"{int((~changes['changed']).sum())} of {len(changes)} heads keep class and regions; {before} look at the "
-        f"chirp before fine-tuning, {after} after it"
+        f"{kept} of {len(changes)} heads {word(kept, 'keeps', 'keep')} class and regions; {before} "
+        f"{word(before, 'looks', 'look')} at the chirp before fine-tuning, {after} after it"
     )
     found = [verdicts.text_or_edge_detectors(run.tables[name]) for name in ("pretrained_classes", "classes")]
-    detectors = f"in layers 1-4, {found[0]} heads are such detectors before fine-tuning, {found[1]} after it"
+    detectors = (
+        f"in layers 1-4, {found[0]} heads {word(found[0].value, 'is such a detector', 'are such detectors')} before "
+        f"fine-tuning, {found[1]} after it"
+    )
     top = run.tables["head_sets"].iloc[0]
     together = (
         f"the {top['set']} heads together: {top['effect']:+,.0f} % [{top['low']:+,.0f}, {top['high']:+,.0f}]; "
@@ -89,7 +94,7 @@ def _c7(run: JudgedRun) -> Row:
         id="C7",
         claim=_SPECIALIZATION,
         study="not tested",
-        ours=f"{made} heads that are about something were not about it before",
+        ours=f"{made} heads that are about something {word(made.value, 'was', 'were')} not about it before",
         would_change=f"Other heads than these, or surer ones: more than {verdicts.HALF:.0%} of them for part of the "
         f"claim, {verdicts.MOST:.0%} for all of it.",
         figure="fig-fates",
@@ -105,7 +110,7 @@ def _q3(run: JudgedRun) -> Row:
         id="Q3",
         claim=_INHERITED,
         study="left open",
-        ours=f"{shared} detectors of layers 1-4 were detectors before fine-tuning",
+        ours=f"{shared} detectors of layers 1-4 {word(shared.value, 'was one', 'were detectors')} before fine-tuning",
         would_change="More images, so that the classes of the detectors are sure.",
         figure="fig-four-networks",
     )
@@ -122,7 +127,8 @@ def _q4(run: JudgedRun) -> Row:
         id="Q4",
         claim=_UNDECORATED,
         study="left open",
-        ours=f"{shared} detectors of layers 1-4 are detectors in the network that saw bare figures alone",
+        ours=f"{shared} detectors of layers 1-4 {word(shared.value, 'is one', 'are detectors')} in the network that "
+        "saw bare figures alone",
         would_change="Two trainings that differ in their figures alone; more images, so that the classes of the "
         "detectors are sure; more seeds.",
         figure="fig-four-networks",
@@ -187,8 +193,9 @@ def _moves(run: JudgedRun, before: str, after: str):
 def _by_chance(run: JudgedRun) -> str:
     table = run.tables["by_chance"]
     other = table["subject_before"] != table["subject_after"]
+    heads = f"{int(other.sum())} of {len(table)} heads {word(int(other.sum()), 'is', 'are')}"
     return (
-        f"the pre-trained network on other images: {int(other.sum())} of {len(table)} heads are about something else, "
+        f"the pre-trained network on other images: {heads} about something else, "
         f"{int((other & table['sure']).sum())} of them for sure"
     )
 

@@ -4,6 +4,7 @@ from vitmech_utils.report import verdicts_attacks, verdicts_recordings, verdicts
 from vitmech_utils.report.claim_rows import Row, numbers
 from vitmech_utils.report.claim_tables import ATTACKS, RECORDINGS, TASK, TOGETHER, JudgedRun
 from vitmech_utils.report.verdicts import Count
+from vitmech_utils.report.words import word
 from vitmech_utils.statistics import Interval
 
 REAL = "Does the specialization hold on real spectrograms?"
@@ -36,7 +37,8 @@ def q7(run: JudgedRun) -> Row:
         f"and Shapley value {ranks:.2f}",
         sample=f"{int(differ['images'])} images for groups, {int(counted.loc['rank correlation', 'images'])} orders of "
         "all heads for Shapley values, mean ablation",
-        control=f"of {int(by_chance['of'])} random sets as large as a layer, {int(by_chance['value'])} differ clearly",
+        control=f"of {int(by_chance['of'])} random sets as large as a layer, {int(by_chance['value'])} "
+        f"{word(int(by_chance['value']), 'differs', 'differ')} clearly",
         would_change="More images, until the intervals of the excess and of the rank correlation lie on one side.",
         chapter=TOGETHER,
         figure="fig-groups",
@@ -124,7 +126,8 @@ def q2(run: JudgedRun) -> Row:
         claim=REAL,
         study="left open",
         ours="; ".join(
-            f"{kind}: {count} chirp heads are about the chirp there, too" for kind, count in kept.items()
+            f"{kind}: {count} chirp heads {word(count.value, 'is', 'are')} about the chirp there, too"
+            for kind, count in kept.items()
         ),
         sample=f"{recordings} recordings; "
         + ", ".join(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from vitmech_utils.heads.layers import EARLY, STUDY_EARLY, STUDY_LATE
+from vitmech_utils.report.words import counted, word
 from vitmech_utils.statistics import Interval
 
 HOLDS, IN_PART, FAILS, UNKNOWN = "holds", "holds in part", "does not hold", "cannot be told"
@@ -139,7 +140,7 @@ def early_heads_hardly_matter(early: Interval, beyond: int, images: int) -> Judg
     """
     if judgement := too_few(images):
         return judgement
-    heads = f"of their heads, {beyond or 'none'} clearly lie outside"
+    heads = f"of their heads, {beyond or 'none'} clearly {word(beyond or 1, 'lies', 'lie')} outside"
     if early.low > HARDLY or early.high < -HARDLY:
         return Judgement(FAILS, f"the whole interval of the mean lies outside ±{HARDLY:g} %")
     if early.low > -HARDLY and early.high < HARDLY:
@@ -210,7 +211,10 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
         return Judgement(UNKNOWN, "no head of layers 1-4 is a text or edge detector for sure")
     small = sum(effect.low > -HARDLY and effect.high < HARDLY for effect in effects)
     large = sum(effect.low > HARDLY or effect.high < -HARDLY for effect in effects)
-    within = f"{small} of {len(effects)} sure detectors ha{'s' if small == 1 else 've'} an effect within ±{HARDLY:g} %"
+    within = (
+        f"{small} of {counted(len(effects), 'sure detector')} {word(small, 'has', 'have')} an effect within "
+        f"±{HARDLY:g} %"
+    )
     if small == len(effects):
         return Judgement(HOLDS, within)
     if small:
@@ -233,8 +237,10 @@ def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgem
             return Judgement(HOLDS, f"more than half of the heads are, and {spread}")
         return Judgement(IN_PART, f"more than half of the heads are, but it is not so that {spread}")
     if heads.high <= HALF * heads.total:
+        most = f"at most {heads.high}" if heads.high else "none"
         return Judgement(
-            FAILS, f"at most {heads.high} of the {heads.total} heads are polysemantic or diffuse"
+            FAILS,
+            f"{most} of the {heads.total} heads {word(heads.high or 1, 'is', 'are')} polysemantic or diffuse",
         )
     return Judgement(
         UNKNOWN, "how many heads are depends on the images drawn: it may be more or fewer than half"
@@ -273,9 +279,8 @@ def too_few(images: int) -> Judgement | None:
     """Refuse to judge by fewer than *enough* images."""
     if images >= ENOUGH_IMAGES:
         return None
-    return Judgement(
-        UNKNOWN, f"{images} images are too few; at least {ENOUGH_IMAGES} are needed for an interval"
-    )
+    few = f"{counted(images, 'image')} {word(images, 'is', 'are')} too few"
+    return Judgement(UNKNOWN, f"{few}; at least {ENOUGH_IMAGES} are needed for an interval")
 
 
 def _detects(classes: pd.DataFrame) -> pd.Series:

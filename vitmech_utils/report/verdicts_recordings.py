@@ -19,6 +19,7 @@ from vitmech_utils.report.verdicts import (
     Count,
     Judgement,
 )
+from vitmech_utils.report.words import counted, word
 
 ENOUGH_RECORDINGS = 3
 LIMITS = {
@@ -69,14 +70,14 @@ def specialization_holds_on_real_ones(
         raise ValueError(f"kept names {sorted(kept)}, pieces {sorted(pieces)}, expected the same kinds")
     few = {kind: count for kind, count in pieces.items() if count < ENOUGH_IMAGES}
     if few:
-        named = ", ".join(f"{count} pieces of {kind}" for kind, count in few.items())
+        named = ", ".join(f"{counted(count, 'piece')} of {kind}" for kind, count in few.items())
+        verb = word(sum(few.values()) if len(few) == 1 else len(few), "is", "are")
         return Judgement(
-            UNKNOWN, f"{named} are too few; at least {ENOUGH_IMAGES} that do not overlap are needed"
+            UNKNOWN, f"{named} {verb} too few; at least {ENOUGH_IMAGES} that do not overlap are needed"
         )
     if recordings < ENOUGH_RECORDINGS:
-        return Judgement(
-            UNKNOWN, f"{recordings} recordings are too few; at least {ENOUGH_RECORDINGS} are needed"
-        )
+        found = f"{counted(recordings, 'recording')} {word(recordings, 'is', 'are')}"
+        return Judgement(UNKNOWN, f"{found} too few; at least {ENOUGH_RECORDINGS} are needed")
     without = [kind for kind, heads in kept.items() if not heads.total]
     if without:
         return Judgement(

@@ -1,0 +1,81 @@
+"""What the rules say agrees with its counts: none, one, several."""
+
+import pytest
+
+from vitmech_utils.report import verdicts
+from vitmech_utils.report.verdicts import ENOUGH_IMAGES, HARDLY, Count
+from vitmech_utils.report.verdicts_recordings import specialization_holds_on_real_ones
+from vitmech_utils.report.words import counted, word
+from vitmech_utils.statistics import Interval
+
+WITHIN, ACROSS = Interval(0.0, -0.5, 0.5), Interval(0.0, -5.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "of their heads, none clearly lies outside"),
+        (1, "of their heads, 1 clearly lies outside"),
+        (5, "of their heads, 5 clearly lie outside"),
+    ],
+)
+def test_heads_that_lie_outside(count, words) -> None:
+    assert verdicts.early_heads_hardly_matter(ACROSS, count, 50).reason.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("small", "total", "words"),
+    [
+        (0, 2, "0 of 2 sure detectors have an effect within"),
+        (1, 1, "1 of 1 sure detector has an effect within"),
+        (1, 3, "1 of 3 sure detectors has an effect within"),
+        (2, 3, "2 of 3 sure detectors have an effect within"),
+    ],
+)
+def test_detectors_with_a_small_effect(small, total, words) -> None:
+    effects = [WITHIN] * small + [ACROSS] * (total - small)
+    found = verdicts.some_detectors_are_irrelevant(Count(total, total, total, total), effects, 50)
+    assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("most", "words"),
+    [
+        (0, "none of the 6 heads is polysemantic"),
+        (1, "at most 1 of the 6 heads is polysemantic"),
+        (3, "at most 3 of the 6 heads are polysemantic"),
+    ],
+)
+def test_heads_of_the_last_layer(most, words) -> None:
+    assert words in verdicts.last_layer_is_polysemantic(Count(0, 0, most, 6), wider=True, images=50).reason
+
+
+@pytest.mark.parametrize(
+    ("images", "words"), [(0, "0 images are too few"), (1, "1 image is too few"), (2, "2 images are too few")]
+)
+def test_too_few_images(images, words) -> None:
+    assert words in verdicts.too_few(images).reason
+
+
+@pytest.mark.parametrize(
+    ("pieces", "recordings", "words"),
+    [
+        ({"calls": 1}, 9, "1 piece of calls is too few"),
+        ({"calls": 2}, 9, "2 pieces of calls are too few"),
+        ({"calls": 1, "strain": 0}, 9, "1 piece of calls, 0 pieces of strain are too few"),
+        ({"calls": ENOUGH_IMAGES}, 1, "1 recording is too few"),
+        ({"calls": ENOUGH_IMAGES}, 2, "2 recordings are too few"),
+    ],
+)
+def test_too_few_pieces_or_recordings(pieces, recordings, words) -> None:
+    kept = {kind: Count(4, 4, 4, 4) for kind in pieces}
+    assert words in specialization_holds_on_real_ones(kept, pieces, recordings).reason
+
+
+def test_the_limit_is_said_as_it_is() -> None:
+    assert f"±{HARDLY:g} %" in verdicts.early_heads_hardly_matter(ACROSS, 1, 50).reason
+
+
+def test_words_follow_their_count() -> None:
+    assert [word(count, "is", "are") for count in (0, 1, 2)] == ["are", "is", "are"]
+    assert [counted(count, "head") for count in (0, 1, 2)] == ["0 heads", "1 head", "2 heads"]
