@@ -31,6 +31,12 @@ def test_the_reference_shows_signatures_and_docstrings() -> None:
     )
 
 
+def test_docstrings_of_doors_emphasize_nothing() -> None:
+    assert re.findall(r"\\\*\w+\\\*", api.reference()) == [], (
+        "asterisks show as they are: use backticks or none"
+    )
+
+
 def test_a_signature_is_written_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = 'def f(a, /, b: int = 1, *rest: str, c, d: "x y" = None, **more) -> float:\n    """A *b* `c*` [d]."""\n'
     (tmp_path / "m.py").write_text(source)

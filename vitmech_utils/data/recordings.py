@@ -104,7 +104,7 @@ class RecordingFolder(Dataset):
     """The windows of all recordings in a folder, as figures with region maps; always the same, in any order.
 
     Beside `NAME.wav` (or .flac, .hdf5, .h5, .hdf), boxes are read from `NAME.selections.txt`,
-    `NAME.Table.1.selections.txt` (Raven) or `NAME.txt` (Raven or Audacity); what they cover is the region *chirp*. An
+    `NAME.Table.1.selections.txt` (Raven) or `NAME.txt` (Raven or Audacity); what they cover is the region `chirp`. An
     item holds "pixel_values" float32 [3, 224, 224] in [0, 1] and "regions" uint8 [224, 224] indexing REGIONS, as
     `attention_statistics` takes them. Windows are `length` seconds long, one every `hop` (`length` unless given); the
     frequency axis is `frequencies` (Hz). `whiten` divides each recording by its noise spectrum between two frequencies.

@@ -72,9 +72,9 @@ def classify(
     falls on neighbours in shared patches is accounted for (non-negative least squares on the profiles of
     `statistics`). Even attention has weights equal to area shares; a region's part of `information`
     is `weight * log(weight / area share)`, in nats, where that is positive: much attention on a small thing
-    counts for more than on a large one. In this order a head is a *sink* (`sinks`, or else CLS and registers),
-    *monosemantic* or *polysemantic* (one or more regions hold a `part` of the information, and follow when moved,
-    by `twins`, the table of `twin_effects`), *positional* (position explains its maps), else *diffuse*.
+    counts for more than on a large one. In this order a head is a `sink` (`sinks`, or else CLS and registers),
+    `monosemantic` or `polysemantic` (one or more regions hold a `part` of the information, and follow when moved,
+    by `twins`, the table of `twin_effects`), `positional` (position explains its maps), else `diffuse`.
     `confidence` is the share of bootstrap replicates over images that give the same class and regions. Layers and
     heads are 0-based.
     """
