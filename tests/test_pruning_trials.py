@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 
 from vitmech_utils.heads import pruning_trials
 from vitmech_utils.heads.pruning import prune_heads
-from vitmech_utils.heads.pruning_trials import timings, trials, undominated
+from vitmech_utils.heads.pruning_trials import mse_change, readable, timings, trials, undominated
 from vitmech_utils.report import pruning_plots
 
 LABELS = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [2.0, 3.0, 0.0], [3.0, 2.0, 1.0], [-1.0, -2.0, 0.5]])
@@ -36,6 +36,32 @@ def test_other_images_and_missing_baselines_are_refused() -> None:
         trials({"pruned": LABELS}, LABELS, "whole")
     with pytest.raises(ValueError, match=r"'pruned' predicts an array of shape \(4, 3\), expected \(5, 3\)"):
         trials({"whole": LABELS, "pruned": LABELS[:4]}, LABELS, "whole")
+
+
+def test_a_change_of_the_mse_is_alike_on_images_of_unlike_baselines() -> None:
+    truth = np.random.default_rng(0).normal(size=(40, 3))
+    for baseline in (0.0, 0.5):
+        found = mse_change(truth + np.sqrt(0.09 + baseline**2), truth + baseline, truth, 200)
+        assert (found.value, found.low, found.high) == pytest.approx((0.09, 0.09, 0.09))
+    one = truth.copy()
+    one[0] += 2.0
+    found = mse_change(one, truth, truth, 500)
+    assert found.value == pytest.approx(4 / 40)
+    assert found.low < 4 / 40 < found.high
+
+
+def test_images_on_which_a_model_guesses_no_better_than_the_mean_are_not_read() -> None:
+    truth = np.zeros((5, 3))
+    predicted = truth + 0.1
+    predicted[1], predicted[3] = 1.1, 0.9
+    assert readable(predicted, truth).tolist() == [True, False, True, True, True]
+
+
+@pytest.mark.parametrize(("unread", "left"), [(0, 4), (1, 3), (2, 4), (4, 4)])
+def test_no_image_is_left_out_where_half_of_them_are_unread(unread: int, left: int) -> None:
+    predicted = np.zeros((4, 3))
+    predicted[:unread] = 3.0
+    assert readable(predicted, np.zeros((4, 3))).sum() == left
 
 
 def test_what_no_other_model_beats() -> None:

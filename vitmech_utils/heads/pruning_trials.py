@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from vitmech_utils.heads.costs import latency
 from vitmech_utils.model.regressor_score import score
-from vitmech_utils.statistics import effect_intervals, percent_effect
+from vitmech_utils.statistics import Interval, effect_intervals, mean_interval, percent_effect
 
 COMPILED_FROM = 10
 """Repeats from which on compiled models are timed too: compiling takes longer than a few passes ever save."""
+GUESS = 1.0
+"""The MSE of a model that always predicts the mean, on standardized labels."""
 
 
 def trials(
@@ -64,6 +66,34 @@ def trials(
             }
         rows.append(row | {"images": len(labels)})
     return pd.DataFrame(rows)
+
+
+def mse_change(
+    predicted: Float[ndarray, "image target"],
+    baseline: Float[ndarray, "image target"],
+    labels: Float[ndarray, "image target"],
+    bootstrap: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """By how much the MSE of the same images grows from one model's predictions to another's, in its own unit.
+
+    Other than a percentage it can be held against that of other images, on which the baseline's MSE is another one.
+    The interval is a paired bootstrap over images; all arrays are standardized.
+    """
+    truth = labels.astype(float)
+    return mean_interval(((predicted - truth) ** 2 - (baseline - truth) ** 2).mean(1), bootstrap, seed=seed)
+
+
+def readable(
+    predicted: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
+) -> Bool[ndarray, " image"]:
+    """The images that a model reads: its squared error, over the targets, is below that of a guess (`GUESS`).
+
+    The others hold most of the MSE however few they are. Where they are no exception, but half of the images or more,
+    no image is left out.
+    """
+    read = ((predicted - labels.astype(float)) ** 2).mean(1) < GUESS
+    return read if 2 * read.sum() > len(read) else np.ones_like(read)
 
 
 def timings(
