@@ -9,8 +9,8 @@ from vitmech_utils.statistics import (
     effect_intervals,
     mean_interval,
     paired_p_values,
-    percentile_bounds,
     percent_effect,
+    percentile_bounds,
     rank_correlation,
     ratio_of_effects,
 )
@@ -113,5 +113,12 @@ def test_percentile_bounds_leave_missing_draws_out_as_numpy_does(seed, missing):
 
 def test_percentile_bounds_of_an_item_without_a_draw_are_no_numbers():
     low, high = percentile_bounds(np.array([[1.0, np.nan], [3.0, np.nan]]))
-    assert np.isnan(low[1]) and np.isnan(high[1])
+    assert np.isnan(low[1])
+    assert np.isnan(high[1])
     assert 1 <= low[0] < high[0] <= 3
+
+
+def test_a_single_image_has_an_effect_and_no_interval():
+    low, high = effect_intervals(np.array([[2.0], [1.0]]), np.array([1.0]))
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()

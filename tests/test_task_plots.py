@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import SymLogNorm
 
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES
 from vitmech_utils.report import task_plots
@@ -53,6 +54,22 @@ def test_an_unknown_share_is_said() -> None:
     _, ax = plt.subplots()
     task_plots.order_forest(ax, table, (0.5, 0.8))
     assert [text.get_text() for text in ax.texts] == ["by effect: unknown"]
+
+
+def test_one_large_head_leaves_the_other_effects_in_percent_their_colours() -> None:
+    layer, head = (axis.ravel() for axis in np.indices((12, 6)))
+    effect = np.random.default_rng(0).uniform(-5, 30, len(layer))
+    effect[20] = 500.0
+    grid = pd.DataFrame({"layer": layer, "head": head, "effect": effect})
+    figure = task_plots.effect_grids(
+        {"one": grid, "two": grid}, {"one": "effect (nats)", "two": "effect (%)"}
+    )
+    plain, percent = (ax.images[0].norm for ax in figure.axes[:2])
+    assert isinstance(percent, SymLogNorm)
+    assert not isinstance(plain, SymLogNorm)
+    shown = np.abs(np.asarray(percent(effect)) - 0.5)
+    assert shown[np.abs(effect) > 2].min() > 0.1
+    assert shown.argmax() == 20
 
 
 def test_layers_and_grids_count_from_one() -> None:

@@ -67,7 +67,7 @@ class Ablation(Section):
     """Head ablation: images for `modes`, for every other sweep, pairs of head and image per batch, bootstrap draws."""
 
     images: Annotated[Count, Field(ge=2)]
-    other_images: Annotated[Count, Field(ge=2)] = 2
+    other_images: Count = 2
     modes: Annotated[list[AblationMode], Field(min_length=1)]
     batch: Count
     bootstrap: Annotated[Count, Field(ge=100)]
@@ -82,11 +82,15 @@ class Semantics(Section):
 
 
 class Origin(Section):
-    """Inherited or emergent: images for maps and classes, of each twin pair, of the sweeps, and to fit readouts on."""
+    """Inherited or emergent: images for maps and classes, of each twin pair, of the sweeps, and to fit readouts on.
+
+    The sweeps ablate the heads of every `sweep_every`-th layer, the last one among them.
+    """
 
     images: Annotated[Count, Field(ge=2)]
     twins: Annotated[Count, Field(ge=2)]
     sweep_images: Annotated[Count, Field(ge=2)]
+    sweep_every: Count = 1
     readout_images: Annotated[Count, Field(ge=2)]
 
 
@@ -136,7 +140,7 @@ class Together(Section):
     pair_images: Annotated[Count, Field(ge=2)]
     pair_heads: Annotated[Count, Field(ge=2)]
     exact_pairs: Annotated[Count, Field(ge=3)]
-    permutations: Annotated[Count, Field(ge=2)]
+    permutations: Count
     random_sets: Annotated[Count, Field(ge=2)]
 
 
@@ -150,7 +154,8 @@ class Recordings(Section):
 class Task(Section):
     """Another task: training of the classifiers, held-out images, images of the sweeps, random sets of heads.
 
-    Each classifier takes `steps` optimizer steps of `batch_size` fresh images and is judged every `every` steps.
+    Each classifier takes `steps` optimizer steps of `batch_size` fresh images and is judged every `every` steps. The
+    sweeps ablate the heads of every `sweep_every`-th layer, the last one among them.
     """
 
     steps: Count
@@ -159,4 +164,5 @@ class Task(Section):
     every: Count
     images: Annotated[Count, Field(ge=2)]
     sweep_images: Annotated[Count, Field(ge=2)]
+    sweep_every: Count = 1
     random_sets: Annotated[Count, Field(ge=2)]

@@ -70,7 +70,7 @@ def effect_intervals(
 
 
 def percentile_bounds(
-    drawn: Float[ndarray, "draw *item"], confidence: float = 0.95
+    drawn: Float[ndarray, " draw *item"], confidence: float = 0.95
 ) -> tuple[Float[ndarray, "*item"], Float[ndarray, "*item"]]:
     """Bounds of the central `confidence` of bootstrap draws, for every item; draws that are NaN are left out.
 

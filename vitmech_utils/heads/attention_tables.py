@@ -92,7 +92,7 @@ def _interval(name: str, replicates: np.ndarray, sums: RunningSums) -> dict[str,
     known = np.isfinite(replicates[0])
     low, high = empty.copy(), empty.copy()
     if known.any():
-        low[known], high[known] = percentile_bounds(replicates[1:, known])  # NaN: no image counts in a replicate
+        low[known], high[known] = percentile_bounds(replicates[1:, known])  # NaN where no image counts
     return {f"{name}_low": low, f"{name}_high": high}
 
 

@@ -36,15 +36,16 @@ def shapley_values(
     values add up exactly to the error without all heads minus the error with all: nothing is lost or counted twice.
 
     Returns one row per head: layer, head (0-based), mode, images, permutations, shapley (percent of the baseline's
-    MSE; positive where the head lowers the error), low, high (bootstrap over images with their orders). Cost: two
-    passes per head and permutation. Errors as in `predict_without_sets`, `ValueError` for fewer than two permutations.
+    MSE; positive where the head lowers the error), low, high (bootstrap over images with their orders; NaN for a
+    single one). Cost: two passes per head and permutation. Errors as in `predict_without_sets`, `ValueError` for no
+    permutation.
     Source: Shapley 1953; sampling by permutations: Castro, Gomez and Tejada 2009; for heads: Held and Yang 2023.
     """
     check_settings(bootstrap, confidence)
     anatomy = check_model(model)
     check_images(pixel_values, labels, len(LABEL_NAMES))
-    if permutations < 2:
-        raise ValueError(f"permutations is {permutations}, expected at least 2: one gives no interval")
+    if permutations < 1:
+        raise ValueError(f"permutations is {permutations}, expected at least 1, or 2 for an interval")
     pairs, images = anatomy.pairs, len(pixel_values)
     rng = np.random.default_rng([seed, permutations])
     orders: list[tuple[int, np.ndarray]] = []

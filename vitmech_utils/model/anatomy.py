@@ -111,6 +111,10 @@ class Anatomy:
         """Number of layers."""
         return len(self.blocks)
 
+    def every(self, step: int) -> list[int]:
+        """Every `step`-th layer, 0-based and in order, the last one among them; `step` 1 gives all."""
+        return list(range(self.layers - 1, -1, -step))[::-1]
+
     @property
     def pruned(self) -> bool:
         """Whether any head is gone."""

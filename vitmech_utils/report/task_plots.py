@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vitmech_utils.report.plots import WIDE, WIDTH, heatmap
+from vitmech_utils.report.point_labels import name_largest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,9 +156,7 @@ def by_lift(ax: "Axes", table: pd.DataFrame, names: Sequence[str], value: str, l
         part = table[table["kind"] == kind]
         if len(part):
             ax.plot(part["lift"], part[value], marker, color=colour, markersize=5.5, alpha=0.85, label=kind)
-    for place in np.argsort(-table[value].to_numpy())[:3]:
-        at = table["lift"].iloc[place], table[value].iloc[place]
-        ax.annotate(names[place], at, xytext=(5, 3), textcoords="offset points", fontsize=8.5)
+    name_largest(ax, table["lift"], table[value], names, table[value], fontsize=8.5)
     ax.axhline(0, color="#444444", linewidth=0.8)
     ax.axvline(1, color="#444444", linestyle=":", linewidth=1)
     ax.set(xlabel="lift on the title", ylabel=label)
@@ -165,12 +164,15 @@ def by_lift(ax: "Axes", table: pd.DataFrame, names: Sequence[str], value: str, l
 
 
 def effect_grids(tables: Mapping[str, pd.DataFrame], unit: Mapping[str, str]) -> "Figure":
-    """A layer x head grid per model and target, each on its own scale, with the unit at its colour bar."""
+    """A layer x head grid per model and target, each on its own scale, with the unit at its colour bar.
+
+    Effects in percent span many sizes: their colours are linear up to 1 % and logarithmic beyond.
+    """
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDE, 3.3 * rows), squeeze=False)
     for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
-        heatmap(ax, table, label=unit[name], diverging=True)
+        heatmap(ax, table, label=unit[name], diverging=True, linear=1.0 if "%" in unit[name] else None)
         ax.set_title(name)
     for ax in axes.flat[len(tables) :]:
         ax.axis("off")
