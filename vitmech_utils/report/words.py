@@ -8,4 +8,4 @@ def word(count: int, one: str, several: str) -> str:
 
 def counted(count: int, noun: str) -> str:
     """A count with its noun, in the plural unless there is one."""
-    return f"{count} {word(count, noun, f'{noun}s')}"
+    return f"{count:,} {word(count, noun, f'{noun}s')}"
