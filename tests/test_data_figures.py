@@ -19,7 +19,7 @@ from vitmech_utils.data.dataset import HELD_OUT, ChirpDataset, stack
 from vitmech_utils.data.differences import compare, summarize
 from vitmech_utils.data.figures import REGIONS, STYLES, draw, draw_with_matplotlib
 from vitmech_utils.data.ink import Lettering
-from vitmech_utils.data.layout import prepare
+from vitmech_utils.data.layout import RAMP, Layout, _groups, prepare
 from vitmech_utils.data.reference import build_figure
 from vitmech_utils.data.style import Style
 from vitmech_utils.report.plots import use_style
@@ -228,3 +228,32 @@ def test_bad_grids_are_refused_before_drawing() -> None:
 def test_impossible_styles_are_refused(change: dict, named: str) -> None:
     with pytest.raises((ValueError, TypeError), match=named):  # jaxtyping may be first
         replace(Style.published, **change)
+
+
+def one_of_each() -> list[Style]:
+    rng = np.random.default_rng(3)
+    return [style.resolve(rng) if style.jitter else style for style in STYLES.values()]
+
+
+@pytest.mark.parametrize("style", one_of_each(), ids=list(STYLES))
+def test_parts_drawn_alone_are_what_a_whole_drawing_leaves_when_the_others_are_hidden(style: Style) -> None:
+    layout, artists = Layout(style), build_figure(RAMP, style, style.title_text(1, "linear"))
+    artists.pixels()
+    groups = _groups(artists)
+    black = np.zeros((*RAMP.shape, 3))
+    artists.image.set_data(black)
+    moving = {"title"} | ({"bar ticks", "colour-bar label"} if layout.bar is not None else set())
+    if layout.bar is not None and not layout.bar.on_right:
+        moving.remove("colour-bar label")
+    for name in moving:
+        for part in groups[name]:
+            part.set_alpha(0)
+    assert np.array_equal(layout.still, artists.pixels())
+    for part in (artists.image, *(part for group in groups.values() for part in group)):
+        part.set_alpha(0)
+    for name in set(groups) - {"bar ticks"}:
+        for part in groups[name]:
+            part.set_alpha(1.0)
+        assert np.array_equal(artists.alone(groups[name]), artists.pixels()), name
+        for part in groups[name]:
+            part.set_alpha(0)
