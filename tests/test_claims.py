@@ -340,6 +340,7 @@ def test_the_page_shows_every_rule_and_limit() -> None:
     for name, rule in RULES.items():
         assert rule.__doc__.startswith(f"{name}. ")
         assert f"**{name}:**" in page
+    assert "`" not in page  # what a rule's parameters are stands in the reference
     for name, (value, why) in LIMITS.items():
         assert name.partition(" ")[0] in page
         assert f"{value:g}: {why}" in page

@@ -55,7 +55,7 @@ def short(board: pd.DataFrame) -> str:
 
 def rules() -> str:
     """Write the verdict rules, from their docstrings, and the limits they use, as MyST."""
-    listed = "\n".join(f"- **{name}:**{_rule(rule)}" for name, rule in RULES.items())
+    listed = "\n".join(f"- **{name}:**{_rule(rule).partition('.')[2]}" for name, rule in RULES.items())
     limits = "\n".join(
         f"{_markdown(name)}\n: {value:g}: {_markdown(why)}.\n" for name, (value, why) in LIMITS.items()
     )
@@ -73,7 +73,7 @@ def as_json(board: pd.DataFrame) -> dict[str, Any]:
             "source": STUDY,
             **board.attrs,
             "rows": rows,
-            "rules": {name: " ".join(inspect.getdoc(rule).split()) for name, rule in RULES.items()},
+            "rules": {name: _rule(rule) for name, rule in RULES.items()},
             "limits": {name: {"value": value, "why": why} for name, (value, why) in LIMITS.items()},
         }
     )
@@ -140,7 +140,8 @@ def _sample(row: Any) -> str:
 
 
 def _rule(rule: Any) -> str:
-    return " ".join(inspect.getdoc(rule).split()).partition(".")[2]
+    """The first paragraph of a rule's docstring; what follows there is about its parameters."""
+    return " ".join(inspect.getdoc(rule).partition("\n\n")[0].split())
 
 
 def _raw(content: str) -> str:
