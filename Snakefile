@@ -6,10 +6,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from vitmech_utils.execute import chapters
-from vitmech_utils.manifests import module_files, predecessors, uses_adapter, uses_bare_adapter, uses_classifiers
+from vitmech_utils.pipeline.execute import chapters
+from vitmech_utils.runs.manifests import module_files, predecessors, uses_adapter, uses_bare_adapter, uses_classifiers
 from vitmech_utils.profiles import load_profile, parse_override
-from vitmech_utils.run_folders import find_run_dir, note_profile, published_adapter
+from vitmech_utils.runs.run_folders import find_run_dir, note_profile, published_adapter
 from vitmech_utils.runs import TRAINING
 
 ROOT = Path(workflow.basedir)

@@ -19,13 +19,13 @@ from rivals import nnsight_predictions, package_predictions
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_without_heads
 from vitmech_utils.heads.first_order import first_order
-from vitmech_utils.heads.layers import squared_errors
 from vitmech_utils.heads.published_code import literal_procedure
-from vitmech_utils.manifests import peak_memory_mib
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.report.benchmarks import Row
+from vitmech_utils.pipeline.benchmarks import Row
+from vitmech_utils.runs.manifests import peak_memory_mib
 from vitmech_utils.statistics import rank_correlation
+from vitmech_utils.studies.ablation.measure import squared_errors
 
 # What float32 adds up otherwise in another order of batches; a missed head changes predictions by far more.
 SAME = 1e-4

@@ -19,9 +19,9 @@ from measuring import device, ratios, row, seconds, start, take_turns, wall_cloc
 
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention import attention_statistics
-from vitmech_utils.heads.attention_weights import evaluating
+from vitmech_utils.heads.projections import evaluating
 from vitmech_utils.model.backbones import load_backbone
-from vitmech_utils.report.benchmarks import Row
+from vitmech_utils.pipeline.benchmarks import Row
 
 BATCH = 8
 # How much the peak may grow by; kept maps of all images would take it many times higher.

@@ -31,7 +31,7 @@ from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.differences import compare, summarize
 from vitmech_utils.data.figures import draw_with_matplotlib
-from vitmech_utils.report.benchmarks import Row
+from vitmech_utils.pipeline.benchmarks import Row
 
 # A way makes images `first` to `first + count` of its own; each round asks for the next `count`.
 Way = tuple[Callable[[int, int], None], int]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vitmech_utils.artefacts import write_json
-from vitmech_utils.report.benchmarks import Row, in_words, judge
+from vitmech_utils.pipeline.benchmarks import Row, in_words, judge
 
 Measure = Callable[[argparse.Namespace], list[Row]]
 ADAPTER = Path(__file__).resolve().parents[1] / "published" / "adapters" / "seed-0"

@@ -15,7 +15,7 @@ import numpy as np
 from measuring import not_measured, row, start
 from playwright.sync_api import Browser, sync_playwright
 
-from vitmech_utils.report.benchmarks import Row, judge
+from vitmech_utils.pipeline.benchmarks import Row, judge
 from vitmech_utils.report.picker import HeadPicker, example_arrays, save_page
 
 CASES = {

@@ -27,8 +27,8 @@ from pydantic import ValidationError
 from rivals import PACKAGES
 
 from vitmech_utils.artefacts import write_json
-from vitmech_utils.manifests import code_version, machine, package_versions
-from vitmech_utils.report.benchmarks import RECORD, Benchmark, Record, as_table
+from vitmech_utils.pipeline.benchmarks import RECORD, Benchmark, Record, as_table
+from vitmech_utils.runs.manifests import code_version, machine, package_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benchmarks"

@@ -15,7 +15,7 @@ from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.ablation import sweep
 from vitmech_utils.model.finetune import computes_in_bfloat16
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.report.benchmarks import Row
+from vitmech_utils.pipeline.benchmarks import Row
 
 
 def fine_tuning(steps: int, batch: int) -> tuple[list[float], list[float], str]:

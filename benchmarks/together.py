@@ -18,7 +18,7 @@ from vitmech_utils.heads.interactions import second_order
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.report.benchmarks import Row
+from vitmech_utils.pipeline.benchmarks import Row
 
 
 def measure(options: argparse.Namespace) -> list[Row]:

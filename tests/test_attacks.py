@@ -8,18 +8,24 @@ from test_heads_hooks import assert_same_weights, hooks_left, state
 from torch import nn
 
 from vitmech_utils.data.dataset import ChirpDataset, stack
-from vitmech_utils.data.figure_changes import (
+from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.heads.attacks import LEVELS, attack, gradient_error, random_noise, squared_errors
+from vitmech_utils.heads.attention_shares import attention_statistics
+from vitmech_utils.heads.hooks import change_heads
+from vitmech_utils.heads.replacements import mean_outputs
+from vitmech_utils.model.backbones import tiny
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.studies.attacks.figure_changes import (
     DECORATIONS,
     NATURAL,
     choose_pixels,
     occlude,
     region_mask,
 )
-from vitmech_utils.data.figure_changes import (
+from vitmech_utils.studies.attacks.figure_changes import (
     TARGETS as ATTACKED,
 )
-from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.heads.attack_trials import (
+from vitmech_utils.studies.attacks.measure import (
     beyond,
     by_means,
     harm,
@@ -29,12 +35,6 @@ from vitmech_utils.heads.attack_trials import (
     predictions,
     worst_draw,
 )
-from vitmech_utils.heads.attacks import LEVELS, attack, gradient_error, random_noise, squared_errors
-from vitmech_utils.heads.attention_shares import attention_statistics
-from vitmech_utils.heads.hooks import change_heads
-from vitmech_utils.heads.replacements import mean_outputs
-from vitmech_utils.model.backbones import tiny
-from vitmech_utils.model.regressor import ChirpRegressor
 
 SIDE, IMAGES = 5, 3
 

@@ -17,9 +17,9 @@ from vitmech_utils.heads.attention import (
     unit_scale,
 )
 from vitmech_utils.heads.attention_shares import patch_coverage
-from vitmech_utils.heads.attention_sinks import find_sinks, token_norms
 from vitmech_utils.heads.attention_sums import RunningSums
-from vitmech_utils.heads.attention_weights import output_gram, value_norms, watch_projections
+from vitmech_utils.heads.projections import output_gram, value_norms, watch_projections
+from vitmech_utils.heads.sinks import find_sinks, token_norms
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
 

@@ -10,8 +10,7 @@ import pytest
 from pydantic import ValidationError
 from small_book import ROOT
 
-from vitmech_utils.manifests import RunError
-from vitmech_utils.report.benchmarks import (
+from vitmech_utils.pipeline.benchmarks import (
     RECORD,
     Record,
     Row,
@@ -21,6 +20,7 @@ from vitmech_utils.report.benchmarks import (
     judge,
     read_record,
 )
+from vitmech_utils.runs.manifests import RunError
 
 RUN = ROOT / "benchmarks" / "run.py"
 ROW = {"what": "Speed", "unit": "times", "figure": 3.0, "at_least": 2.0, "met": True}

@@ -10,7 +10,7 @@ import pytest
 from conftest import NEEDS_BROWSER, vitmech
 from small_book import ROOT
 
-from vitmech_utils.report.stage import toc_files
+from vitmech_utils.pipeline.stage import toc_files
 
 pytest.importorskip("playwright.sync_api")
 PAGES = [*toc_files(ROOT), "genindex", "search"]

@@ -10,12 +10,13 @@ import pytest
 from small_book import ROOT
 
 from vitmech_utils.artefacts import folder_hashes, json_text
-from vitmech_utils.heads.layers import STUDY_EARLY, STUDY_LATE
-from vitmech_utils.manifests import RunError, write_manifest
-from vitmech_utils.report import scoreboard_page, verdicts
-from vitmech_utils.report.claim_tables import ABLATION, NEEDED, SEMANTICS, TABLES
+from vitmech_utils.pipeline import scoreboard_page
 from vitmech_utils.report.claims import LIMITS, RULES, scoreboard
-from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
+from vitmech_utils.runs.manifests import RunError, write_manifest
+from vitmech_utils.studies import verdicts
+from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
+from vitmech_utils.studies.tables import ABLATION, NEEDED, SEMANTICS, TABLES
+from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
 LAYERS, HEADS = 12, 6
 STUDY_RATIO = STUDY_LATE / STUDY_EARLY

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from test_claims import made_up, seal, write_run
 
-from vitmech_utils.heads.origin import transitions
-from vitmech_utils.manifests import RunError
-from vitmech_utils.report import scoreboard_page
-from vitmech_utils.report.claim_tables import ATTACKS, BEYOND, ORIGIN, PRUNING, RECORDINGS, TASK, TOGETHER
+from vitmech_utils.pipeline import scoreboard_page
 from vitmech_utils.report.claims import scoreboard
-from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
+from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.studies.origin.measure import transitions
+from vitmech_utils.studies.tables import ATTACKS, BEYOND, ORIGIN, PRUNING, RECORDINGS, TASK, TOGETHER
+from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
 Classes = dict[str, pd.DataFrame]
 IMAGES = 50

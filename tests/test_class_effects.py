@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_without_heads
-from vitmech_utils.heads.class_effects import ALL, class_changes, error_changes
+from vitmech_utils.heads.effects import ALL, class_changes, error_changes
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.replacements import mean_outputs
 from vitmech_utils.model.classifier import SweepClassifier
-from vitmech_utils.model.classifier_score import cross_entropies, score, told_right, wilson
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.model.scores import cross_entropies, score_classes, told_right, wilson
 
 LABELS = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
 
@@ -149,7 +149,7 @@ def test_scores_have_wilsons_intervals():
         wilson(np.zeros(0, dtype=bool))
     logits = np.array([[2.0, -1.0], [-0.1, 3.0]])
     labels = np.array([[1.0, 0.0], [1.0, 1.0]])
-    table = score(logits, labels)
+    table = score_classes(logits, labels)
     assert table["accuracy"].tolist() == [0.5, 1.0]
     assert table["images"].tolist() == [2, 2]
     assert told_right(logits, labels).tolist() == [[True, True], [False, True]]

@@ -11,8 +11,8 @@ from conftest import vitmech
 from small_book import write_notebook
 
 from vitmech_utils.cli import main
-from vitmech_utils.manifests import RunError
-from vitmech_utils.report.stage import banner, duration, stage
+from vitmech_utils.pipeline.stage import banner, duration, stage
+from vitmech_utils.runs.manifests import RunError
 
 
 def status(root: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:

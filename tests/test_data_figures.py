@@ -22,7 +22,7 @@ from vitmech_utils.data.ink import Lettering
 from vitmech_utils.data.layout import RAMP, Layout, _groups, prepare
 from vitmech_utils.data.reference import build_figure
 from vitmech_utils.data.style import Style
-from vitmech_utils.report.plots import use_style
+from vitmech_utils.figures.plots import use_style
 
 # The bytes of 20 images and their region maps (seed 0, published style), with the locked versions.
 PINNED = "848809f32ec326f5e136625f2607f35b541ca1c890f34b34130d04e44fa1a11c"

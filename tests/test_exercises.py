@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitmech_utils.report.exercises import Answer, Exercises
+from vitmech_utils.figures.exercises import Answer, Exercises
 
 EXERCISES = Exercises(
     {

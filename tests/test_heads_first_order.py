@@ -5,9 +5,9 @@ from heads_zoo import FAMILIES, HEADS, LAYERS, TARGETS, pictures, zoo
 from test_heads_hooks import assert_same_weights, hooks_left, state
 
 from vitmech_utils.heads.ablation import sweep
-from vitmech_utils.heads.enough import images_needed, interval_widths, sweep_until
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import change_heads
+from vitmech_utils.heads.stopping import images_needed, interval_widths, sweep_until
 from vitmech_utils.statistics import rank_correlation
 
 

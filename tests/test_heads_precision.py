@@ -2,7 +2,7 @@
 
 import torch
 
-from vitmech_utils.heads.precision import wide, widest
+from vitmech_utils.heads.replay import wide, widest
 
 
 def test_apple_s_gpus_have_no_float64_and_all_else_has():

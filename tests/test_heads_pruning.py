@@ -14,7 +14,6 @@ from torch import nn
 
 from vitmech_utils.heads.ablation import predict_without_heads, sweep
 from vitmech_utils.heads.attention import attention_maps, attention_statistics, patch_query_maps, rollout
-from vitmech_utils.heads.attention_sinks import find_sinks
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import capture_heads, change_heads
 from vitmech_utils.heads.pruning import (
@@ -25,11 +24,12 @@ from vitmech_utils.heads.pruning import (
     save_pruned,
 )
 from vitmech_utils.heads.semantics import classify, sensitivity
+from vitmech_utils.heads.sinks import find_sinks
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
 from vitmech_utils.model.finetune import fine_tune
+from vitmech_utils.model.lora import update_norms
 from vitmech_utils.model.regressor import AdapterError, ChirpRegressor, weights_fingerprint
-from vitmech_utils.model.updates import update_norms
 from vitmech_utils.report.picker import HeadPicker
 
 # One head of a layer, two that are no neighbours, whole layers (first, middle, last).

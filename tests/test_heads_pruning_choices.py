@@ -9,8 +9,8 @@ from heads_zoo import HEADS, LAYERS, pictures, zoo
 from vitmech_utils.heads.ablation import sweep
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.pruning import prune_heads
-from vitmech_utils.heads.pruning_choices import at_random, in_rounds, least_effect, of_layers
 from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.studies.pruning.measure import at_random, in_rounds, least_effect, of_layers
 
 EVERY = {(layer, head) for layer in range(LAYERS) for head in range(HEADS)}
 

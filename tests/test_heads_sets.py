@@ -12,10 +12,10 @@ from test_heads_hooks import assert_same_weights, hooks_left, state
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.direct import direct_effects, predict_directly
 from vitmech_utils.heads.hooks import change_heads
+from vitmech_utils.heads.interactions import shapley_values
 from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.heads.replay import ReplayError
 from vitmech_utils.heads.sets import groups, predict_tests, predict_without_sets, set_effects, singles
-from vitmech_utils.heads.shapley import shapley_values
 from vitmech_utils.model.anatomy import find_blocks
 
 SETS = [[], [(0, 1)], [(1, 0), (1, 2)], [(2, 2), (0, 0), (4, 1)], [(4, 0), (4, 1), (4, 2)], [(3, 1), (4, 2)]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vitmech_utils.report.launch import add_launch_buttons, launch_settings
+from vitmech_utils.pipeline.launch import add_launch_buttons, launch_settings
 
 
 @pytest.mark.parametrize(

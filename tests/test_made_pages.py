@@ -8,12 +8,12 @@ import pytest
 import yaml
 from small_book import ROOT
 
-from vitmech_utils.manifests import RunError
-from vitmech_utils.report import api
-from vitmech_utils.report.made_pages import PICKER_FILE, citation, fill_made
+from vitmech_utils.pipeline import api
+from vitmech_utils.pipeline.made_pages import PICKER_FILE, citation, fill_made
+from vitmech_utils.runs.manifests import RunError
 
 
-@pytest.mark.parametrize(("module", "name"), [(m, n) for m, names in api.DOORS.items() for n in names])
+@pytest.mark.parametrize(("module", "name"), [(m, n) for m, names in api.PUBLIC_API.items() for n in names])
 def test_a_door_is_where_the_reference_says(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(f"vitmech_utils.{module}"), name)
     page = api.reference()
@@ -42,16 +42,16 @@ def test_a_signature_is_written_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "m.py").write_text(source)
     (tmp_path / "n.py").write_text("from vitmech_utils.m import f\n\ndef g(x, *, y):\n    return x\n")
     monkeypatch.setattr(api, "PACKAGE", tmp_path)
-    monkeypatch.setattr(api, "DOORS", {"n": ("f",)})
+    monkeypatch.setattr(api, "PUBLIC_API", {"n": ("f",)})
     page = api.reference()
     assert "def f(a, b: int = 1, *rest: str, c, d: 'x y' = None, **more) -> float" in page
     assert r"A \*b\* `c*` \[d\]." in page
-    monkeypatch.setattr(api, "DOORS", {"n": ("g",)})
+    monkeypatch.setattr(api, "PUBLIC_API", {"n": ("g",)})
     with pytest.raises(RunError, match=r"n\.g has no docstring"):
         api.reference()
     for wrong in ({"n": ("h",)}, {"o": ("f",)}):
-        monkeypatch.setattr(api, "DOORS", wrong)
-        with pytest.raises(RunError, match="mend DOORS"):
+        monkeypatch.setattr(api, "PUBLIC_API", wrong)
+        with pytest.raises(RunError, match="mend PUBLIC_API"):
             api.reference()
 
 

@@ -11,7 +11,7 @@ from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model import finetune
 from vitmech_utils.model.finetune import Recipe, fine_tune, fine_tune_profile
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.model.regressor_score import correlations, predict, score
+from vitmech_utils.model.scores import correlations, predict, score
 from vitmech_utils.profiles import load_profile
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
+from vitmech_utils.model.lora import update_norms
 from vitmech_utils.model.regressor import (
     AdapterError,
     ChirpRegressor,
@@ -15,7 +16,6 @@ from vitmech_utils.model.regressor import (
     read_training,
     seconds_and_hertz,
 )
-from vitmech_utils.model.updates import update_norms
 
 HIDDEN, RANK, LAYERS = 48, 8, 12
 

@@ -14,9 +14,9 @@ from conftest import vitmech
 from prose import reading_minutes
 from small_book import ROOT, write_notebook
 
-from vitmech_utils.execute import chapters
-from vitmech_utils.manifests import notebook_source, predecessors
-from vitmech_utils.report.stage import toc_files
+from vitmech_utils.pipeline.execute import chapters
+from vitmech_utils.pipeline.stage import toc_files
+from vitmech_utils.runs.manifests import notebook_source, predecessors
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in chapters(ROOT)]
 CHECKED = {"keep_output", "nbval-check-output"}

@@ -9,8 +9,8 @@ import pytest
 from conftest import NEEDS_BROWSER
 from small_book import ROOT
 
-from vitmech_utils.execute import chapters
 from vitmech_utils.model.backbones import cache_folder
+from vitmech_utils.pipeline.execute import chapters
 
 pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")

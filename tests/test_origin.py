@@ -9,7 +9,10 @@ from torch import nn
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention import attention_statistics
-from vitmech_utils.heads.origin import (
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.classifier import cls_features, ridge, with_readout
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.studies.origin.measure import (
     GROUPS,
     SUBJECTS,
     fates,
@@ -18,9 +21,6 @@ from vitmech_utils.heads.origin import (
     total_change,
     transitions,
 )
-from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.model.readout import cls_features, ridge, with_readout
-from vitmech_utils.model.regressor import ChirpRegressor
 
 IMAGES = stack(ChirpDataset(6, seed=5, split="held-out"), 6)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import SymLogNorm
 
-from vitmech_utils.report.plots import decades, heatmap
+from vitmech_utils.figures.plots import decades, heatmap
 
 EFFECTS = np.array([[0.5, -0.5, 0.0], [3.0, -40.0, 600.0]])
 

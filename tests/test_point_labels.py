@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from vitmech_utils.report.effect_plots import effect_scatter, percent_scale
-from vitmech_utils.report.point_labels import LEADER_FROM, name_largest
-from vitmech_utils.report.task_plots import by_lift
+from vitmech_utils.figures.marks import LEADER_FROM, effect_scatter, name_largest, percent_scale
+from vitmech_utils.studies.task.plots import by_lift
 
 NAMES = [f"L{layer}H{head}" for layer in range(1, 13) for head in range(1, 7)]
 

@@ -5,8 +5,7 @@ import torch
 from heads_zoo import FAMILIES, HEADS, pictures, zoo
 
 from vitmech_utils.heads.hooks import capture_heads, change_heads
-from vitmech_utils.heads.pruning import prune_heads
-from vitmech_utils.heads.pruning_means import prune_keeping_means
+from vitmech_utils.heads.pruning import prune_heads, prune_keeping_means
 from vitmech_utils.model.anatomy import find_blocks
 
 GONE = [(0, head) for head in range(HEADS)] + [(2, 1), (4, 0), (4, 2)]

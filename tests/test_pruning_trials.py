@@ -8,10 +8,10 @@ import torch
 from heads_zoo import pictures, zoo
 from matplotlib.colors import to_rgba
 
-from vitmech_utils.heads import pruning_trials
 from vitmech_utils.heads.pruning import prune_heads
-from vitmech_utils.heads.pruning_trials import mse_change, readable, timings, trials, undominated
-from vitmech_utils.report import pruning_plots
+from vitmech_utils.studies.pruning import measure as pruning_trials
+from vitmech_utils.studies.pruning import plots as pruning_plots
+from vitmech_utils.studies.pruning.measure import mse_change, readable, timings, trials, undominated
 
 LABELS = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [2.0, 3.0, 0.0], [3.0, 2.0, 1.0], [-1.0, -2.0, 0.5]])
 

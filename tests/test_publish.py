@@ -10,9 +10,9 @@ from small_book import CHAPTERS, edit_manifest, make
 from test_stage import finish
 
 from vitmech_utils.artefacts import file_hash
-from vitmech_utils.manifests import RunError, read_manifest, result_digest, write_manifest
-from vitmech_utils.publish import publish
-from vitmech_utils.report.stage import stage
+from vitmech_utils.pipeline.publish import publish
+from vitmech_utils.pipeline.stage import stage
+from vitmech_utils.runs.manifests import RunError, read_manifest, result_digest, write_manifest
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_arrays_that_are_too_large_stay_behind_and_still_count(
         manifest["outputs"][file] = file_hash(folder / file)
     write_manifest(folder, manifest)
     before = result_digest(read_manifest(folder, ""))
-    monkeypatch.setattr("vitmech_utils.publish.LARGEST_ARRAYS", 100)
+    monkeypatch.setattr("vitmech_utils.pipeline.publish.LARGEST_ARRAYS", 100)
     publish(finished, run_of(finished))
     kept = {path.name for path in (finished / "published" / "01_first").iterdir()}
     assert {"small.safetensors", "table.parquet"} <= kept

@@ -10,7 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitmech_utils.data.boxes import (
+from vitmech_utils.data.chirp_dataset import ChirpDataset
+from vitmech_utils.data.chirps import BINS, Chirp, ridge, smooth
+from vitmech_utils.data.figures import draw, draw_with_matplotlib
+from vitmech_utils.data.recordings import (
+    Recording,
+    RecordingError,
+    RecordingFolder,
+    open_recording,
+    recorded,
+    window_grid,
+)
+from vitmech_utils.data.recordings.boxes import (
     AnnotationError,
     Box,
     outside,
@@ -18,10 +29,27 @@ from vitmech_utils.data.boxes import (
     write_audacity,
     write_raven,
 )
-from vitmech_utils.data.chirp_dataset import ChirpDataset
-from vitmech_utils.data.chirps import BINS, Chirp, ridge, smooth
-from vitmech_utils.data.figures import draw, draw_with_matplotlib
-from vitmech_utils.data.matched import (
+from vitmech_utils.data.recordings.spectrograms import (
+    Axes,
+    contrast,
+    cover,
+    spectrogram,
+    whiten,
+    window_samples,
+)
+from vitmech_utils.data.recordings.windows import draw_window, filled
+from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.heads.attention import (
+    ByImage,
+    attention_statistics,
+    by_image,
+    image_shares,
+    lift_over_blocks,
+    reading_by_image,
+)
+from vitmech_utils.model.backbones import cache_folder
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.studies.recordings.matched import (
     Picture,
     apart,
     chirp_cells,
@@ -33,7 +61,7 @@ from vitmech_utils.data.matched import (
     trace,
     track_labels,
 )
-from vitmech_utils.data.real_signals import (
+from vitmech_utils.studies.recordings.sources import (
     CALLS,
     STRAIN,
     Call,
@@ -44,21 +72,6 @@ from vitmech_utils.data.real_signals import (
     strain,
     triggers,
 )
-from vitmech_utils.data.recordings import (
-    Recording,
-    RecordingError,
-    RecordingFolder,
-    open_recording,
-    recorded,
-    window_grid,
-)
-from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.data.spectrograms import Axes, contrast, cover, spectrogram, whiten, window_samples
-from vitmech_utils.data.window_figures import draw_window, filled
-from vitmech_utils.heads.attention import attention_statistics
-from vitmech_utils.heads.by_image import ByImage, by_image, image_shares, lift_over_blocks, reading_by_image
-from vitmech_utils.model.backbones import cache_folder
-from vitmech_utils.model.regressor import ChirpRegressor
 
 RATE = 8000
 AXES = Axes(0.5, 1.0, 500.0, 3700.0)  # 25 Hz a row, no two numbers alike

@@ -15,8 +15,9 @@ import torch
 from IPython.lib.pretty import pretty
 from small_book import edit_manifest, write_notebook
 
-from vitmech_utils import run_folders
-from vitmech_utils.manifests import (
+from vitmech_utils.profiles import load_profile
+from vitmech_utils.runs import Chapter, open_chapter, run_folders
+from vitmech_utils.runs.manifests import (
     RunError,
     module_files,
     notebook_hashes,
@@ -24,9 +25,7 @@ from vitmech_utils.manifests import (
     read_manifest,
     write_manifest,
 )
-from vitmech_utils.profiles import load_profile
-from vitmech_utils.run_folders import check_chapter
-from vitmech_utils.runs import Chapter, open_chapter
+from vitmech_utils.runs.run_folders import check_chapter
 
 
 def begin(root: Path, name: str, **options: object) -> Chapter:
@@ -303,7 +302,7 @@ def test_a_notebook_s_modules_and_predecessors_are_read_from_its_code(small: Pat
         small / "notebooks" / "04_head.ipynb",
         "04_head",
         [
-            "%matplotlib inline\nfrom vitmech_utils.report import plots",
+            "%matplotlib inline\nfrom vitmech_utils.figures import plots",
             'chapter.read_table("02_second", "counts")',
         ],
     )

@@ -12,9 +12,9 @@ from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
 from vitmech_utils.heads.attention import attention_statistics
 from vitmech_utils.heads.attention_shares import AttentionStatistics
-from vitmech_utils.heads.attention_sinks import find_sinks
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, class_changes, classify, sensitivity, unmix
-from vitmech_utils.heads.semantics_twins import CHANGES, Change, make_twins, twin_effects
+from vitmech_utils.heads.sinks import find_sinks
+from vitmech_utils.studies.semantics.measure import CHANGES, Change, make_twins, twin_effects
 
 NAMES = ("thing", "other", "rest")
 AREA = np.array([0.05, 0.05, 0.9])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from vitmech_utils.heads.shared_order import by_chance, shared_order
+from vitmech_utils.studies.task.shared_order import by_chance, shared_order
 
 RNG = np.random.default_rng(0)
 HEADS, IMAGES = 60, 40

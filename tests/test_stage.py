@@ -9,8 +9,8 @@ from small_book import CHAPTERS, make
 from test_runs import begin
 
 from vitmech_utils.artefacts import file_hash
-from vitmech_utils.manifests import RunError, notebook_hashes, write_manifest
-from vitmech_utils.report.stage import stage
+from vitmech_utils.pipeline.stage import stage
+from vitmech_utils.runs.manifests import RunError, notebook_hashes, write_manifest
 
 
 @pytest.fixture

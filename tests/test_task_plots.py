@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import SymLogNorm
 
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES
-from vitmech_utils.report import task_plots
+from vitmech_utils.studies.task import plots as task_plots
 
 
 @pytest.fixture(autouse=True)

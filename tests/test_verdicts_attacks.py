@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from vitmech_utils.report.verdicts import FAILS, HARDLY, HOLDS, IN_PART, UNKNOWN
-from vitmech_utils.report.verdicts_attacks import (
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.attacks.judge import (
     RULES,
     attacks_find_what_ablation_misses,
     decorations_are_an_attack_surface,
 )
-from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.verdicts import FAILS, HARDLY, HOLDS, IN_PART, UNKNOWN
 
 OPEN, SHUT, WIDE = Interval(40.0, 20.0, 70.0), Interval(0.1, 0.0, 0.4), Interval(5.0, -2.0, 30.0)
 THROUGH, BESIDE, UNSURE = Interval(9.0, 4.0, 15.0), Interval(-9.0, -15.0, -4.0), Interval(1.0, -3.0, 5.0)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from vitmech_utils.report.verdicts import FAILS, HARDLY, HOLDS, IN_PART, UNKNOWN
-from vitmech_utils.report.verdicts_pruning import early_heads_can_go
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.pruning.judge import early_heads_can_go
+from vitmech_utils.studies.verdicts import FAILS, HARDLY, HOLDS, IN_PART, UNKNOWN
 
 KEPT, LOST, WIDE = Interval(0.1, -0.5, 0.7), Interval(9.0, 4.0, 15.0), Interval(2.0, -1.0, 6.0)
 FASTER, SLOWER, LEVEL = Interval(1.1, 1.05, 1.2), Interval(0.9, 0.8, 0.99), Interval(1.0, 0.9, 1.1)

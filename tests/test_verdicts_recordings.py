@@ -3,14 +3,14 @@
 import pandas as pd
 import pytest
 
-from vitmech_utils.report import verdicts_recordings
-from vitmech_utils.report.verdicts import ENOUGH_IMAGES, FAILS, HOLDS, IN_PART, UNKNOWN, Count
-from vitmech_utils.report.verdicts_recordings import (
+from vitmech_utils.studies.recordings import judge as verdicts_recordings
+from vitmech_utils.studies.recordings.judge import (
     ENOUGH_RECORDINGS,
     about_chirp,
     chirp_heads_kept,
     specialization_holds_on_real_ones,
 )
+from vitmech_utils.studies.verdicts import ENOUGH_IMAGES, FAILS, HOLDS, IN_PART, UNKNOWN, Count
 
 PIECES = {"strain": ENOUGH_IMAGES, "calls": ENOUGH_IMAGES + 7}
 

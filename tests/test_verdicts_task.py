@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from vitmech_utils.report import verdicts_task
-from vitmech_utils.report.verdicts import ENOUGH_IMAGES, FAILS, HALF, HOLDS, IN_PART, MOST, UNKNOWN
-from vitmech_utils.report.verdicts_task import specialization_is_of_the_architecture
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.task import judge as verdicts_task
+from vitmech_utils.studies.task.judge import specialization_is_of_the_architecture
+from vitmech_utils.studies.verdicts import ENOUGH_IMAGES, FAILS, HALF, HOLDS, IN_PART, MOST, UNKNOWN
 
 SHOWN, HIDDEN = Interval(0.8, 0.6, 0.9), Interval(0.1, -0.1, 0.3)
 ALIKE, SOME, UNLIKE, WIDE = (

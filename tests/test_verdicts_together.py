@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from vitmech_utils.report.verdicts import FAILS, HOLDS, IN_PART, UNKNOWN
-from vitmech_utils.report.verdicts_together import ALIKE, single_ablations_miss
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.together.judge import ALIKE, single_ablations_miss
+from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, UNKNOWN
 
 OTHER, SAME, WIDE = Interval(0.5, 0.3, 0.7), Interval(0.97, 0.93, 0.99), Interval(0.88, 0.7, 0.95)
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from vitmech_utils.report import verdicts
-from vitmech_utils.report.verdicts import ENOUGH_IMAGES, HARDLY, Count
-from vitmech_utils.report.verdicts_recordings import specialization_holds_on_real_ones
-from vitmech_utils.report.words import counted, word
+from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies import verdicts
+from vitmech_utils.studies.recordings.judge import specialization_holds_on_real_ones
+from vitmech_utils.studies.verdicts import ENOUGH_IMAGES, HARDLY, Count
 
 WITHIN, ACROSS = Interval(0.0, -0.5, 0.5), Interval(0.0, -5.0, 5.0)
 

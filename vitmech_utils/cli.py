@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vitmech_utils.manifests import RunError
 from vitmech_utils.profiles import ProfileError, load_profile, parse_override, repository_root
+from vitmech_utils.runs.manifests import RunError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Execute one chapter, or all in order (those that are up to date are skipped unless --force)."""
-    from vitmech_utils.execute import chapters, find_chapter, run_chapter
+    from vitmech_utils.pipeline.execute import chapters, find_chapter, run_chapter
 
     root = repository_root()
     overrides: dict[str, Any] = dict(parse_override(text) for text in options.parameter)
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 def stage(options: argparse.Namespace) -> int:
     """Bring a run folder's executed notebooks into the book's sources."""
-    from vitmech_utils.report.stage import stage as stage_run
+    from vitmech_utils.pipeline.stage import stage as stage_run
 
     root = repository_root()
     target = root / "book" / "_build" / "src"
@@ -51,7 +51,7 @@ def stage(options: argparse.Namespace) -> int:
 
 def book(options: argparse.Namespace) -> int:
     """Stage a run folder and render the HTML book."""
-    from vitmech_utils.report.build import build
+    from vitmech_utils.pipeline.build import build
 
     root = repository_root()
     build(root, _run_folder(root, options), Path(options.out).resolve() if options.out else None)
@@ -60,8 +60,8 @@ def book(options: argparse.Namespace) -> int:
 
 def publish(options: argparse.Namespace) -> int:
     """Put a finished run in place of the published one, if it is whole, of committed code, and not a quick run."""
-    from vitmech_utils.execute import find_chapter
-    from vitmech_utils.publish import publish as publish_run
+    from vitmech_utils.pipeline.execute import find_chapter
+    from vitmech_utils.pipeline.publish import publish as publish_run
 
     root = repository_root()
     left_out = tuple(find_chapter(root, chapter) for chapter in options.leave_out)
@@ -73,8 +73,8 @@ def publish(options: argparse.Namespace) -> int:
 
 def check_in(options: argparse.Namespace) -> int:
     """Take the checked cells' outputs of a finished quick run into the notebooks' sources, for nbval to compare."""
-    from vitmech_utils.checked import take_over
-    from vitmech_utils.execute import chapters, find_chapter
+    from vitmech_utils.pipeline.checked import take_over
+    from vitmech_utils.pipeline.execute import chapters, find_chapter
 
     root = repository_root()
     names = chapters(root) if options.chapter == "all" else [find_chapter(root, options.chapter)]
@@ -96,7 +96,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _run_folder(root: Path, options: argparse.Namespace) -> Path:
-    from vitmech_utils.run_folders import find_run_dir
+    from vitmech_utils.runs.run_folders import find_run_dir
 
     return find_run_dir(root, load_profile(options.profile, root=root).name, _run_dir(options))
 

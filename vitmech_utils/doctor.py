@@ -7,9 +7,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from vitmech_utils.manifests import machine
 from vitmech_utils.profiles import Profile
-from vitmech_utils.run_folders import ADAPTERS, published_adapter
+from vitmech_utils.runs.manifests import machine
+from vitmech_utils.runs.run_folders import ADAPTERS, published_adapter
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 GIBIBYTE = 1024**3
@@ -97,8 +97,8 @@ def _adapters(root: Path, profile: Profile) -> tuple[list[str], list[str]]:
 
 
 def _recordings() -> str:
-    from vitmech_utils.data.real_signals import CALLS, STRAIN, is_cached
     from vitmech_utils.model.backbones import cache_folder
+    from vitmech_utils.studies.recordings.sources import CALLS, STRAIN, is_cached
 
     absent = [source.requirement for source in (STRAIN, CALLS) if not is_cached(source, cache_folder())]
     if absent:

@@ -16,9 +16,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
-from vitmech_utils.heads.precision import wide, widest
 from vitmech_utils.heads.replacements import check_images, check_model, evaluating
-from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.replay import predict, wide, widest
 from vitmech_utils.model.anatomy import AnatomyError
 
 LEVELS = 255

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention_sums import RunningSums
 from vitmech_utils.heads.attention_tables import head_table, region_table
-from vitmech_utils.heads.attention_weights import (
+from vitmech_utils.heads.projections import (
     Projections,
     evaluating,
     one_query,

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.heads.hooks import capture_heads
-from vitmech_utils.heads.precision import wide
-from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.replay import predict, wide
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, find_blocks
 
 HOOK_MODES = ("zero", "mean", "resample", "qkv-weights")

@@ -228,3 +228,13 @@ def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
             del module.forward
         else:
             module.forward = own
+
+
+def widest(device: torch.device | str) -> torch.dtype:
+    """float64, or float32 on Apple's GPUs (`mps`), which have nothing wider."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in the widest floating point of its device."""
+    return tensor.to(widest(tensor.device))

@@ -10,8 +10,8 @@ from numpy import ndarray
 from scipy.optimize import nnls
 
 from vitmech_utils.heads.attention_shares import VARIANTS, AttentionStatistics
-from vitmech_utils.heads.attention_sinks import Sinks
 from vitmech_utils.heads.attention_tables import SINKS
+from vitmech_utils.heads.sinks import Sinks
 
 CLASSES = ("monosemantic", "polysemantic", "diffuse", "positional", "sink")
 

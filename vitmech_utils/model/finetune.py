@@ -19,7 +19,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.model.regressor_score import correlations
+from vitmech_utils.model.scores import correlations
 from vitmech_utils.profiles import Profile, Train
 
 ELAPSED = "elapsed.json"

@@ -5,22 +5,20 @@ from typing import Any
 
 import pandas as pd
 
-from vitmech_utils.heads.layers import EARLY, LATE, STUDY_EARLY, STUDY_EARLY_DEVIATION, STUDY_LATE
-from vitmech_utils.manifests import RunError
-from vitmech_utils.report import (
-    verdicts,
-    verdicts_attacks,
-    verdicts_origin,
-    verdicts_pruning,
-    verdicts_recordings,
-    verdicts_task,
-    verdicts_together,
-)
-from vitmech_utils.report.claim_rows import Row, by, numbers
-from vitmech_utils.report.claim_tables import ABLATION, SEMANTICS, JudgedRun, how_to_mend, read_judged
+from vitmech_utils.figures.tables import word
 from vitmech_utils.report.claims_beyond import beyond, pruned_for_good
-from vitmech_utils.report.verdicts import Count
-from vitmech_utils.report.words import word
+from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.studies import verdicts
+from vitmech_utils.studies.ablation.measure import EARLY, LATE, STUDY_EARLY, STUDY_EARLY_DEVIATION, STUDY_LATE
+from vitmech_utils.studies.attacks import judge as verdicts_attacks
+from vitmech_utils.studies.origin import judge as verdicts_origin
+from vitmech_utils.studies.pruning import judge as verdicts_pruning
+from vitmech_utils.studies.recordings import judge as verdicts_recordings
+from vitmech_utils.studies.rows import Row, by, numbers
+from vitmech_utils.studies.tables import ABLATION, SEMANTICS, JudgedRun, how_to_mend, read_judged
+from vitmech_utils.studies.task import judge as verdicts_task
+from vitmech_utils.studies.together import judge as verdicts_together
+from vitmech_utils.studies.verdicts import Count
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
 _MODULES = (

@@ -1,9 +1,14 @@
 """The scoreboard's rows for what the study did not test (C7, C8) and leaves open (Q1-Q7), judged where a run can."""
 
-from vitmech_utils.manifests import RunError
-from vitmech_utils.report import claims_travel, verdicts, verdicts_origin, verdicts_pruning
-from vitmech_utils.report.claim_rows import Row, numbers, open_row
-from vitmech_utils.report.claim_tables import (
+from vitmech_utils.figures.tables import word
+from vitmech_utils.report import claims_travel
+from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies import verdicts
+from vitmech_utils.studies.origin import judge as verdicts_origin
+from vitmech_utils.studies.pruning import judge as verdicts_pruning
+from vitmech_utils.studies.rows import Row, numbers, open_row
+from vitmech_utils.studies.tables import (
     ABLATION,
     ATTACKS,
     ORIGIN,
@@ -15,9 +20,7 @@ from vitmech_utils.report.claim_tables import (
     JudgedRun,
     how_to_mend,
 )
-from vitmech_utils.report.verdicts import Count, Judgement
-from vitmech_utils.report.words import word
-from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.verdicts import Count, Judgement
 
 EARLY_CHOICE = "layers 1-3"
 _SPECIALIZATION = "Fine-tuning drives the specialization."

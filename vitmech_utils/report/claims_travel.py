@@ -1,11 +1,14 @@
 """The scoreboard's rows on whether the findings travel, break, or hide behind each other (C8, Q2, Q5, Q6, Q7)."""
 
-from vitmech_utils.report import verdicts_attacks, verdicts_recordings, verdicts_task, verdicts_together
-from vitmech_utils.report.claim_rows import Row, numbers
-from vitmech_utils.report.claim_tables import ATTACKS, RECORDINGS, TASK, TOGETHER, JudgedRun
-from vitmech_utils.report.verdicts import Count
-from vitmech_utils.report.words import word
+from vitmech_utils.figures.tables import word
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.attacks import judge as verdicts_attacks
+from vitmech_utils.studies.recordings import judge as verdicts_recordings
+from vitmech_utils.studies.rows import Row, numbers
+from vitmech_utils.studies.tables import ATTACKS, RECORDINGS, TASK, TOGETHER, JudgedRun
+from vitmech_utils.studies.task import judge as verdicts_task
+from vitmech_utils.studies.together import judge as verdicts_together
+from vitmech_utils.studies.verdicts import Count
 
 REAL = "Does the specialization hold on real spectrograms?"
 SURFACE = "Heads for extraneous features are an attack surface."

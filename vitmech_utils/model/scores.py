@@ -1,0 +1,141 @@
+"""What a model predicts on a data set, and how well: r, MSE, seconds and hertz; accuracy and cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from scipy.stats import binomtest
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
+from vitmech_utils.data.sweep_labels import TARGETS
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.statistics import Interval
+
+
+def predict(
+    regressor: ChirpRegressor, images: Dataset, batch_size: int = 32
+) -> tuple[Float[np.ndarray, "image 3"], Float[np.ndarray, "image 3"]]:
+    """Standardized predictions and labels of a data set, in its order, on the regressor's own device."""
+    predictions, labels = [], []
+    with torch.inference_mode():
+        for batch in DataLoader(images, batch_size=batch_size):
+            predictions.append(
+                regressor(batch["pixel_values"].to(regressor.device)).logits.float().cpu().numpy()
+            )
+            labels.append(batch["labels"].numpy())
+    return np.concatenate(predictions), np.concatenate(labels)
+
+
+def correlations(
+    predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"]
+) -> dict[str, float]:
+    """Pearson r per target, keyed `r_<target>`; a constant prediction has none and counts as 0."""
+    result = {}
+    for i, name in enumerate(LABEL_NAMES):
+        constant = np.ptp(predictions[:, i]) == 0
+        result[f"r_{name}"] = 0.0 if constant else float(np.corrcoef(predictions[:, i], labels[:, i])[0, 1])
+    return result
+
+
+def score(
+    predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"], confidence: float = 0.95
+) -> pd.DataFrame:
+    """One row per target: Pearson r with its Fisher interval, standardized MSE, RMSE in seconds or hertz, images."""
+    from scipy.stats import pearsonr
+
+    rows = []
+    for i, name in enumerate(LABEL_NAMES):
+        fit = pearsonr(predictions[:, i], labels[:, i])
+        interval = fit.confidence_interval(confidence)
+        mse = float(np.mean((predictions[:, i] - labels[:, i]) ** 2))
+        rows.append(
+            {
+                "target": name,
+                "r": float(fit.statistic),
+                "low": float(interval.low),
+                "high": float(interval.high),
+                "mse": mse,
+                "rmse": float(np.sqrt(mse) * LABEL_STD[i]),
+                "unit": LABEL_UNITS[i],
+                "images": len(labels),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def cross_entropies(
+    logits: Float[Tensor, "*set image target"], labels: Float[Tensor, "label target"]
+) -> Float[ndarray, "*set image target"]:
+    """The binary cross-entropy of every answer, in nats (0 or more), float64; each label is 0 or 1.
+
+    A model that knows nothing and says so pays ln 2 for each. Raises `ValueError` for labels of another shape or other
+    values, such as a regressor's standardized ones, and for logits that are not finite.
+    """
+    said, truth = (torch.as_tensor(found).detach().cpu().double() for found in (logits, labels))
+    if truth.ndim != 2 or said.shape[-2:] != truth.shape:
+        raise ValueError(
+            f"labels have shape {tuple(truth.shape)}, logits {tuple(said.shape)}; expected labels [image, target] and "
+            "logits that end in the same: one row per image, one column per target"
+        )
+    if other := truth[(truth != 0) & (truth != 1)].tolist():
+        raise ValueError(
+            f"labels hold {other[0]:g}, expected 0 or 1: take those of a SweepDataset, a regressor's are standardized"
+        )
+    if not torch.isfinite(said).all():
+        raise ValueError(
+            "logits are not finite, expected finite numbers: check the weights, or run in float32"
+        )
+    return nn.functional.binary_cross_entropy_with_logits(
+        said, truth.expand_as(said), reduction="none"
+    ).numpy()
+
+
+def told_right(
+    logits: Float[ndarray, "*set image target"], labels: Float[ndarray, "image target"]
+) -> Bool[ndarray, "*set image target"]:
+    """Whether each answer is right; a logit above zero says 1."""
+    return (np.asarray(logits) > 0) == (np.asarray(labels) > 0.5)
+
+
+def wilson(right: Bool[ndarray, " image"], confidence: float = 0.95) -> Interval:
+    """A share in [0, 1] with Wilson's score interval over the images. Raises `ValueError` for no images.
+
+    Source: Wilson 1927.
+    """
+    count = int(np.size(right))
+    if not count:
+        raise ValueError("no images, expected at least one to give a share of")
+    test = binomtest(int(np.sum(right)), count)
+    low, high = test.proportion_ci(confidence, method="wilson")
+    return Interval(float(test.statistic), float(low), float(high))
+
+
+def score_classes(
+    logits: Float[ndarray, "image target"],
+    labels: Float[ndarray, "image target"],
+    targets: Sequence[str] = TARGETS,
+) -> pd.DataFrame:
+    """One row per target: target, accuracy, low, high (Wilson, 95 %), cross_entropy (nats), images.
+
+    Errors as in `cross_entropies`.
+    """
+    losses = cross_entropies(torch.as_tensor(logits), torch.as_tensor(labels))
+    right = told_right(logits, labels)
+    shares = [wilson(right[:, place]) for place in range(len(targets))]
+    return pd.DataFrame(
+        {
+            "target": list(targets),
+            "accuracy": [share.value for share in shares],
+            "low": [share.low for share in shares],
+            "high": [share.high for share in shares],
+            "cross_entropy": losses.mean(0),
+            "images": len(losses),
+        }
+    )

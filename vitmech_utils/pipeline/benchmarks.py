@@ -1,0 +1,184 @@
+"""The benchmarks' record: rows of one form, held against their targets, and the table that the book shows."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vitmech_utils.pipeline.provenance import day, duration, hardware, version
+from vitmech_utils.runs.manifests import RunError
+
+RECORD = Path("published", "benchmarks.json")
+NO_RECORD = (
+    "```{note}\nNo full measurement has been kept yet. `make bench` makes one, best on an idle machine.\n```"
+)
+TOKEN = re.compile(r"\{\{\s*benchmarks\s*\}\}")
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Row(_Strict):
+    """One figure: what was measured, against what, and whether it meets its target.
+
+    `figure` is the median of `repeats` measurements and `low` to `high` their whole range, or the middle 90 % of
+    them where `spread` says so, all in `unit`. `not_measured` tells why there is no figure. `how` names sizes and
+    threads. A row that contradicts itself is refused.
+    """
+
+    what: Text
+    against: str = ""
+    unit: Text
+    figure: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    repeats: Annotated[int, Field(ge=1)] = 1
+    spread: Literal["range", "middle 90 %"] = "range"
+    at_least: Number | None = None
+    at_most: Number | None = None
+    met: bool | None = None
+    how: str = ""
+    not_measured: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Row":
+        if (self.figure is None) != bool(self.not_measured):
+            raise ValueError("a row has either a figure or the reason why it was not measured")
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high come together")
+        if self.low is not None and not (self.figure is not None and self.low <= self.figure <= self.high):
+            raise ValueError(f"the figure {self.figure} lies outside {self.low} to {self.high}")
+        if self.met != judge(self.figure, self.at_least, self.at_most):
+            raise ValueError(f"met is {self.met}, which is not what figure and target say")
+        return self
+
+
+class Benchmark(_Strict):
+    """What one script found; `failed` tells what went wrong where it left no rows."""
+
+    name: Text
+    title: Text
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rows: tuple[Row, ...] = ()
+    failed: str = ""
+
+    @model_validator(mode="after")
+    def _rows_or_failed(self) -> "Benchmark":
+        if bool(self.rows) == bool(self.failed):
+            raise ValueError(f"{self.name}: a benchmark has either rows or the reason why it failed")
+        return self
+
+
+class Record(_Strict):
+    """One call of the whole suite: its rows, and once for all of them the machine, the versions and the day."""
+
+    format: Literal[1] = 1
+    sizes: Literal["full", "quick"]
+    started: Text
+    wall_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    code: dict[str, Any]
+    device: dict[str, Any]
+    packages: dict[str, str]
+    benchmarks: Annotated[tuple[Benchmark, ...], Field(min_length=1)]
+
+
+def judge(figure: float | None, at_least: float | int | None, at_most: float | int | None) -> bool | None:
+    """Whether a figure meets its bounds; None where there is no figure or no bound."""
+    if figure is None or (at_least is None and at_most is None):
+        return None
+    return (at_least is None or figure >= at_least) and (at_most is None or figure <= at_most)
+
+
+def read_record(path: Path) -> Record:
+    """Read the suite's record; raises `RunError` where it is missing or contradicts itself."""
+    if not path.is_file():
+        raise RunError(f"{path}: not there; measure with `make bench`, or git checkout -- {RECORD}")
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{path}: {where}: {first['msg']}; measure again with `make bench`") from error
+
+
+def fill_benchmarks(text: str, root: Path) -> str:
+    """Put the record of the last `make bench` in the place of `{{ benchmarks }}`, or say that there is none yet.
+
+    Other pages stay as they are. Raises `RunError` for a record that contradicts itself.
+    """
+    if not TOKEN.search(text):
+        return text
+    page = as_page(read_record(root / RECORD)) if (root / RECORD).is_file() else NO_RECORD
+    return TOKEN.sub(lambda _: page, text)
+
+
+def as_page(record: Record) -> str:
+    """The record as MyST: where it comes from, the table of rows, the versions."""
+    packages = ["| package | version |", "|---|---|"]
+    packages += [f"| {name} | {number} |" for name, number in record.packages.items()]
+    return "\n\n".join([_provenance(record), as_table(record), "## Versions", "\n".join(packages)])
+
+
+def as_table(record: Record) -> str:
+    """All rows as one Markdown table of three columns; failed benchmarks have a row that says so."""
+    lines = ["| what, against what | result | target |", "|---|---|---|"]
+    for benchmark in record.benchmarks:
+        if benchmark.failed:
+            cells = (f"**{benchmark.title}**", f"**failed**: {benchmark.failed}", "")
+            lines.append(_line(cells))
+        for row in benchmark.rows:
+            against = f", against {row.against}" if row.against else ""
+            lines.append(_line((f"**{row.what}**{against}", _result(row), _target(row))))
+    return "\n".join(lines)
+
+
+def in_words(value: float) -> str:
+    """Three significant digits, more only for whole numbers."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _provenance(record: Record) -> str:
+    facts = {"device": record.device, "started": record.started, "code": record.code}
+    quick = record.sizes == "quick"
+    kind, title = ("warning", "A quick call: small sizes") if quick else ("note", "How this table was made")
+    caution = (
+        "It shows that every benchmark works; read no figure from it. `make bench` measures in full. "
+        if quick
+        else ""
+    )
+    failed = [benchmark.title for benchmark in record.benchmarks if benchmark.failed]
+    missed = [row.what for benchmark in record.benchmarks for row in benchmark.rows if row.met is False]
+    said = (f" Failed: {', '.join(failed)}." if failed else "") + (
+        f" Targets not met: {'; '.join(missed)}." if missed else ""
+    )
+    return (
+        f"```{{admonition}} {title}\n:class: {kind} provenance\n"
+        f"{caution}Measured on {hardware(facts)} on {day(facts)}, in "
+        f"{duration(record.wall_seconds)}, by code version {version(facts)}.{said}\n```"
+    )
+
+
+def _result(row: Row) -> str:
+    if row.not_measured:
+        return f"not measured: {row.not_measured}"
+    found = f"{in_words(row.figure)} {row.unit}"
+    if row.low is not None:
+        spread = "" if row.spread == "range" else f", {row.spread}"
+        found += f" ({in_words(row.low)} to {in_words(row.high)} in {row.repeats}{spread})"
+    return f"{found}; {row.how}" if row.how else found
+
+
+def _target(row: Row) -> str:
+    bounds = (("at least", row.at_least), ("at most", row.at_most))
+    wanted = " and ".join(f"{word} {in_words(bound)}" for word, bound in bounds if bound is not None)
+    if not wanted:
+        return "none set"
+    return f"{wanted}: {'open' if row.met is None else 'met' if row.met else '**not met**'}"
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in cells) + " |"

@@ -1,0 +1,134 @@
+"""Put a finished run in place of the published one: the folder that the book shows where nothing is computed."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vitmech_utils.artefacts import MANIFEST
+from vitmech_utils.pipeline.execute import chapters
+from vitmech_utils.pipeline.stage import checked_run
+from vitmech_utils.runs.manifests import RunError, write_manifest
+
+PUBLISHED = "published"
+LIMIT = 30_000_000
+LARGEST_ARRAYS = 10_000_000
+
+
+def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int = LIMIT) -> dict[str, int]:
+    """Replace the chapters in `published/` by those of `run`; what else lies there stays. Returns bytes per entry.
+
+    All chapters but those to `leave_out` must be finished, up to date and of one profile, made by committed code on
+    more than the quick profile, and name no folder of this machine; none may read a chapter that is left out.
+    `published/` as a whole may hold `limit` bytes. Else `RunError` is raised and `published/` is as it was.
+    A figure that stands in the executed notebook is not published again as a file, unless a page of prose shows it.
+    A file of arrays above `LARGEST_ARRAYS` bytes stays behind, too; the manifest names it under `too_large`.
+    """
+    target = root / PUBLISHED
+    if run.resolve() == target.resolve():
+        raise RunError(f"{run}: this is the published run already; name the run folder that shall replace it")
+    names = [name for name in chapters(root) if name not in leave_out]
+    manifests = checked_run(root, run, names)
+    for name, manifest in manifests.items():
+        where = run / name / MANIFEST
+        if manifest["profile"]["values"]["name"] == "quick":
+            raise RunError(
+                f"{where}: a quick run looks at too few images to be published; use --profile laptop"
+            )
+        if manifest["code"]["modified"]:
+            raise RunError(
+                f"{where}: made by code that was not committed; commit it, then run {name[:2]} again"
+            )
+        if read := sorted({*manifest["inputs"]} & {*leave_out}):
+            raise RunError(f"{where}: {name} reads {read[0]}, so that cannot be left out")
+    fresh = target.with_name(f"{PUBLISHED}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        _fill(fresh, target, run, root, manifests)
+        _refuse_folders(fresh, names, (root.resolve(), run.resolve(), Path.home()))
+        sizes = {entry.name: _size(entry) for entry in sorted(fresh.iterdir())}
+        if sum(sizes.values()) > limit:
+            listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items())
+            raise RunError(
+                f"{run}: {sum(sizes.values()) / 1e6:.1f} MB, at most {limit / 1e6:g} MB are published ({listed}); "
+                "let the largest chapter keep less"
+            )
+        old = target.with_name(f"{PUBLISHED}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return sizes
+
+
+def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str, dict]) -> None:
+    fresh.mkdir()
+    for entry in sorted(target.iterdir()) if target.is_dir() else []:
+        if (entry / MANIFEST).is_file():
+            continue  # a chapter of the last published run
+        copy = shutil.copytree if entry.is_dir() else shutil.copy2
+        copy(entry, fresh / entry.name)
+    for name, manifest in manifests.items():
+        kept = _without_doubled_figures(run / name, manifest, _figures_in_prose(root, name))
+        kept = _without_large_arrays(run / name, kept)
+        for file in (kept["executed"]["file"], *kept["outputs"]):
+            copied = fresh / name / file
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(run / name / file, copied)
+        write_manifest(fresh / name, kept)
+
+
+def _figures_in_prose(root: Path, name: str) -> set[str]:
+    """The figures of a chapter that README or a page outside the notebooks shows as a file."""
+    pages = [path for path in (root / "README.md", *(root / "book").glob("*.md")) if path.is_file()]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
+    return set(re.findall(rf"(?:{PUBLISHED}|run)/{re.escape(name)}/([\w.-]+\.png)", text))
+
+
+def _without_doubled_figures(folder: Path, manifest: dict[str, Any], shown: set[str]) -> dict[str, Any]:
+    """Move figures that the executed notebook shows from the manifest's outputs to its `only_in_page`."""
+    notebook = json.loads((folder / manifest["executed"]["file"]).read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    figures = {file for file in manifest["outputs"] if file.endswith(".png")}
+    if sum("image/png" in output.get("data", {}) for output in outputs) < len(figures):
+        return manifest  # some figure is in its file alone
+    doubled = {file: value for file, value in manifest["outputs"].items() if file in figures - shown}
+    kept = {file: value for file, value in manifest["outputs"].items() if file not in doubled}
+    return {**manifest, "outputs": kept, "only_in_page": {**manifest.get("only_in_page", {}), **doubled}}
+
+
+def _without_large_arrays(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Move files of arrays that are too large to publish from the manifest's outputs to its `too_large`."""
+    large = {
+        file: value
+        for file, value in manifest["outputs"].items()
+        if file.endswith(".safetensors") and (folder / file).stat().st_size > LARGEST_ARRAYS
+    }
+    if not large:
+        return manifest
+    kept = {file: value for file, value in manifest["outputs"].items() if file not in large}
+    return {**manifest, "outputs": kept, "too_large": {**manifest.get("too_large", {}), **large}}
+
+
+def _refuse_folders(fresh: Path, names: list[str], folders: tuple[Path, ...]) -> None:
+    for name in names:
+        for path in sorted(fresh.joinpath(name).rglob("*")):
+            if path.suffix not in (".ipynb", ".json"):
+                continue
+            text = path.read_text(encoding="utf-8")
+            for folder in folders:
+                if f"{folder}/" in text:
+                    raise RunError(
+                        f"{path.relative_to(fresh)}: names a folder of this machine, {folder}; run {name[:2]} again "
+                        "without --run-dir, or with a run folder inside the clone"
+                    )
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

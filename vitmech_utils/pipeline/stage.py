@@ -1,0 +1,241 @@
+"""Stage the book: a run folder's executed notebooks, checked and labelled, beside the prose pages."""
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vitmech_utils.artefacts import MANIFEST
+from vitmech_utils.pipeline.benchmarks import fill_benchmarks
+from vitmech_utils.pipeline.launch import add_launch_buttons
+from vitmech_utils.pipeline.made_pages import fill_made
+from vitmech_utils.pipeline.provenance import banner, day, duration, hardware, version
+from vitmech_utils.profiles import Profile
+from vitmech_utils.report.picker.static import share_notebook_data
+from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, result_digest
+from vitmech_utils.runs.run_folders import check_chapter
+
+PROSE = ("_config.yml", "_toc.yml", "book")
+IMAGES = (".png", ".svg", ".jpg")
+TOKEN = re.compile(r"\{\{\s*run:([^}]+?)\s*\}\}")
+
+
+def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
+    """Fill `target` with the book's sources: prose, staged notebooks, the run's figures. Returns the manifests.
+
+    `target` is replaced whole, or left as it was. Raises `RunError` when a chapter is missing, failed, stale,
+    or does not belong with the others. Only `published/` may lack chapters. They are left out of the contents, with the
+    list items that point at them; other chapters name them without a link.
+    """
+    names = [Path(entry).name for entry in toc_files(root) if entry.startswith("notebooks/")]
+    absent = [name for name in names if _is_published(root, run) and not (run / name).is_dir()]
+    manifests = checked_run(root, run, [name for name in names if name not in absent])
+    fresh = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    for entry in PROSE:
+        source = root / entry
+        if source.is_dir():
+            shutil.copytree(
+                source, fresh / entry, ignore=shutil.ignore_patterns("_build", "__pycache__", ".*")
+            )
+        else:
+            shutil.copy2(source, fresh / entry)
+    _leave_out(fresh, absent)
+    add_launch_buttons(fresh / "_config.yml", root)
+    for name, manifest in manifests.items():
+        notebook = json.loads((run / name / f"{name}.ipynb").read_text(encoding="utf-8"))
+        path = fresh / "notebooks" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        page = labelled(notebook, manifest)
+        _unlink(page, root, absent)
+        share_notebook_data(page)
+        path.write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        figures = fresh / "book" / "run" / name
+        for figure in sorted(p for p in (run / name).rglob("*") if p.suffix in IMAGES):
+            figures.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(figure, figures / figure.name)
+    for page in (fresh / "book").glob("*.md"):
+        text = fill_benchmarks(page.read_text(encoding="utf-8"), root)
+        text = fill_made(text, root, run, page.parent)
+        page.write_text(_fill(text, page.name, run, manifests), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    return manifests
+
+
+def toc_files(root: Path) -> list[str]:
+    """List the book's pages, in order, as `_toc.yml` names them."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    groups = [*toc.get("parts", []), toc]
+    return [toc["root"], *(entry["file"] for group in groups for entry in group.get("chapters", []))]
+
+
+def labelled(notebook: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of an executed notebook with its provenance under the title and its set-up folded."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook["cells"]:
+        tags = set(cell["metadata"].get("tags", []))
+        if "injected-parameters" in tags:  # the provenance tells the values better
+            tags.add("remove-cell")
+        elif cell["cell_type"] == "code" and (
+            "parameters" in tags or "open_chapter(" in "".join(cell["source"])
+        ):
+            tags.add("hide-input")
+        if tags:
+            cell["metadata"]["tags"] = sorted(tags)
+    first = notebook["cells"][0]
+    lines = "".join(first["source"]).splitlines(keepends=True)
+    title = next((number for number, line in enumerate(lines) if line.startswith("# ")), None)
+    if first["cell_type"] != "markdown" or title is None:
+        raise RunError(
+            f"{manifest['chapter']}: its first cell holds no `# Title`, so the page would have no name"
+        )
+    head, rest = lines[: title + 1], "".join(lines[title + 1 :]).lstrip("\n")
+    cells = [_markdown("".join(head).rstrip("\n"), "title"), _markdown(banner(manifest), "provenance")]
+    if rest:
+        cells.append({**first, "source": rest})
+    notebook["cells"] = [*cells, *notebook["cells"][1:]]
+    return notebook
+
+
+def checked_run(root: Path, run: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the manifests of a run's chapters; raises `RunError` unless all are whole and belong together."""
+    manifests = {name: _checked(root, run, name) for name in names}
+    _refuse_mixed(run, manifests)
+    return manifests
+
+
+def _is_published(root: Path, run: Path) -> bool:
+    return run.resolve() == (root / "published").resolve()
+
+
+def _leave_out(book: Path, absent: list[str]) -> None:
+    """Take chapters out of the contents, and list items that point at them out of the prose."""
+    if not absent:
+        return
+    toc = yaml.safe_load((book / "_toc.yml").read_text(encoding="utf-8"))
+    for group in (*toc.get("parts", []), toc):
+        if "chapters" in group:
+            group["chapters"] = [
+                entry for entry in group["chapters"] if Path(entry["file"]).name not in absent
+            ]
+    if "parts" in toc:
+        toc["parts"] = [group for group in toc["parts"] if group["chapters"]]
+    (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    for page in (book / "book").glob("*.md"):
+        lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not any(f"notebooks/{name}.ipynb" in line for name in absent)]
+        page.write_text("".join(kept), encoding="utf-8")
+
+
+def _unlink(notebook: dict[str, Any], root: Path, absent: list[str]) -> None:
+    """Let a notebook's text name chapters that were left out by their titles instead of linking to them."""
+    for name in absent:
+        first = json.loads((root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"][0]
+        title = next(line for line in "".join(first["source"]).splitlines() if line.startswith("# "))[2:]
+        link = re.compile(rf"\[([^\]]*)\]\({name}\.ipynb(?:#[^)]*)?\)")
+
+        def said(match: re.Match[str], title: str = title) -> str:
+            return match[1] or f"*{title}* (a chapter that this run leaves out)"
+
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = link.sub(said, "".join(cell["source"]))
+
+
+def _checked(root: Path, run: Path, name: str) -> dict[str, Any]:
+    frozen = _is_published(root, run)
+    mend = (
+        "restore published/ (git checkout -- published)"
+        if frozen
+        else f"run `vitmech run {name[:2]} --run-dir {run}` with the profile of the other chapters"
+    )
+    manifest = read_manifest(run / name, mend)
+    if not frozen:  # the published run may be older than the code; it is held against itself alone
+        check_chapter(run, name, root, Profile.model_validate(manifest["profile"]["values"]))
+    check_outputs(run / name, manifest, mend)
+    if not manifest.get("executed"):
+        raise RunError(f"{run / name}: no executed notebook (the chapter ran outside `vitmech run`); {mend}")
+    notebook = json.loads((run / name / manifest["executed"]["file"]).read_text(encoding="utf-8"))
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    if any(output["output_type"] == "error" for output in outputs):
+        raise RunError(f"{run / name}: its executed notebook holds an error; {mend}")
+    return manifest
+
+
+def _refuse_mixed(run: Path, manifests: dict[str, dict[str, Any]]) -> None:
+    profiles = {name: manifest["profile"]["hash"] for name, manifest in manifests.items()}
+    versions = {name: manifest["code"]["version"] for name, manifest in manifests.items()}
+    for what, values in (("profile values", profiles), ("package version", versions)):
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{name}: {value[:9]}" for name, value in values.items())
+            raise RunError(
+                f"{run}: chapters were made with different {what} ({listed}); run `vitmech run all` on it"
+            )
+    modules: dict[str, tuple[str, str]] = {}
+    for name, manifest in manifests.items():
+        for path, value in manifest["code"]["modules"].items():
+            other, seen = modules.setdefault(path, (name, value))
+            if seen != value:
+                raise RunError(
+                    f"{run}: {other} and {name} were made with different versions of {path}; run both again"
+                )
+        for source, expected in manifest["inputs"].items():
+            if source in manifests and result_digest(manifests[source]) != expected["digest"]:
+                raise RunError(
+                    f"{run}: {name} read another result of {source} than the one there; run {name[:2]} again"
+                )
+
+
+def _fill(text: str, page: str, run: Path, manifests: dict[str, dict[str, Any]]) -> str:
+    def value(match: re.Match[str]) -> str:
+        where = match.group(1)
+        if where == "status":
+            return _status(manifests)
+        if where == "banner":
+            return banner(next(iter(manifests.values())))
+        chapter, artefact, *keys = where.split("/")
+        found: Any = _read_json(run, chapter, artefact, page)
+        form = ""
+        for key in keys:
+            key, _, form = key.partition(":")
+            try:
+                found = found[int(key)] if isinstance(found, list) else found[key]
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise RunError(
+                    f"book/{page}: {{{{ run:{where} }}}}: no {key!r} in {chapter}/{artefact}.json"
+                ) from error
+        return format(found, form)
+
+    return TOKEN.sub(value, text)
+
+
+def _read_json(run: Path, chapter: str, artefact: str, page: str) -> Any:
+    path = run / chapter / (MANIFEST if artefact == "manifest" else f"{artefact}.json")
+    if not path.is_file():
+        raise RunError(f"book/{page} wants {path}, which the run did not leave")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _status(manifests: dict[str, dict[str, Any]]) -> str:
+    rows = ["| chapter | profile | run on | day | time | memory | code |", "|---|---|---|---|---|---|---|"]
+    for name, manifest in manifests.items():
+        memory = f"{manifest['peak_memory_mib'] / 1024:.1f} GiB"
+        wall = duration(manifest["wall_seconds"])
+        cells = [
+            f"[](../notebooks/{name}.ipynb)",
+            manifest["profile"]["name"],
+            hardware(manifest),
+            day(manifest),
+        ]
+        rows.append(f"| {' | '.join([*cells, wall, memory, version(manifest)])} |")
+    return "\n".join(rows)
+
+
+def _markdown(source: str, cell_id: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": f"staged-{cell_id}", "metadata": {}, "source": source}

@@ -1,0 +1,283 @@
+"""Run folders: where a chapter leaves its artefacts, and how it reads those of the chapters before it."""
+
+import importlib
+import json
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from vitmech_utils.artefacts import folder_hashes, to_numpy, to_plain, write_atomically, write_json
+from vitmech_utils.profiles import Profile, load_profile, repository_root
+from vitmech_utils.runs.manifests import (
+    FORMAT,
+    RunError,
+    code_of,
+    code_version,
+    machine,
+    package_versions,
+    peak_memory_mib,
+    result_digest,
+    write_manifest,
+)
+from vitmech_utils.runs.run_folders import (
+    ADAPTERS,
+    acquire,
+    adapter_digest,
+    check_chapter,
+    checkpoint_folder,
+    find_run_dir,
+    lock_file,
+    partial_folder,
+    pick_device,
+    published_adapter,
+)
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import torch
+
+TRAINING = "02_lora_fine_tuning"
+FIGURES = ("published", "bare")
+_open_chapters: dict[Path, "Chapter"] = {}
+
+
+def open_chapter(
+    name: str,
+    profile: str | Path | Profile = "quick",
+    run_dir: str | Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    root: Path | None = None,
+) -> "Chapter":
+    """Begin a chapter's run: validate the profile, lock the chapter, give it an empty folder to fill.
+
+    `run_dir` defaults to `$VITMECH_RUN_DIR`, else `results/<profile>`; relative paths count from the clone's root.
+    What an earlier run left stays until `Chapter.close` replaces it. Raises `ProfileError` or `RunError`.
+    """
+    root = root or repository_root()
+    values = profile if isinstance(profile, Profile) else load_profile(profile, overrides, root)
+    folder = find_run_dir(root, values.name, run_dir) / name
+    if folder in _open_chapters:  # the cell was run again in the same kernel
+        _open_chapters[folder].abandon()
+    return Chapter(name, values, folder, root)
+
+
+class Manifest(dict[str, Any]):
+    """What `Chapter.close` wrote; as the last line of a notebook it shows in a sentence, not as pages of hashes."""
+
+    def __repr__(self) -> str:
+        count = len(self["outputs"])
+        kept = f"{count} artefact{'' if count == 1 else 's'}"
+        return f"{self['chapter']} is closed: {kept} in {self['wall_seconds']:.0f} s"
+
+
+class Chapter:
+    """One chapter's run: its profile, its device, the artefacts it saves and those it reads.
+
+    Artefacts go to a `.partial` folder until `close` puts it, with its manifest, in the place of the old one.
+    """
+
+    def __init__(self, name: str, profile: Profile, folder: Path, root: Path) -> None:
+        self.name, self.profile, self.root, self.run = name, profile, root, folder.parent
+        self.final_folder = folder
+        self.folder = partial_folder(self.run, name)
+        self._inputs: dict[str, dict[str, str]] = {}
+        self._manifests: dict[str, dict[str, Any]] = {}
+        self._device: torch.device | None = None
+        self._code = code_of(root / "notebooks" / f"{name}.ipynb")
+        self._lock = acquire(lock_file(self.run, name))
+        _open_chapters[folder] = self
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._closed = False
+        self._started, self._clock = datetime.now(UTC), time.perf_counter()
+
+    @property
+    def device(self) -> "torch.device":
+        """The torch device of this run; `auto` takes CUDA when there is one."""
+        if self._device is None:
+            self._device = pick_device(self.profile)
+        return self._device
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where a training keeps what it needs to go on after a kill; emptied once the chapter is closed."""
+        return checkpoint_folder(self.run, self.name, self.profile, self._code)
+
+    def regressor(self, seed: int | None = None, attention: str = "sdpa", figures: str = "published") -> Any:
+        """Load the fine-tuned ChirpRegressor, merged, in eval mode, on this run's device.
+
+        It comes from chapter 02's run, or from `published/` when the profile says so. `seed` defaults to the
+        profile's first; `attention` is transformers' implementation; for `figures` see `adapter_folder`. Raises
+        `RunError` when it is not there.
+        """
+        folder = self.adapter_folder(seed, figures)
+        regressor = importlib.import_module("vitmech_utils.model.regressor").ChirpRegressor
+        return regressor.load(folder, attention=attention).merged().eval().to(self.device)
+
+    def adapter_folder(self, seed: int | None = None, figures: str = "published") -> Path:
+        """Return the folder of the adapter that this profile reads, and record its hash among the inputs.
+
+        `figures` is what it was fine-tuned on: `published` (decorated, as the study has them) or `bare`. An adapter
+        for bare figures that this run is to train itself lies in no folder yet: chapter 07 makes and keeps it.
+        Raises `RunError` when it is not there, `ValueError` for other figures.
+        """
+        if figures not in FIGURES:
+            raise ValueError(f"figures is {figures!r}, expected one of {', '.join(FIGURES)}")
+        seed = self.profile.seeds[0] if seed is None else seed
+        bare = figures == "bare"
+        if (self.profile.bare_adapter if bare else self.profile.adapter) == "published":
+            return self._published(figures, seed, "-p bare_adapter=train" if bare else "--profile laptop")
+        if bare:
+            raise RunError(
+                "this profile trains its adapter for bare figures in chapter 07, and no other chapter reads it; "
+                "-p bare_adapter=published takes the published one"
+            )
+        manifest = self._predecessor(TRAINING)
+        name = "adapter" if seed == self.profile.seeds[0] else f"adapter-seed-{seed}"
+        if not any(path.startswith(f"{name}/") for path in manifest["outputs"]):
+            raise RunError(
+                f"{self.run / TRAINING} holds no adapter for seed {seed}; the profile's seeds: {self.profile.seeds}"
+            )
+        return self.run / TRAINING / name
+
+    def classifier_folder(self, title: str, seed: int | None = None) -> Path:
+        """Return the folder of the published classifier for figures with a `title` (`published` or `none`).
+
+        Its hash is recorded among the inputs. Raises `RunError` when it is not there or when this profile trains its
+        classifiers itself (chapter 12 makes and keeps them), `ValueError` for another title.
+        """
+        kind = f"classifier, title {title}"
+        if kind not in ADAPTERS:
+            raise ValueError(f"title is {title!r}, expected published or none")
+        if self.profile.classifiers != "published":
+            raise RunError(
+                "this profile trains its classifiers in chapter 12, and no other chapter reads them; "
+                "-p classifiers=published takes the published ones"
+            )
+        seed = self.profile.seeds[0] if seed is None else seed
+        return self._published(kind, seed, "-p classifiers=train")
+
+    def _published(self, kind: str, seed: int, how: str) -> Path:
+        name = published_adapter(seed, kind)
+        folder = self.root / name
+        if not folder.is_dir():
+            raise RunError(
+                f"{folder}: the published adapter for seed {seed} is not in this clone; restore published/ "
+                f"(git checkout -- published), or train one with {how}"
+            )
+        source = {"published": "adapter", "bare": "bare adapter"}.get(kind, kind)
+        self._inputs[source] = {"path": name, "digest": adapter_digest(folder)}
+        return folder
+
+    def save_table(self, frame: pd.DataFrame, name: str) -> Path:
+        """Save a table as `<name>.parquet`."""
+        return self._save(f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
+
+    def save_json(self, value: Any, name: str) -> Path:
+        """Save plain values (NumPy scalars and arrays are converted, NaN becomes null) as `<name>.json`."""
+        self._require_open()
+        return write_json(self.folder / f"{name}.json", to_plain(value))
+
+    def save_arrays(self, arrays: dict[str, Any], name: str) -> Path:
+        """Save named arrays or tensors as `<name>.safetensors`."""
+        from safetensors.numpy import save_file
+
+        plain = {key: np.ascontiguousarray(to_numpy(value)) for key, value in arrays.items()}
+        return self._save(f"{name}.safetensors", lambda path: save_file(plain, path))
+
+    def save_figure(self, figure: "matplotlib.figure.Figure", name: str) -> Path:
+        """Save a figure as `<name>.png` on its own background, without a date in it; its layout is settled then."""
+        options = {"dpi": 150, "bbox_inches": "tight", "metadata": {"Software": None}}
+        saved = self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))
+        figure.set_layout_engine("none")  # the page shows it as it was saved, without laying it out once more
+        return saved
+
+    def read_table(self, chapter: str, name: str) -> pd.DataFrame:
+        """Read another chapter's table, its manifest checked first; raises `RunError`."""
+        return pd.read_parquet(self._artefact(chapter, f"{name}.parquet"))
+
+    def read_json(self, chapter: str, name: str) -> Any:
+        """Read another chapter's JSON, its manifest checked first; raises `RunError`."""
+        return json.loads(self._artefact(chapter, f"{name}.json").read_text(encoding="utf-8"))
+
+    def read_arrays(self, chapter: str, name: str) -> dict[str, np.ndarray]:
+        """Read another chapter's arrays, its manifest checked first; raises `RunError`."""
+        from safetensors.numpy import load_file
+
+        return load_file(self._artefact(chapter, f"{name}.safetensors"))
+
+    def close(self) -> Manifest:
+        """Write the manifest and put the finished folder in its place; returns the manifest."""
+        self._require_open()
+        manifest = {
+            "format": FORMAT,
+            "chapter": self.name,
+            "profile": {
+                "name": self.profile.name,
+                "hash": self.profile.hash,
+                "values": self.profile.model_dump(mode="json"),
+            },
+            "code": {**code_version(self.root), **self._code},
+            "packages": package_versions(),
+            "device": machine(str(self.device)),
+            "seeds": self.profile.seeds,
+            "started": self._started.isoformat(timespec="seconds"),
+            "wall_seconds": round(time.perf_counter() - self._clock, 3),
+            "peak_memory_mib": peak_memory_mib(),
+            "inputs": self._inputs,
+            "outputs": folder_hashes(self.folder),
+        }
+        write_manifest(self.folder, manifest)
+        outgoing = self.final_folder.with_name(f".{self.name}.old")
+        shutil.rmtree(outgoing, ignore_errors=True)
+        if self.final_folder.exists():
+            self.final_folder.rename(outgoing)
+        self.folder.rename(self.final_folder)
+        self.folder = self.final_folder
+        shutil.rmtree(outgoing, ignore_errors=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self._release()
+        return Manifest(manifest)
+
+    def abandon(self) -> None:
+        """Give up an unfinished run: drop its half-filled folder and its lock; checkpoints stay."""
+        if not self._closed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._release()
+
+    def _save(self, file_name: str, write: Any) -> Path:
+        self._require_open()
+        return write_atomically(self.folder / file_name, write)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise RunError(f"chapter {self.name} is closed; run its open_chapter cell again before saving")
+
+    def _release(self) -> None:
+        self._closed = True
+        _open_chapters.pop(self.final_folder, None)
+        self._lock.release()
+
+    def _predecessor(self, chapter: str) -> dict[str, Any]:
+        if chapter not in self._manifests:
+            manifest = check_chapter(self.run, chapter, self.root, self.profile)
+            self._manifests[chapter] = manifest
+            self._inputs[chapter] = {"digest": result_digest(manifest)}
+        return self._manifests[chapter]
+
+    def _artefact(self, chapter: str, file_name: str) -> Path:
+        manifest = self._predecessor(chapter)
+        if file_name in manifest.get("too_large", {}):
+            raise RunError(
+                f"{self.run / chapter}: {file_name} was too large to be published; run {chapter[:2]} to make it again"
+            )
+        if file_name not in manifest["outputs"]:
+            raise RunError(
+                f"{chapter} left no {file_name}; it left {', '.join(manifest['outputs']) or 'nothing'}"
+            )
+        return self.run / chapter / file_name

