@@ -19,7 +19,7 @@ from measuring import device, ratios, row, seconds, start, take_turns, wall_cloc
 
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention import attention_statistics
-from vitmech_utils.heads.projections import evaluating
+from vitmech_utils.heads.projections import without_gradients
 from vitmech_utils.model.backbones import load_backbone
 from vitmech_utils.pipeline.benchmarks import Row
 
@@ -43,7 +43,7 @@ def stream(images: int) -> Iterator[dict[str, torch.Tensor]]:
 
 def plain(model: torch.nn.Module, batches: list[dict[str, torch.Tensor]]) -> None:
     """The forward pass alone."""
-    with evaluating(model):
+    with without_gradients(model):
         for batch in batches:
             model(batch["pixel_values"].to(device()))
 

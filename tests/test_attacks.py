@@ -12,6 +12,7 @@ from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attacks import LEVELS, attack, gradient_error, random_noise, squared_errors
 from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.hooks import change_heads
+from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.replacements import mean_outputs
 from vitmech_utils.model.backbones import tiny
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -26,12 +27,10 @@ from vitmech_utils.studies.attacks.figure_changes import (
     TARGETS as ATTACKED,
 )
 from vitmech_utils.studies.attacks.measure import (
-    beyond,
-    by_means,
-    harm,
+    attack_effects,
     heads_looking_at,
+    mean_changes,
     other_heads,
-    predict_with_heads_of,
     predictions,
     worst_draw,
 )
@@ -194,7 +193,7 @@ def test_an_attack_sees_changed_heads_and_its_gradient_too():
     mask = torch.ones_like(pixels[:, 0], dtype=torch.bool)
     means = mean_outputs(model, pixels)
     everyone = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
-    with change_heads(model, by_means(means, everyone)):
+    with change_heads(model, mean_changes(means, everyone)):
         deaf = attack(model, pixels, labels, mask, 16.0, steps=2)
     assert torch.allclose(deaf.predictions, deaf.clean, rtol=0, atol=1e-9)
     assert squared_errors(attack(model, pixels, labels, mask, 16.0, steps=2).predictions, labels).mean() > (
@@ -379,20 +378,20 @@ def test_heads_that_write_as_on_the_clean_image_undo_what_went_through_them():
     changed = pixels.clone()
     changed[:, :, :11, :11] = 0.0
     everyone = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
-    none, one, every = predict_with_heads_of(model, changed, pixels, [[], [(2, 1)], everyone], batch=2)
+    none, one, every = patch_heads(model, changed, pixels, [[], [(2, 1)], everyone], batch=2)
     attacked, clean = predictions(model, changed), predictions(model, pixels)
     assert torch.allclose(none, attacked, rtol=0, atol=1e-12)
     assert torch.allclose(every, clean, rtol=0, atol=1e-12)  # CLS hears of pixels through heads alone
     assert not torch.allclose(one, attacked, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"donors have shape \(1, 3, 22, 22\), expected \(5, 3, 22, 22\)"):
-        predict_with_heads_of(model, changed, pixels[:1], [[]])
+        patch_heads(model, changed, pixels[:1], [[]])
 
 
 def test_harm_is_in_percent_of_the_clean_error():
     clean = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
-    table = harm({"same": clean, "twice": 2 * clean, "first": clean * [4.0, 1.0, 1.0]}, clean, 200).set_index(
-        "name"
-    )
+    table = attack_effects(
+        {"same": clean, "twice": 2 * clean, "first": clean * [4.0, 1.0, 1.0]}, clean, 200
+    ).set_index("name")
     assert table["effect"].tolist() == pytest.approx([0.0, 100.0, 100.0])
     assert table.loc["twice", ["low", "high"]].tolist() == pytest.approx([100.0, 100.0])
     assert table.loc["first", "effect_start_time"] == pytest.approx(300.0)
@@ -400,12 +399,12 @@ def test_harm_is_in_percent_of_the_clean_error():
     assert (table["images"] == 2).all()
     assert table.loc["twice", "mse"] == pytest.approx(2 * table.loc["twice", "clean_mse"])
     with pytest.raises(ValueError, match=r"'one' has errors of shape \(1, 3\), expected \(2, 3\)"):
-        harm({"one": clean[:1]}, clean)
+        attack_effects({"one": clean[:1]}, clean)
 
 
 def test_the_excess_is_paired():
     clean = np.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]])
-    found = beyond(3 * clean, 2.5 * clean, clean, 200)
+    found = excess_effect(3 * clean, 2.5 * clean, clean, 200)
     assert (found.value, found.low, found.high) == pytest.approx((50.0, 50.0, 50.0))
 
 

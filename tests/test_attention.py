@@ -7,7 +7,7 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.data.regions import patch_coverage as coverage_of_one
+from vitmech_utils.data.regions import region_coverage as coverage_of_one
 from vitmech_utils.heads.attention import (
     attention_maps,
     attention_statistics,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vitmech_utils.data.chirps import Chirp, generator, paint, sample_chirp
 from vitmech_utils.data.dataset import ChirpDataset
-from vitmech_utils.data.figures import REGIONS, draw, patch_coverage
+from vitmech_utils.data.figures import REGIONS, draw, region_coverage
 from vitmech_utils.data.reference import build_figure
 from vitmech_utils.data.style import PLOT, Style
 
@@ -117,7 +117,7 @@ def test_regions_lie_where_matplotlib_puts_the_artists() -> None:
 )
 def test_patch_coverage_sums_to_one_and_counts_pixels(patch: int, seed: int) -> None:
     regions = np.random.default_rng(seed).integers(0, len(REGIONS), (224, 224)).astype(np.uint8)
-    coverage = patch_coverage(regions, patch)
+    coverage = region_coverage(regions, patch)
     assert coverage.shape == (len(REGIONS), 224 // patch, 224 // patch)
     np.testing.assert_allclose(coverage.sum(axis=0), 1)
     np.testing.assert_allclose(
@@ -128,8 +128,8 @@ def test_patch_coverage_sums_to_one_and_counts_pixels(patch: int, seed: int) -> 
 def test_patch_coverage_by_hand() -> None:
     regions = np.zeros((4, 6), np.uint8)
     regions[:2, 2:3] = 2
-    coverage = patch_coverage(regions, 2)
+    coverage = region_coverage(regions, 2)
     assert coverage.shape == (9, 2, 3)
     assert coverage[2].tolist() == [[0, 0.5, 0], [0, 0, 0]]
     with pytest.raises(ValueError, match="patch size 5"):
-        patch_coverage(regions, 5)
+        region_coverage(regions, 5)

@@ -2,15 +2,15 @@
 
 import torch
 
-from vitmech_utils.heads.replay import wide, widest
+from vitmech_utils.heads.replay import to_float64, widest_float
 
 
 def test_apple_s_gpus_have_no_float64_and_all_else_has():
-    assert widest("mps") == torch.float32
-    assert {widest(device) for device in ("cpu", "cuda", torch.device("cuda", 1))} == {torch.float64}
+    assert widest_float("mps") == torch.float32
+    assert {widest_float(device) for device in ("cpu", "cuda", torch.device("cuda", 1))} == {torch.float64}
 
 
 def test_values_stay_as_they_are():
     small = torch.tensor([1.5, 2.25], dtype=torch.bfloat16)
-    assert wide(small).dtype == torch.float64
-    assert wide(small).tolist() == [1.5, 2.25]
+    assert to_float64(small).dtype == torch.float64
+    assert to_float64(small).tolist() == [1.5, 2.25]

@@ -11,7 +11,7 @@ from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model import finetune
 from vitmech_utils.model.finetune import Recipe, fine_tune, fine_tune_profile
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.model.scores import correlations, predict, score
+from vitmech_utils.model.scores import correlations, predict_dataset, score
 from vitmech_utils.profiles import load_profile
 
 
@@ -142,8 +142,8 @@ def test_merged_regressor_is_not_trainable(tmp_path):
 
 def test_predictions_do_not_depend_on_the_batch():
     regressor = ChirpRegressor.tiny()
-    one, labels = predict(regressor, Stripes(5, 0), batch_size=1)
-    two, _ = predict(regressor, Stripes(5, 0), batch_size=3)
+    one, labels = predict_dataset(regressor, Stripes(5, 0), batch_size=1)
+    two, _ = predict_dataset(regressor, Stripes(5, 0), batch_size=3)
     assert one.shape == labels.shape == (5, 3)
     np.testing.assert_allclose(one, two, atol=1e-5)
 

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgba
 from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.studies.pruning import measure as pruning_trials
 from vitmech_utils.studies.pruning import plots as pruning_plots
-from vitmech_utils.studies.pruning.measure import mse_change, readable, timings, trials, undominated
+from vitmech_utils.studies.pruning.measure import mse_change, pareto_front, timings, trials, well_fitted
 
 LABELS = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [2.0, 3.0, 0.0], [3.0, 2.0, 1.0], [-1.0, -2.0, 0.5]])
 
@@ -54,21 +54,21 @@ def test_images_on_which_a_model_guesses_no_better_than_the_mean_are_not_read() 
     truth = np.zeros((5, 3))
     predicted = truth + 0.1
     predicted[1], predicted[3] = 1.1, 0.9
-    assert readable(predicted, truth).tolist() == [True, False, True, True, True]
+    assert well_fitted(predicted, truth).tolist() == [True, False, True, True, True]
 
 
 @pytest.mark.parametrize(("unread", "left"), [(0, 4), (1, 3), (2, 4), (4, 4)])
 def test_no_image_is_left_out_where_half_of_them_are_unread(unread: int, left: int) -> None:
     predicted = np.zeros((4, 3))
     predicted[:unread] = 3.0
-    assert readable(predicted, np.zeros((4, 3))).sum() == left
+    assert well_fitted(predicted, np.zeros((4, 3))).sum() == left
 
 
 def test_what_no_other_model_beats() -> None:
     seconds = np.array([1.0, 2.0, 2.0, 3.0, 1.0])
     error = np.array([5.0, 4.0, 6.0, 4.0, 5.0])
     # The third is slower and worse than the first, the fourth slower than the second; twins do not beat each other.
-    assert undominated(seconds, error).tolist() == [True, True, False, False, True]
+    assert pareto_front(seconds, error).tolist() == [True, True, False, False, True]
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from vitmech_utils.data.ink import Ink
 from vitmech_utils.data.layout import Layout, prepare
 from vitmech_utils.data.raster import resample, shrink_part
 from vitmech_utils.data.reference import IMAGE_SIZE, draw_by_matplotlib
-from vitmech_utils.data.regions import REGIONS, mark_chirp, mark_ink, patch_coverage
+from vitmech_utils.data.regions import REGIONS, mark_chirp, mark_ink, region_coverage
 from vitmech_utils.data.style import HEIGHT, STYLES, WIDTH, Style, find_style
 
-__all__ = ["REGIONS", "STYLES", "Drawing", "Style", "draw", "draw_with_matplotlib", "patch_coverage"]
+__all__ = ["REGIONS", "STYLES", "Drawing", "Style", "draw", "draw_with_matplotlib", "region_coverage"]
 
 LARGE, SMALL = (HEIGHT, WIDTH), (IMAGE_SIZE, IMAGE_SIZE)
 DOWN, ACROSS = HEIGHT / IMAGE_SIZE, WIDTH / IMAGE_SIZE  # large pixels per small one

@@ -49,7 +49,7 @@ def mark_chirp(regions: UInt8[ndarray, "row column"], level: Float32[ndarray, "r
     regions[chirp] = REGIONS.index("chirp")
 
 
-def patch_coverage(
+def region_coverage(
     regions: UInt8[ndarray, "height width"], patch: int
 ) -> Float[ndarray, "region rows columns"]:
     """The share of each patch's pixels that each region holds; sums to one over regions.

@@ -256,18 +256,6 @@ def overlay(
     return np.clip((1 - strength) * grey + strength * colour, 0, 1)
 
 
-def share_bars(ax: "Axes", shares: pd.DataFrame, order: list[str] | None = None) -> None:
-    """Stack region shares: rows of `shares` are bars, columns regions; colours from REGION_COLOURS."""
-    left = np.zeros(len(shares))
-    for region in order or [name for name in REGION_COLOURS if name in shares.columns]:
-        ax.barh(
-            shares.index.astype(str), shares[region], left=left, color=REGION_COLOURS[region], label=region
-        )
-        left += shares[region].to_numpy()
-    ax.invert_yaxis()
-    ax.legend(ncols=1, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
 def _resize(array: np.ndarray, size: int) -> np.ndarray:
     rows = (np.arange(size) * array.shape[0]) // size
     columns = (np.arange(size) * array.shape[1]) // size

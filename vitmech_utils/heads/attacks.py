@@ -17,7 +17,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.heads.replacements import check_images, check_model, evaluating
-from vitmech_utils.heads.replay import predict, wide, widest
+from vitmech_utils.heads.replay import predict, to_float64, widest_float
 from vitmech_utils.model.anatomy import AnatomyError
 
 LEVELS = 255
@@ -180,12 +180,12 @@ def _attack(
     """Attack one batch whose first image is number `first`: images, predictions, clean predictions, on the CPU."""
     weight = next(model.parameters())
     clean, where = pixel_values.to(weight), mask[:, None].to(weight.device)
-    truth = wide(labels.to(weight.device))
+    truth = to_float64(labels.to(weight.device))
     if said is None:
         with torch.no_grad():
             said = predict(model, clean)
     unchanged = _finite(said, first)
-    predictions = unchanged.to(weight.device, widest(weight.device))
+    predictions = unchanged.to(weight.device, widest_float(weight.device))
     worst, kept = (predictions - truth).square().sum(1), clean.clone()
     low, high = (clean - reach).clamp_(min=0), (clean + reach).clamp_(max=1)
     for restart in range(restarts):
@@ -196,11 +196,11 @@ def _attack(
             with torch.set_grad_enabled(climbing):
                 changed.requires_grad_(climbing)
                 said = predict(model, changed)
-                error = (wide(said) - truth).square().sum(1)
+                error = (to_float64(said) - truth).square().sum(1)
             _finite(said.detach(), first)
             better = error.detach() > worst
             worst = torch.where(better, error.detach(), worst)
-            predictions = torch.where(better[:, None], wide(said.detach()), predictions)
+            predictions = torch.where(better[:, None], to_float64(said.detach()), predictions)
             kept[better] = changed.detach()[better]
             if climbing:
                 (slope,) = torch.autograd.grad(error.sum(), changed)

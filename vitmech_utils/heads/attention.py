@@ -19,10 +19,10 @@ from vitmech_utils.heads.attention_shares import (
 )
 from vitmech_utils.heads.projections import (
     Projections,
-    evaluating,
     one_query,
     patch_queries,
     watch_projections,
+    without_gradients,
 )
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import Interval
@@ -66,7 +66,7 @@ def attention_maps(
         weights = _read(projections, query, anatomy, rows * columns)
         layers.setdefault(projections.layer, []).append(weights[..., anatomy.prefix :].cpu())
 
-    with evaluating(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive) as anatomy:
         rows, columns = patch_grid(pixel_values, anatomy)
         for part in pixel_values.split(batch):
             model(part.to(_device(model)))
@@ -87,7 +87,7 @@ def patch_query_maps(
         by_place = weights.unflatten(-2, (rows, columns)).unflatten(-1, (rows, columns))
         layers.append(by_place[:, ::stride, ::stride].cpu())
 
-    with evaluating(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive) as anatomy:
         rows, columns = patch_grid(pixel_values, anatomy)
         model(pixel_values.to(_device(model)))
     return torch.stack(layers)
@@ -135,7 +135,7 @@ def rollout(
         # Layer l reads what layer l-1 wrote: the newest layer multiplies from the left.
         flow.append(step @ flow[-1] if flow else step)
 
-    with evaluating(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive) as anatomy:
         rows, columns = patch_grid(pixel_values, anatomy)
         for part in pixel_values.split(batch):
             model(part.to(_device(model)))
@@ -191,7 +191,7 @@ def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
         lambda _, __, output: outputs.append(output.logits.detach().float().cpu())
     )
     try:
-        with evaluating(model), watch_projections(model, receive) as anatomy:
+        with without_gradients(model), watch_projections(model, receive) as anatomy:
             yield seen
     finally:
         hook.remove()

@@ -15,12 +15,12 @@ from vitmech_utils.heads.attention_sums import RunningSums
 from vitmech_utils.heads.attention_tables import head_table, region_table
 from vitmech_utils.heads.projections import (
     Projections,
-    evaluating,
     one_query,
     output_gram,
     patch_queries,
     value_norms,
     watch_projections,
+    without_gradients,
 )
 from vitmech_utils.model.anatomy import Anatomy
 
@@ -101,7 +101,7 @@ def attention_statistics(
         collected.append(weights.cpu())
         entropies.append(entropy.cpu())
 
-    with evaluating(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive) as anatomy:
         device = next(model.parameters()).device
         grams += [output_gram(block) for block in anatomy.blocks]
         for part in batches(images, batch):

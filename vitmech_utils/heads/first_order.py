@@ -22,7 +22,7 @@ from vitmech_utils.heads.replacements import (
     evaluating,
     replacement,
 )
-from vitmech_utils.heads.replay import predict, wide
+from vitmech_utils.heads.replay import predict, to_float64
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import check_settings, effect_intervals
 
@@ -137,7 +137,7 @@ def error_of(
     model: nn.Module, images: Tensor, truth: Float[Tensor, "image target"]
 ) -> Float[Tensor, " image"]:
     """Each image's squared error, averaged over the targets, in the widest floating point that there is."""
-    return (wide(predict(model, images)) - wide(truth.to(images.device))).square().mean(1)
+    return (to_float64(predict(model, images)) - to_float64(truth.to(images.device))).square().mean(1)
 
 
 def _slide(gate: Tensor, end: Tensor) -> Callable[[Tensor], Tensor]:

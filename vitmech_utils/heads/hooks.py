@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from vitmech_utils.model.anatomy import Anatomy, HeadNumbers, find_blocks
 
+Head = tuple[int, int]
+"""A head: its layer and its number in it, both 0-based."""
 Change = float | Tensor | Callable[[Tensor], Tensor]
 
 

@@ -14,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.heads.first_order import check_gated, error_of, open_gates
+from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.replacements import check_images, check_model, evaluating, replacement
-from vitmech_utils.heads.sets import Head, Heads, predict_tests, predict_without_sets
+from vitmech_utils.heads.sets import Heads, predict_tests, predict_without_sets
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import adjust, check_settings, effect_intervals, paired_p_values
 

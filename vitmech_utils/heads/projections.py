@@ -152,7 +152,7 @@ def _layer_scale(block: nn.Module) -> Tensor | None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def without_gradients(model: nn.Module) -> Iterator[None]:
     """Put the model in evaluation mode without gradients, and back as it was at the end."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

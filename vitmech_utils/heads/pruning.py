@@ -19,13 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from vitmech_utils.heads.hooks import capture_heads
+from vitmech_utils.heads.hooks import Head, capture_heads
 from vitmech_utils.heads.replacements import check_model, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import Anatomy, AttentionBlock, HeadNumbers, find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor, LoraSettings, weights_fingerprint
-
-Head = tuple[int, int]
 
 RECORD, WEIGHTS = "pruned.json", "model.safetensors"
 # What ViT families call their head count, the joined heads' width, and the norm in front of the attention.

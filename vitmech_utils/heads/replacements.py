@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.heads.hooks import capture_heads
-from vitmech_utils.heads.replay import predict, wide
+from vitmech_utils.heads.replay import predict, to_float64
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, find_blocks
 
 HOOK_MODES = ("zero", "mean", "resample", "qkv-weights")
@@ -72,7 +72,7 @@ def mean_outputs(
     sums: list[Tensor] = []
     for start in range(0, len(pixel_values), batch):
         outputs = head_outputs(model, pixel_values[start : start + batch])
-        added = [wide(output).sum(0, keepdim=True) for output in outputs]
+        added = [to_float64(output).sum(0, keepdim=True) for output in outputs]
         sums = [a + b for a, b in zip(sums, added, strict=True)] if sums else added
     return [(total / len(pixel_values)).to(**_like(model)) for total in sums]
 

@@ -230,11 +230,11 @@ def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
             module.forward = own
 
 
-def widest(device: torch.device | str) -> torch.dtype:
+def widest_float(device: torch.device | str) -> torch.dtype:
     """float64, or float32 on Apple's GPUs (`mps`), which have nothing wider."""
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
-def wide(tensor: Tensor) -> Tensor:
+def to_float64(tensor: Tensor) -> Tensor:
     """The tensor in the widest floating point of its device."""
-    return tensor.to(widest(tensor.device))
+    return tensor.to(widest_float(tensor.device))

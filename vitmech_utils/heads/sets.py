@@ -12,13 +12,12 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from vitmech_utils.heads.hooks import change_heads
+from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.replacements import HOOK_MODES, check_mode, check_model, evaluating, replacement
 from vitmech_utils.heads.replay import Replay, can_replay, predict
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import adjust, effect_intervals, paired_p_values, percent_effect
 
-Head = tuple[int, int]
 Heads = frozenset[Head]
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vitmech_utils.heads.projections import evaluating, one_query, patch_queries, watch_projections
+from vitmech_utils.heads.projections import one_query, patch_queries, watch_projections, without_gradients
 from vitmech_utils.model.anatomy import find_blocks
 
 
@@ -100,7 +100,7 @@ def token_norms(
 
     handles = [block.block.register_forward_hook(watch(block.index)) for block in anatomy.blocks]
     try:
-        with evaluating(model):
+        with without_gradients(model):
             device = next(model.parameters()).device
             for part in pixel_values.split(batch):
                 model(part.to(device))
@@ -137,7 +137,7 @@ def _mean_attention(
         both = torch.stack([cls, patches]).cpu()
         total[projections.layer] = total.get(projections.layer, 0) + both
 
-    with evaluating(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive) as anatomy:
         device = next(model.parameters()).device
         for part in pixels.split(batch):
             model(part.to(device))

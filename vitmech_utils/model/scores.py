@@ -19,7 +19,7 @@ from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval
 
 
-def predict(
+def predict_dataset(
     regressor: ChirpRegressor, images: Dataset, batch_size: int = 32
 ) -> tuple[Float[np.ndarray, "image 3"], Float[np.ndarray, "image 3"]]:
     """Standardized predictions and labels of a data set, in its order, on the regressor's own device."""

@@ -26,7 +26,7 @@ PUBLIC_API: dict[str, tuple[str, ...]] = {
     "heads.attacks": ("attack", "random_noise"),
     "heads.semantics": ("classify",),
     "heads.effects": ("class_changes", "error_changes", "LossChanges"),
-    "studies.task.shared_order": ("shared_order", "by_chance"),
+    "heads.rank_agreement": ("disattenuated_correlation", "permutation_null"),
     "studies.origin.measure": ("lift_changes", "transitions"),
     "heads.pruning": ("prune_heads", "recovering", "save_pruned", "load_pruned"),
     "heads.costs": ("costs", "latency"),

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.heads.attention_shares import VARIANTS, AttentionStatistics
-from vitmech_utils.heads.hooks import change_heads
-from vitmech_utils.heads.replacements import evaluating, head_outputs
+from vitmech_utils.heads.hooks import Head
+from vitmech_utils.heads.replacements import evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.statistics import Interval, effect_intervals, percent_effect
-
-Head = tuple[int, int]
 
 
 def heads_looking_at(statistics: AttentionStatistics, regions: Sequence[str], most: int) -> pd.DataFrame:
@@ -84,7 +82,7 @@ def other_heads(
     return drawn
 
 
-def by_means(
+def mean_changes(
     means: Sequence[Float[Tensor, "1 token head size"]], heads: Collection[Head]
 ) -> dict[Head, Tensor]:
     """Changes for `change_heads` that mean-ablate `heads`; `means` are those of `mean_outputs`, one per layer."""
@@ -103,35 +101,6 @@ def predictions(
         )
 
 
-def predict_with_heads_of(
-    model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
-    donors: Float[Tensor, "donor 3 height width"],
-    sets: Sequence[Collection[Head]],
-    batch: int = 8,
-) -> Float[Tensor, "set image target"]:
-    """Predict images while, set by set, some heads write what they write on another image, `donors[i]` for image i.
-
-    With clean images as donors of attacked ones: what is left of an attack once these heads do not see it (activation
-    patching; Zhang and Nanda 2024). Raises `ValueError` where images and donors differ in shape.
-    """
-    if donors.shape != pixel_values.shape:
-        raise ValueError(
-            f"donors have shape {tuple(donors.shape)}, expected {tuple(pixel_values.shape)}: one donor per image"
-        )
-    weight = next(model.parameters())
-    found: list[list[Tensor]] = [[] for _ in sets]
-    with evaluating(model), torch.inference_mode():
-        for images, other in zip(pixel_values.split(batch), donors.split(batch), strict=True):
-            written = head_outputs(model, other)
-            for heads, parts in zip(sets, found, strict=True):
-                with change_heads(
-                    model, {(layer, head): written[layer][:, :, head] for layer, head in heads}
-                ):
-                    parts.append(predict(model, images.to(weight)).cpu().double())
-    return torch.stack([torch.cat(parts) for parts in found])
-
-
 def worst_draw(
     drawn: Float[ndarray, "draw image target"], clean: Float[ndarray, "image target"]
 ) -> Float[ndarray, "image target"]:
@@ -140,7 +109,7 @@ def worst_draw(
     return every[every.sum(2).argmax(0), np.arange(len(clean))]
 
 
-def harm(
+def attack_effects(
     errors: Mapping[str, Float[ndarray, "changed target"]],
     clean: Float[ndarray, "image target"],
     bootstrap: int = 2000,
@@ -176,7 +145,7 @@ def harm(
     return pd.DataFrame(columns)
 
 
-def beyond(
+def excess_effect(
     more: Float[ndarray, "image target"],
     less: Float[ndarray, "image target"],
     clean: Float[ndarray, "image target"],

@@ -12,8 +12,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.heads.costs import latency
-from vitmech_utils.heads.hooks import check_layer
-from vitmech_utils.heads.pruning import Head, prune_heads
+from vitmech_utils.heads.hooks import Head, check_layer
+from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.scores import score
 from vitmech_utils.statistics import Interval, effect_intervals, mean_interval, percent_effect
@@ -87,7 +87,7 @@ def mse_change(
     return mean_interval(((predicted - truth) ** 2 - (baseline - truth) ** 2).mean(1), bootstrap, seed=seed)
 
 
-def readable(
+def well_fitted(
     predicted: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
 ) -> Bool[ndarray, " image"]:
     """The images that a model reads: its squared error, over the targets, is below that of a guess (`GUESS`).
@@ -144,7 +144,7 @@ def _compiled(
     return rows, ""
 
 
-def undominated(
+def pareto_front(
     seconds: Float[ndarray, " model"], error: Float[ndarray, " model"]
 ) -> Bool[ndarray, " model"]:
     """Which models no other one beats: none is as fast and as exact as they are, and better in one of the two."""

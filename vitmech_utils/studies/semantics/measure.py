@@ -16,11 +16,10 @@ from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
 from vitmech_utils.heads.attention_shares import patch_coverage
 from vitmech_utils.heads.hooks import capture_heads
-from vitmech_utils.heads.projections import evaluating, one_query, watch_projections
+from vitmech_utils.heads.projections import one_query, watch_projections, without_gradients
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.statistics import percentile_bounds
 
-NO_LABELS = Style(axis_labels=False)
 BAR_ALONE = Style(ticks=False, axis_labels=False)
 LABELS_ALONE = Style(title="none", colour_bar="none")
 
@@ -158,7 +157,11 @@ def read_cls(
             weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
         )
 
-    with evaluating(model), watch_projections(model, receive) as anatomy, capture_heads(model) as captured:
+    with (
+        without_gradients(model),
+        watch_projections(model, receive) as anatomy,
+        capture_heads(model) as captured,
+    ):
         device = next(model.parameters()).device
         for part in pixel_values.split(batch):
             model(part.to(device))

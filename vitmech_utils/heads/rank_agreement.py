@@ -38,7 +38,7 @@ class SharedOrder:
     images: int
 
 
-def shared_order(
+def disattenuated_correlation(
     first: Measured,
     second: Measured,
     draws: int = 2000,
@@ -83,7 +83,7 @@ def shared_order(
     )
 
 
-def by_chance(
+def permutation_null(
     first: Float[ndarray, "quantity head"],
     second: Float[ndarray, "other place"],
     layers: Int[ndarray, " layer"] | None = None,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from vitmech_utils.studies.task.shared_order import by_chance, shared_order
+from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
 
 RNG = np.random.default_rng(0)
 HEADS, IMAGES = 60, 40
@@ -17,11 +17,11 @@ def noisy(order: np.ndarray, noise: float, seed: int) -> np.ndarray:
 
 def test_the_same_order_is_shared_in_full_whatever_the_noise():
     order = RNG.normal(size=HEADS)
-    blurred = shared_order(noisy(order, 5.0, 1), noisy(order, 5.0, 2), draws=500)
+    blurred = disattenuated_correlation(noisy(order, 5.0, 1), noisy(order, 5.0, 2), draws=500)
     assert blurred.between.value < 0.8  # what a plain correlation would say
     assert blurred.share.value == pytest.approx(1, abs=0.2)
     assert blurred.share.low < 1 < blurred.share.high
-    sharp = shared_order(noisy(order, 0.0, 1), noisy(order, 0.0, 2), draws=50)
+    sharp = disattenuated_correlation(noisy(order, 0.0, 1), noisy(order, 0.0, 2), draws=50)
     assert (sharp.between.value, sharp.ceiling.value, sharp.share.value) == pytest.approx((1, 1, 1))
     assert sharp.images == IMAGES // 2
 
@@ -30,20 +30,20 @@ def test_another_order_shares_what_the_true_orders_share():
     first = RNG.normal(size=400)
     second = 0.6 * first + 0.8 * RNG.normal(size=400)
     true = spearmanr(first, second).statistic
-    found = shared_order(noisy(first, 4.0, 3), noisy(second, 4.0, 4), draws=300)
+    found = disattenuated_correlation(noisy(first, 4.0, 3), noisy(second, 4.0, 4), draws=300)
     assert found.between.value < 0.8 * true
     assert found.share.value == pytest.approx(true, abs=0.12)
     assert found.share.low < true < found.share.high
-    reverse = shared_order(noisy(first, 0.0, 1), noisy(-first, 0.0, 2), draws=50)
+    reverse = disattenuated_correlation(noisy(first, 0.0, 1), noisy(-first, 0.0, 2), draws=50)
     assert reverse.share.value == pytest.approx(-1)
 
 
 def test_noise_alone_has_no_ceiling():
     nothing = np.zeros(HEADS)
-    found = shared_order(noisy(nothing, 1.0, 5), noisy(nothing, 1.0, 6), draws=200)
+    found = disattenuated_correlation(noisy(nothing, 1.0, 5), noisy(nothing, 1.0, 6), draws=200)
     assert abs(found.between.value) < 0.3
     assert not found.ceiling.low > 0.3
-    constant = shared_order(np.zeros((1, 9, 4)), np.zeros((1, 9, 4)), draws=20)
+    constant = disattenuated_correlation(np.zeros((1, 9, 4)), np.zeros((1, 9, 4)), draws=20)
     assert constant.between.value == 0
     assert np.isnan([constant.ceiling.value, constant.share.value, constant.share.low]).all()
 
@@ -52,15 +52,19 @@ def test_quantities_are_averaged():
     one, two = RNG.normal(size=(2, HEADS))
     both = np.concatenate([noisy(one, 0, 1), noisy(two, 0, 1)])
     half = np.concatenate([noisy(one, 0, 1), noisy(-two, 0, 1)])
-    assert shared_order(both, both, draws=20).between.value == pytest.approx(1)
-    assert shared_order(both, half, draws=20).between.value == pytest.approx(0)
+    assert disattenuated_correlation(both, both, draws=20).between.value == pytest.approx(1)
+    assert disattenuated_correlation(both, half, draws=20).between.value == pytest.approx(0)
 
 
 def test_the_same_seed_gives_the_same_answer():
     order = RNG.normal(size=HEADS)
     pair = noisy(order, 1.0, 1), noisy(order, 1.0, 2)
-    assert shared_order(*pair, draws=50, seed=3) == shared_order(*pair, draws=50, seed=3)
-    assert shared_order(*pair, draws=50, seed=3) != shared_order(*pair, draws=50, seed=4)
+    assert disattenuated_correlation(*pair, draws=50, seed=3) == disattenuated_correlation(
+        *pair, draws=50, seed=3
+    )
+    assert disattenuated_correlation(*pair, draws=50, seed=3) != disattenuated_correlation(
+        *pair, draws=50, seed=4
+    )
 
 
 def test_heads_that_change_places_keep_what_depth_explains():
@@ -68,11 +72,11 @@ def test_heads_that_change_places_keep_what_depth_explains():
     deep = layers + 0.01 * RNG.normal(size=60)
     order = np.array([7, 3, 11, 0, 5, 9, 1, 10, 2, 8, 4, 6] * 5)  # layers need not stand in order
     for values, where in ((deep, layers), (deep[np.argsort(order)], layers[np.argsort(order)])):
-        within = by_chance(values[None], values[None], where, draws=200)
+        within = permutation_null(values[None], values[None], where, draws=200)
         assert within.low > 0.95
-    assert by_chance(deep[None], deep[None], draws=500).value == pytest.approx(0, abs=0.05)
+    assert permutation_null(deep[None], deep[None], draws=500).value == pytest.approx(0, abs=0.05)
     flat = RNG.normal(size=60)
-    assert abs(by_chance(flat[None], flat[None], layers, draws=300).value) < 0.35
+    assert abs(permutation_null(flat[None], flat[None], layers, draws=300).value) < 0.35
 
 
 @pytest.mark.parametrize(
@@ -86,11 +90,11 @@ def test_heads_that_change_places_keep_what_depth_explains():
 )
 def test_what_does_not_fit_is_refused(first, second, message):
     with pytest.raises(ValueError, match=message):
-        shared_order(np.zeros(first), np.zeros(second))
+        disattenuated_correlation(np.zeros(first), np.zeros(second))
 
 
 def test_layers_and_draws_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="one per head"):
-        by_chance(np.zeros((1, 5)), np.zeros((1, 5)), np.zeros(4, dtype=int))
+        permutation_null(np.zeros((1, 5)), np.zeros((1, 5)), np.zeros(4, dtype=int))
     with pytest.raises(ValueError, match="bootstrap is 0"):
-        shared_order(np.zeros((1, 5, 4)), np.zeros((1, 5, 4)), draws=0)
+        disattenuated_correlation(np.zeros((1, 5, 4)), np.zeros((1, 5, 4)), draws=0)
