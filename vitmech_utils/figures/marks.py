@@ -1,28 +1,66 @@
-"""Figures of effects: intervals head by head, layer profiles, modes against each other."""
+"""Marks that figures share: intervals head by head and row by row, layer profiles, modes against each other, names."""
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-
-from vitmech_utils.figures.plots import decades
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from jaxtyping import Bool, Float
 from matplotlib.artist import Artist
 from matplotlib.text import Text
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
+from vitmech_utils.figures.plots import decades
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import RendererBase
     from matplotlib.text import Annotation
+
+APART_ROWS = 0.2  # between marks that share a row of a forest plot
+
+
+def reach(table: pd.DataFrame, value: str = "effect", suffix: str = "") -> Float[ndarray, "2 _"]:
+    """How far an interval reaches below and above its value, for matplotlib's error bars; never negative."""
+    middle, low, high = (table[f"{name}{suffix}"].to_numpy(float) for name in (value, "low", "high"))
+    return np.clip([middle - low, high - middle], 0, None)
+
+
+def interval_forest(
+    ax: "Axes",
+    table: pd.DataFrame,
+    rows: str,
+    *,
+    value: str = "effect",
+    by: str | None = None,
+    looks: Mapping[object, tuple[str, str]] | None = None,
+    labels: Mapping[object, str] | None = None,
+    hollow: Collection[object] = (),
+    order: Sequence[object] | None = None,
+    apart: float = APART_ROWS,
+    size: float = 6,
+) -> None:
+    """Draw a forest plot: marks with their intervals, one row per entry of column `rows`, the first on top.
+
+    `table` has `rows`, `value`, low and high. What differs in column `by` gets a colour and marker from `looks`, in its
+    order, and lies `apart` within a row; `labels` name them for a legend (else as in `looks`), those in `hollow` are
+    drawn hollow. `order` tells the rows' order, else that of the table.
+    """
+    names = list(dict.fromkeys(table[rows])) if order is None else list(order)
+    drawn = [None] if by is None else [kind for kind in looks if (table[by] == kind).any()]
+    for number, kind in enumerate(drawn):
+        part = table if by is None else table[table[by] == kind]
+        colour, marker = ("#0072B2", "o") if by is None else looks[kind]
+        at = np.array([names.index(name) for name in part[rows]], dtype=float)
+        at += apart * (number - (len(drawn) - 1) / 2)
+        ax.errorbar(
+            part[value], at, xerr=reach(part, value), fmt=marker, color=colour,
+            markerfacecolor="white" if kind in hollow else colour, markersize=size, capsize=2, elinewidth=1.2,
+            label=None if by is None else (labels or {}).get(kind, str(kind)),
+        )  # fmt: skip
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def excludes_zero(table: pd.DataFrame) -> pd.Series:
@@ -62,9 +100,14 @@ def effect_forest(ax: "Axes", table: pd.DataFrame, top: int = 20) -> None:
     ):
         if chosen.any():
             part = rows[chosen]
-            reach = np.abs(part[["low", "high"]].to_numpy().T - part["effect"].to_numpy())
             ax.errorbar(
-                part["effect"], places[chosen], xerr=reach, fmt="o", color=colour, markersize=4, label=name
+                part["effect"],
+                places[chosen],
+                xerr=reach(part),
+                fmt="o",
+                color=colour,
+                markersize=4,
+                label=name,
             )
     ax.axvline(0, color="#444444", linewidth=0.8)
     ax.set_yticks(places, head_names(rows))
@@ -80,9 +123,14 @@ def layer_profile(
         rng = np.random.default_rng(0)
         shift = rng.uniform(-0.18, 0.18, len(heads))
         ax.plot(heads["layer"] + 1 + shift, heads["effect"], ".", color="#BBBBBB", markersize=4, zorder=0)
-    reach = np.abs(layers[["low", "high"]].to_numpy().T - layers["effect"].to_numpy())
     ax.errorbar(
-        layers["layer"] + 1, layers["effect"], yerr=reach, fmt="o-", markersize=4, capsize=2, label=label
+        layers["layer"] + 1,
+        layers["effect"],
+        yerr=reach(layers),
+        fmt="o-",
+        markersize=4,
+        capsize=2,
+        label=label,
     )
     ax.axhline(0, color="#444444", linewidth=0.8)
     ax.set_xticks(layers["layer"] + 1)

@@ -1,4 +1,13 @@
-"""Tables for readers: column names in words instead of the artefacts' own."""
+"""Tables and numbers for readers: Markdown tables, counts, intervals and names in words."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 HEADINGS = {
     "q_value": "q",
@@ -15,6 +24,11 @@ def heading(column: str) -> str:
     return HEADINGS.get(column, column.replace("_", " "))
 
 
+def plain(name: str) -> str:
+    """A target's name in words: `start_freq` is the start frequency."""
+    return name.replace("_", " ").replace("freq", "frequency")
+
+
 def word(count: int, one: str, several: str) -> str:
     """The word that goes with a count: `one` for 1, else `several`."""
     return one if count == 1 else several
@@ -23,3 +37,92 @@ def word(count: int, one: str, several: str) -> str:
 def counted(count: int, noun: str) -> str:
     """A count with its noun, in the plural unless there is one."""
     return f"{count:,} {word(count, noun, f'{noun}s')}"
+
+
+def listed(items: Iterable[Any], between: str = ", ", none: str = "none") -> str:
+    """Items in a row, or `none` where there are none."""
+    return between.join(map(str, items)) or none
+
+
+def named(values: Mapping[Any, Any], spec: str = "", between: str = ", ", join: str = " ") -> str:
+    """Names with their values in a row, such as `zero 0.52, mean 0.31`; `spec` formats each value."""
+    return between.join(f"{name}{join}{value:{spec}}" for name, value in values.items())
+
+
+def bullets(lines: Iterable[str], none: str = "") -> str:
+    """A bulleted list, or `none` where there are no lines."""
+    return "\n".join(f"- {line}" for line in lines) or none
+
+
+def interval(row: Any, spec: str = "+.2f", value: str = "effect", suffix: str = "", unit: str = "") -> str:
+    """A value with its interval: `+1.74 [+0.90, +2.61]`.
+
+    `row` is a table's row (or anything that answers to column names) with `value`, low and high, each with `suffix`
+    in its name; `unit` follows the value.
+    """
+    found, low, high = (_entry(row, f"{name}{suffix}") for name in (value, "low", "high"))
+    return f"{found:{spec}}{f' {unit}' if unit else ''} [{low:{spec}}, {high:{spec}}]"
+
+
+def percent(row: Any, suffix: str = "", value: str = "effect") -> str:
+    """A change in percent with its interval, with fewer decimals where it is large: `+1.7 % [+0.9, +2.6]`."""
+    ends = (abs(_entry(row, f"{name}{suffix}")) for name in ("low", "high"))
+    return interval(row, "+,.0f" if max(ends) >= 100 else "+.1f", value, suffix, "%")
+
+
+def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table: its headings, then one sequence of cells a row, each shown as `str` tells it.
+
+    Raises ValueError for a row of another length.
+    """
+    lines = [list(headings), ["---"] * len(headings)]
+    for row in rows:
+        if len(row) != len(headings):
+            raise ValueError(
+                f"the row {list(row)} has {len(row)} cells, expected {len(headings)}: {headings}"
+            )
+        lines.append([str(cell).replace("|", r"\|") for cell in row])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def frame_table(table: pd.DataFrame, columns: Mapping[str, str | tuple[str, str | Callable]]) -> str:
+    """A Markdown table of a data frame: columns in order, each with its heading, or heading and format.
+
+    A format is a specification such as `.3f`, or a function of the whole row: `("effect (%)", interval)`.
+    """
+    looks = {name: (look, "") if isinstance(look, str) else look for name, look in columns.items()}
+    return pipe_table(
+        [title for title, _ in looks.values()],
+        [
+            [how(row) if callable(how) else format(row[name], how) for name, (_, how) in looks.items()]
+            for _, row in table.iterrows()
+        ],
+    )
+
+
+def shown(
+    table: pd.DataFrame, formats: Mapping[str, str], caption: str = "", index: bool = False
+) -> "Styler":
+    """A table as the page shows it: `formats` maps columns to specifications such as `+.2f`, headings are words."""
+    styled = table.style.format({name: f"{{:{spec}}}".format for name, spec in formats.items()})
+    styled = styled.format_index(heading, axis="columns")
+    styled = styled.set_caption(caption) if caption else styled
+    return styled if index else styled.hide(axis="index")
+
+
+def rule_text(rule: Callable, paragraphs: int | None = None) -> str:
+    """A rule's docstring as a quotation, or its first paragraphs alone."""
+    parts = inspect.cleandoc(rule.__doc__ or "").split("\n\n")[:paragraphs]
+    return f"> {' '.join(' '.join(parts).split())}"
+
+
+def judgement_list(judged: Mapping[str, Any], claimed: Mapping[str, str]) -> str:
+    """Claims with their verdicts and reasons, as a bulleted list; `judged` maps a claim to its `Judgement`."""
+    return bullets(
+        f"**{claim}**, {claimed[claim]}: **{found.verdict}**. Reason: {found.reason}."
+        for claim, found in judged.items()
+    )
+
+
+def _entry(row: Any, name: str) -> Any:
+    return row[name] if isinstance(row, Mapping | pd.Series) else getattr(row, name)
