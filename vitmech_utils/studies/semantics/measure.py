@@ -14,17 +14,19 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.data.chirps import LATEST_START, ridge, smooth
-from vitmech_utils.data.dataset import ChirpDataset, stack
+from vitmech_utils.data.dataset import ChirpDataset, held_out
 from vitmech_utils.data.figures import draw
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
+from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.attention_shares import AttentionStatistics, attention_statistics, patch_coverage
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.projections import one_query, watch_projections, without_gradients
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, classify, unmix
 from vitmech_utils.heads.sinks import Sinks, find_sinks
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.statistics import percentile_bounds, rank_correlation
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.statistics import Interval, percentile_bounds, rank_correlation
 
 BAR_ALONE = Style(ticks=False, axis_labels=False)
 LABELS_ALONE = Style(title="none", colour_bar="none")
@@ -101,9 +103,34 @@ def sink_looks(
 ) -> dict[str, Tensor]:
     """Up to `count` images, other figures with everything moved, and plain noise: looks for `find_sinks`."""
     few = min(count, len(pixel_values))
-    moved = ChirpDataset(few, seed=1, style="moved", split="held-out")
     noise = torch.rand(few, *pixel_values.shape[1:], generator=torch.Generator().manual_seed(0))
-    return {"published": pixel_values[:few], "moved": stack(moved, few)["pixel_values"], "noise": noise}
+    return {
+        "published": pixel_values[:few],
+        "moved": held_out(few, "moved", seed=1)["pixel_values"],
+        "noise": noise,
+    }
+
+
+def shape_of(model: nn.Module) -> tuple[int, int]:
+    """How many layers, and heads per layer, a model has."""
+    anatomy = find_blocks(model)
+    return anatomy.layers, anatomy.heads
+
+
+def untrained_classes(model: ChirpRegressor, images: Mapping[str, Tensor], seed: int = 0) -> pd.DataFrame:
+    """The classes of `model`'s untrained twin, from half of the images and their attention alone."""
+    half = {name: tensor[: max(2, len(tensor) // 2)] for name, tensor in images.items()}
+    return classify(attention_statistics(model.untrained_twin(), half, seed=seed))
+
+
+def example_maps(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]
+) -> dict[str, Float[Tensor, "..."]]:
+    """The first image [row, column, 3] and every head's map over it [layer, head, row, column]."""
+    return {
+        "image": pixel_values[0].permute(1, 2, 0),
+        "maps": attention_maps(model, pixel_values[:2])[0],
+    }
 
 
 def lifts(statistics: AttentionStatistics) -> Float[ndarray, "layer head region"]:
@@ -166,9 +193,21 @@ def importance_and_focus(
     return pd.DataFrame(rows, columns=["mode", "heads", "correlation", "low", "high", "p_value"])
 
 
+def correlations(table: pd.DataFrame) -> tuple[Interval, Interval]:
+    """The correlations of the first mode of `importance_and_focus`: over all heads, and within layers."""
+    found = table[table["mode"] == table["mode"].iloc[0]].set_index("heads")[["correlation", "low", "high"]]
+    return Interval(*found.loc["all heads"]), Interval(*found.loc["within layers"])
+
+
 def modes_of(sweep: pd.DataFrame) -> list[str]:
     """The ablation modes of a table of effects, mean ablation first where it is there."""
     return sorted(sweep["mode"].unique(), key=lambda mode: (mode != "mean", mode))
+
+
+def update_against_lift(updates: pd.DataFrame, growth: Float[ndarray, "layer head"], draws: int) -> Interval:
+    """Rank correlation of the size of each head's update with the change of its lift, in doublings either way."""
+    sizes = updates.groupby(["layer", "head"])["relative"].sum().to_numpy()
+    return rank_correlation(sizes, np.abs(np.log2(growth)).ravel(), draws)
 
 
 def counterparts(classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]) -> dict[str, tuple[int, int]]:

@@ -17,6 +17,7 @@ from vitmech_utils.heads.semantics import Thresholds
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.semantics.measure import CHANGES, FOLLOWED, early_text_or_edge
+from vitmech_utils.studies.verdicts import Count, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -242,6 +243,23 @@ def _example(name: str, place: tuple[int, int], row: Any, on_chirp: float) -> st
 
 
 # Verdict
+
+
+def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: pd.DataFrame) -> pd.DataFrame:
+    """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their mode."""
+    over_all, within = (
+        f"{row['correlation']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for _, row in focus[:2].iterrows()
+    )
+    here = {
+        "C3": f"{counts['C3']} heads of layers 6-11 are about the chirp alone",
+        "C4": f"{counts['C4']} heads of layers 1-4 are monosemantic text or edge detectors",
+        "C5": f"{counts['C5']} heads of the last layer are polysemantic or diffuse",
+        "C6": f"rank correlation {over_all} over all heads, {within} within layers, {focus['mode'].iloc[0]} ablation",
+    }
+    return pd.DataFrame(
+        [(claim, here[claim], found.verdict, found.reason) for claim, found in judged.items()],
+        columns=["claim", "here", "verdict", "reason"],
+    )
 
 
 def verdicts(claims: pd.DataFrame) -> str:
