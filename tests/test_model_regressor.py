@@ -75,6 +75,15 @@ def test_without_adapter_is_the_pretrained_backbone(trained, pixels):
     assert not torch.allclose(predictions(plain, pixels), predictions(trained, pixels), atol=1e-4)
 
 
+def test_the_untrained_twin_has_the_same_form_and_other_weights(trained, pixels):
+    twin, again = (trained.merged().untrained_twin(seed=3) for _ in range(2))
+    assert [tuple(w.shape) for w in twin.parameters()] == [
+        tuple(w.shape) for w in trained.merged().parameters()
+    ]
+    assert torch.equal(predictions(twin, pixels), predictions(again, pixels))
+    assert not torch.allclose(predictions(twin, pixels), predictions(trained, pixels), atol=1e-4)
+
+
 def test_saved_and_loaded_regressor_is_the_same(trained, pixels, tmp_path):
     folder = trained.save(tmp_path / "adapter")
     assert torch.equal(predictions(ChirpRegressor.load(folder), pixels), predictions(trained, pixels))

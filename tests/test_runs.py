@@ -307,7 +307,7 @@ def test_a_notebook_s_modules_and_predecessors_are_read_from_its_code(small: Pat
         ],
     )
     names = {file.as_posix().partition("vitmech_utils/")[2] for file in module_files(path)}
-    assert {"report/plots.py", "report/__init__.py", "__init__.py"} <= names
+    assert {"figures/plots.py", "figures/__init__.py", "__init__.py"} <= names
     assert "runs.py" not in names  # it carries results and does not make them
     assert predecessors(path) == ["02_second"]
 

@@ -80,6 +80,28 @@ class Training:
     history: pd.DataFrame
     seconds: float
 
+    def record(self, profile: Profile, seed: int, **settings: object) -> dict:
+        """What is kept beside an adapter of how it was made; `settings` are those of its recipe, and its scores."""
+        return {
+            "profile": profile.name,
+            "seed": seed,
+            "device": self.regressor.device.type,
+            "steps": int(self.history["step"].max()),
+            "wall_seconds": round(self.seconds, 1),
+            "history": self.history.to_dict("records"),
+            **settings,
+        }
+
+
+def recipe_settings(profile: Profile) -> dict:
+    """The settings of `fine_tune_profile` that a training record tells: two trainings that share them are matched."""
+    train = profile.train
+    return {
+        "batch_size": train.batch_size,
+        "restart": train.restart if train.has_restart else 0,
+        "distinct_images": train.images,
+    }
+
 
 class _Clock(TrainerCallback):
     """Wall time, kept in each checkpoint, so that a resumed training counts the parts before the interruption.

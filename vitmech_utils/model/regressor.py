@@ -150,6 +150,13 @@ class ChirpRegressor(nn.Module):
             twin.backbone = twin.backbone.unload()
         return twin.requires_grad_(False).eval()
 
+    def untrained_twin(self, seed: int = 0) -> ChirpRegressor:
+        """The same architecture with random weights throughout, on the same device; `self` stays as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = type(self.backbone)(self.backbone.config)
+        return ChirpRegressor.build(backbone, lora=None, seed=seed).to(self.device)
+
     def save(self, folder: Path | str, training: dict | None = None) -> Path:
         """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
 

@@ -1,18 +1,22 @@
 """Run folders: where a chapter leaves its artefacts, and how it reads those of the chapters before it."""
 
+import functools
 import importlib
 import json
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from vitmech_utils.artefacts import folder_hashes, to_numpy, to_plain, write_atomically, write_json
+from vitmech_utils.artefacts import folder_hashes, json_text, to_numpy, to_plain, write_atomically
 from vitmech_utils.profiles import Profile, load_profile, repository_root
+from vitmech_utils.runs import kept
 from vitmech_utils.runs.manifests import (
     FORMAT,
     RunError,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 
 TRAINING = "02_lora_fine_tuning"
 FIGURES = ("published", "bare")
+Value = TypeVar("Value")
 _open_chapters: dict[Path, "Chapter"] = {}
 
 
@@ -94,6 +99,7 @@ class Chapter:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._closed = False
+        self._kept: dict[str, tuple[str, int] | None] = {}
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
 
     @property
@@ -174,14 +180,40 @@ class Chapter:
         self._inputs[source] = {"path": name, "digest": adapter_digest(folder)}
         return folder
 
+    def keep(self, name: str, compute: Callable[[], Value]) -> Value:
+        """Compute a value, keep it among the artefacts, and return it as it reads back: in the same types.
+
+        Tables go to `<name>.parquet`; arrays, tensors and dataclasses of them (or dicts, lists and tuples of those) to
+        `<name>.safetensors`; all else to `<name>.json`, as `save_json` writes it. Tensors come back on the processor.
+        `vitmech redraw` returns what the last run kept and does not call `compute`. Raises `RunError` for a name that
+        this chapter has used, `TypeError` or `ValueError` for what cannot be kept.
+        """
+        self._require_open()
+        cell = _cell()
+        if name in self._kept:
+            before = self._kept[name]
+            if not (cell and before and cell[0] == before[0] and cell[1] != before[1]):
+                raise RunError(f"chapter {self.name} keeps {name!r} already; give this value another name")
+            for path in kept.paths(self.folder, name):  # the same cell was run again
+                path.unlink(missing_ok=True)
+        elif saved := kept.find(self.folder, name):
+            raise RunError(f"chapter {self.name} saved {saved.name} already; give this value another name")
+        path = kept.save(self.folder, name, compute())
+        self._kept[name] = cell
+        return kept.load(path)
+
+    def lazy(self, compute: Callable[[], Value]) -> Callable[[], Value]:
+        """Return a function that computes once, when it is first called: for what only heavy calls need."""
+        return functools.cache(compute)
+
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
         """Save a table as `<name>.parquet`."""
         return self._save(f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
 
     def save_json(self, value: Any, name: str) -> Path:
         """Save plain values (NumPy scalars and arrays are converted, NaN becomes null) as `<name>.json`."""
-        self._require_open()
-        return write_json(self.folder / f"{name}.json", to_plain(value))
+        text = json_text(to_plain(value))
+        return self._save(f"{name}.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def save_arrays(self, arrays: dict[str, Any], name: str) -> Path:
         """Save named arrays or tensors as `<name>.safetensors`."""
@@ -252,6 +284,9 @@ class Chapter:
 
     def _save(self, file_name: str, write: Any) -> Path:
         self._require_open()
+        path = Path(file_name)
+        if path.stem in self._kept and path.suffix in kept.SUFFIXES:
+            raise RunError(f"chapter {self.name} keeps {path.stem!r} already; save this under another name")
         return write_atomically(self.folder / file_name, write)
 
     def _require_open(self) -> None:
@@ -281,3 +316,12 @@ class Chapter:
                 f"{chapter} left no {file_name}; it left {', '.join(manifest['outputs']) or 'nothing'}"
             )
         return self.run / chapter / file_name
+
+
+def _cell() -> tuple[str, int] | None:
+    """The notebook cell at work and how often cells have been run; None where the front end names no cells."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = parent.get("metadata", {}).get("cellId")
+    return (cell, shell.execution_count) if cell else None

@@ -26,6 +26,7 @@ NON_RESULT_MODULES = (
     "pipeline.stage",
     "profiles",
     "runs",
+    "runs.kept",
     "runs.manifests",
     "runs.run_folders",
     "train",
