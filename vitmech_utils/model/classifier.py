@@ -51,7 +51,7 @@ def fine_tune_classifier(
     checkpoints: Path | str,
     device: torch.device | str,
 ) -> Training:
-    """Fine-tune a classifier by the profile's `task` section on fresh chirps under one title.
+    """Fine-tune a classifier by the profile's `task` section on fresh chirps under one title, in `train`'s precision.
 
     First the head alone is fitted to the pre-trained CLS tokens of the first training images, then adapters and head
     are trained together (linear probing, then fine-tuning; Kumar et al. 2022): from a random head, a few hundred images
@@ -71,6 +71,7 @@ def fine_tune_classifier(
         learning_rate=plan.learning_rate,
         warmup_steps=min(10, plan.steps // 2),
         every=plan.every,
+        precision=profile.train.precision,
     )
     return fine_tune(model, images, validation, recipe, checkpoints, metrics=accuracies)
 
