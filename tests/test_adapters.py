@@ -39,6 +39,11 @@ def test_a_profile_names_every_kind_and_seed():
     ]
 
 
+@pytest.fixture(autouse=True)
+def _run_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITMECH_RUN_DIR", str(tmp_path / "run"))
+
+
 def test_adapters_are_trained_side_by_side_and_once(tmp_path, capsys):
     names = ["bare-seed-0", "classifier-untitled-seed-3"]
     call = ["--out", str(tmp_path), "--at-once", "2", "--workers", "1", *OPTIONS, "--only", *names]

@@ -19,11 +19,12 @@ from typing import Any
 
 from vitmech_utils.artefacts import to_plain, write_json
 from vitmech_utils.devices import pick_device
-from vitmech_utils.manifests import RunError, code_version, machine, package_versions
+from vitmech_utils.manifests import RunError, code_of, code_version, machine, package_versions
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_override, repository_root
-from vitmech_utils.run_folders import ADAPTERS
+from vitmech_utils.run_folders import ADAPTERS, checkpoint_folder, find_run_dir
 
 ANSWERS, SCORE = "answers.safetensors", "score.json"
+TRAINED_IN = {"published": "02_lora_fine_tuning", "bare": "07_inherited_or_emergent"}
 Wanted = tuple[str, int]
 
 
@@ -80,7 +81,7 @@ def train_one(
     from vitmech_utils.model.regressor_score import predict
 
     device = pick_device(profile)
-    checkpoints = folder.parent / ".checkpoints" / folder.name
+    checkpoints = checkpoints_of(profile, kind, seed, folder, root)
     plan = profile.train
     style, _, title = kind.partition(", title ")
     if title:
@@ -118,10 +119,21 @@ def train_one(
     }
     training.regressor.save(folder, training=record)
     save_file({"answers": answers}, folder / ANSWERS)
-    write_json(
-        folder / SCORE, {key: value for key, value in record.items() if key not in ("history", "code")}
-    )
+    kept = {key: value for key, value in record.items() if key not in ("history", "code")}
+    write_json(folder / SCORE, to_plain(kept))
     return record
+
+
+def checkpoints_of(profile: Profile, kind: str, seed: int, folder: Path, root: Path) -> Path:
+    """Where a training keeps its checkpoints: where the chapter looks that trains it too, which then finds it finished.
+
+    That is so for chapters 02 and 07 in the profile's own run folder, as long as neither they nor the profile change.
+    """
+    if kind not in TRAINED_IN:
+        return folder.parent / ".checkpoints" / folder.name
+    code = code_of(root / "notebooks" / f"{TRAINED_IN[kind]}.ipynb")
+    run = find_run_dir(root, profile.name)
+    return checkpoint_folder(run, TRAINED_IN[kind], profile, code) / folder.name
 
 
 def scores_of(answers: Any, labels: Any, classifies: bool) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def score(
     for i, name in enumerate(LABEL_NAMES):
         fit = pearsonr(predictions[:, i], labels[:, i])
         fisher = fit.confidence_interval(confidence)
-        low, high = (fisher.low, fisher.high) if drawn is None else np.quantile(drawn[:, i], tails)
+        low, high = (fisher.low, fisher.high) if drawn is None else np.nanquantile(drawn[:, i], tails)
         mse = float(np.mean((predictions[:, i] - labels[:, i]) ** 2))
         rows.append(
             {
