@@ -238,17 +238,18 @@ def stopping(history: pd.DataFrame, goal: float) -> str:
     )
 
 
-def head_sets(table: pd.DataFrame) -> "Figure":
+def head_sets(table: pd.DataFrame, linear: float = 10) -> "Figure":
     """Joint effects of sets of heads as bars with intervals, dashes at the sums of single effects.
 
-    `table` has set, effect, low, high, sum_of_single: the top heads, the bottom ones, then random sets.
+    `table` has set, effect, low, high, sum_of_single: the top heads, the bottom ones, then random sets. The scale is
+    linear up to `linear` percent.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
     colours = ["#D55E00", "#0072B2", *["#BBBBBB"] * (len(table) - 2)]
     ax.bar(table["set"], table["effect"], yerr=reach(table), color=colours)
     ax.plot(table["set"], table["sum_of_single"], "k_", markersize=14, label="sum of single effects")
     ax.set(ylabel="effect on the MSE (%)")
-    percent_scale(ax, linear=10)
+    percent_scale(ax, linear=linear)
     ax.tick_params(axis="x", rotation=35)
     beaten, draws = int((table["effect"][2:] < table["effect"][0]).sum()), len(table) - 2
     ax.set_title(f"The {table['set'][0]} heads hurt more than {beaten} of {draws} random sets")
