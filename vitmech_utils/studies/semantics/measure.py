@@ -226,9 +226,13 @@ def counterparts(classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]) 
 def classified_otherwise(found: Examined) -> pd.DataFrame:
     """Every head's class by a stricter `part`, and by the queries of patches instead of CLS; column `rule`."""
     stricter = classify(found.statistics, found.effects, found.sinks, Thresholds(part=0.5))
-    by_patches = classify(found.statistics, found.effects, found.sinks, query="patches")
-    tables = {"part 0.5": stricter, "patch queries": by_patches}
+    tables = {"part 0.5": stricter, "patch queries": classified_by_patches(found)}
     return pd.concat([table.assign(rule=rule) for rule, table in tables.items()], ignore_index=True)
+
+
+def classified_by_patches(found: Examined) -> pd.DataFrame:
+    """Every head's class by the queries of patches instead of CLS."""
+    return classify(found.statistics, found.effects, found.sinks, query="patches")
 
 
 def make_twins(count: int, seed: int = 0, changes: Mapping[str, Change] = CHANGES) -> dict[str, Pair]:
