@@ -28,8 +28,8 @@ KEEPS = [
     '        calls.write("x")\n    return pd.DataFrame({"count": [count]})',
     'counts = chapter.keep("counts", lambda: measure(chapter.profile.audit.images))',
     'hooks = chapter.keep("hooks", lambda: change_heads.__name__)',
-    'colour = "#0072b2"\nfigure, ax = plt.subplots(figsize=(WIDTH, 2))\n_ = ax.plot(counts["count"], "o", color=colour)\n'
-    '_ = chapter.save_figure(figure, "counts")',
+    'colour = "#0072b2"\nfigure, ax = plt.subplots(figsize=(WIDTH, 2))',
+    '_ = ax.plot(counts["count"], "o", color=colour)\n_ = chapter.save_figure(figure, "counts")',
     'doubled = 2 * counts["count"]\n_ = chapter.save_json({"doubled": int(doubled.sum())}, "doubled")',
     '# Exercise 1. Hint: look at the table.\nprint("The count is", int(counts["count"].sum()))',
 ]

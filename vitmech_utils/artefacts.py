@@ -23,6 +23,10 @@ _TRIES = 100
 _HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, which macOS calls RENAME_SWAP
 
 
+class RunError(RuntimeError):
+    """A run folder that is missing, unfinished, stale, mixed or damaged; the message says what mends it."""
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole or untouched.
 

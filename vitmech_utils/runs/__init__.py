@@ -24,6 +24,7 @@ from vitmech_utils.artefacts import (
     to_plain,
     write_atomically,
 )
+from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, load_profile, repository_root
 from vitmech_utils.runs import kept
 from vitmech_utils.runs.code import code_of, computing_predecessors
@@ -45,7 +46,6 @@ from vitmech_utils.runs.run_folders import (
     finished_folder,
     lock_file,
     partial_folder,
-    pick_device,
     published_adapter,
 )
 from vitmech_utils.runs.standing import Standing, adapter_digest, command, standing_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vitmech_utils.artefacts import MANIFEST, digest, file_hash, restore_folder, write_json
+from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, restore_folder, write_json
 from vitmech_utils.runs.manifest_form import Form
 
 FORMAT = 2
@@ -61,10 +61,6 @@ RECORDED_PACKAGES = (
     "torch",
     "transformers",
 )
-
-
-class RunError(RuntimeError):
-    """A run folder that is missing, unfinished, stale, mixed or damaged; the message says what mends it."""
 
 
 # What a run was made by

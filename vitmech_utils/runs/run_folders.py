@@ -5,7 +5,7 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -14,10 +14,6 @@ from vitmech_utils.profiles import Profile
 from vitmech_utils.runs.code import hashes, training_files
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.runs.standing import adapter_digest
-
-if TYPE_CHECKING:
-    import torch
-
 
 TRAINING = "02_lora_fine_tuning"
 TRAINING_VALUES = ("backbone", "adapter", "bare_adapter", "classifiers", "train")
@@ -115,25 +111,3 @@ def acquire(path: Path) -> FileLock:
         ) from None
     owner.write_text(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", encoding="utf-8")
     return lock
-
-
-def pick_device(profile: Profile) -> "torch.device":
-    """Return the profile's device; `auto` takes CUDA when there is one. Raises `RunError` when it is not there.
-
-    Under `accelerate launch` a plain `cuda` is each process's own GPU.
-    """
-    import torch
-
-    wanted = profile.device
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if wanted == "auto":
-        wanted = "cuda" if available["cuda"] else "cpu"
-    if not available[wanted.partition(":")[0]]:
-        raise RunError(f"device {wanted!r} of profile {profile.name!r} is not available; use device: auto")
-    if wanted == "cuda" and "LOCAL_RANK" in os.environ:
-        wanted = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(wanted)

@@ -65,7 +65,9 @@ def _slice(facts: list["_Facts"], roots: list[int]) -> set[int]:
     found, seen = set(roots), set()
     same = _aliases(facts)
     wanted = [
-        (name, root, root) for root in roots for name in (*facts[root].reads, *facts[root].later, STATE)
+        (name, root, root)
+        for root in roots
+        for name in (*(facts[root].reads - facts[root].placed_in), *facts[root].later, STATE)
     ]
     while wanted:
         name, before, root = wanted.pop()
@@ -147,11 +149,15 @@ class _Names:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call: the name at the root of what is called, its last name, what it is given, whether its result is used."""
+    """A call: the name at the root of what is called, its last name, what it is given, whether its result is used.
+
+    `of_result` where it is a method of what another call gave, as in `load(path).eval()`.
+    """
 
     root: str | None
     last: str
     is_method: bool
+    of_result: bool
     given: frozenset[str]
     unused: bool
 
@@ -161,10 +167,13 @@ def _changed_by(call: _Call, names: _Names) -> set[str]:
     changing = call.last in _CHANGING or (call.last.endswith("_") and not call.last.startswith("_"))
     own = {call.root} if call.root else set()
     found: set[str] = {name for name in {*own, *call.given} if name in names.generators or "rng" in name}
-    if function := names.functions.get(call.root or ""):
+    function = None if call.is_method else names.functions.get(call.root or "")
+    if function:
         found |= {name for name in function.changes_later if not name.startswith(_ARGUMENT)}
         if any(name.startswith(_ARGUMENT) for name in function.changes_later):
             found |= call.given
+    elif module is not None and call.of_result:
+        pass  # a new object, which has no name
     elif module is not None:
         silent = names.shows(module) or module.partition(".")[0] in _SHOWING
         if changing or call.last.startswith("fine_tune") or (call.unused and not silent):
@@ -192,6 +201,7 @@ class _Facts(ast.NodeVisitor):
         self.aliases: set[tuple[str, str]] = set()
         self.modules: dict[str, str] = {}
         self.looks_at_names = False
+        self.placed_in: set[str] = set()
         self.is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         self._scopes: list[dict[str, str | None]] = []
         self._deferred = 0
@@ -200,6 +210,8 @@ class _Facts(ast.NodeVisitor):
         made_by = _last(value.func) if isinstance(value, ast.Call) else ""
         self.makes_generator, self.opens_chapter = made_by in _GENERATORS, made_by == "open_chapter"
         self.visit(statement)
+        if isinstance(statement, ast.Assign):
+            self.placed_in = _placed_in(statement)
         if (
             isinstance(statement, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom)
             or self.is_function
@@ -251,6 +263,7 @@ class _Facts(ast.NodeVisitor):
             root=self._resolve(root) if root else None,
             last=_last(node.func),
             is_method=isinstance(node.func, ast.Attribute),
+            of_result=any(isinstance(part, ast.Call) for part in _chain(node.func)),
             given=frozenset(filter(None, (self._resolve(name) for part in given for name in _roots(part)))),
             unused=id(node) in self._unused,
         )
@@ -382,11 +395,17 @@ class _Facts(ast.NodeVisitor):
             self.aliases |= {(name, root) for name in _bound(part) for root in _roots(whole) if name != root}
 
 
-def _root(node: ast.AST | None) -> str | None:
-    """The name that a chain of attributes, items and calls begins with."""
+def _chain(node: ast.AST) -> Iterator[ast.AST]:
+    """A chain of attributes, items and calls, from its end to the name that it begins with."""
+    yield node
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call | ast.Starred):
         node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else None
+        yield node
+
+
+def _root(node: ast.AST) -> str | None:
+    *_, first = _chain(node)
+    return first.id if isinstance(first, ast.Name) else None
 
 
 def _roots(node: ast.expr) -> Iterator[str]:
@@ -407,6 +426,14 @@ def _roots(node: ast.expr) -> Iterator[str]:
             yield node.id
     for part in parts:
         yield from _roots(part)
+
+
+def _placed_in(statement: ast.Assign) -> set[str]:
+    """Names that an assignment reads only to put its value somewhere in them."""
+    targets = {
+        node.id for target in statement.targets for node in ast.walk(target) if isinstance(node, ast.Name)
+    }
+    return targets - {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)}
 
 
 def _last(node: ast.expr) -> str:
