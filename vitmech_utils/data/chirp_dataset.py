@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from vitmech_utils import __version__
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_STD, Chirp, generator, paint, sample_chirp
 from vitmech_utils.data.figures import Drawing, Style, draw
+from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import find_style
 from vitmech_utils.data.waveforms import Waveform, paint_waveform, true_ridge
 
@@ -40,6 +41,8 @@ class ChirpDataset(Dataset):
     seed and split under two styles are twins: the same chirps and noise. `source` None paints by the recipe; a
     Waveform takes the same chirps through a short-time Fourier transform.
     """
+
+    region_names = REGIONS
 
     def __init__(
         self,
