@@ -28,6 +28,7 @@ from vitmech_utils.studies.attacks.figure_changes import (
 )
 from vitmech_utils.studies.attacks.measure import (
     attack_effects,
+    excess_effect,
     heads_looking_at,
     mean_changes,
     other_heads,

@@ -11,15 +11,18 @@ from small_book import ROOT
 
 from vitmech_utils.artefacts import folder_hashes, json_text
 from vitmech_utils.pipeline import scoreboard_page
-from vitmech_utils.report.claims import LIMITS, RULES, scoreboard
+from vitmech_utils.report.claims import LIMITS, NEEDED, RULES, TABLES, scoreboard
 from vitmech_utils.runs.manifests import RunError, write_manifest
 from vitmech_utils.studies import verdicts
+from vitmech_utils.studies.ablation import judge as ablation
 from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
-from vitmech_utils.studies.tables import ABLATION, NEEDED, SEMANTICS, TABLES
+from vitmech_utils.studies.semantics import judge as semantics
 from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
 LAYERS, HEADS = 12, 6
 STUDY_RATIO = STUDY_LATE / STUDY_EARLY
+ABLATION, SEMANTICS = ablation.CHAPTER, semantics.CHAPTER
+NEEDED_RULES = {name: rule for judge in NEEDED for name, rule in judge.RULES.items()}
 Tables = dict[str, pd.DataFrame]
 
 
@@ -195,7 +198,7 @@ def test_a_claim_reaches_each_verdict_from_artefacts(
 def test_every_outcome_of_every_claim_is_tried() -> None:
     tried = {(claim, verdict) for claim, verdict, _ in OUTCOMES}
     assert tried == {
-        (claim, verdict) for claim in verdicts.RULES for verdict in (HOLDS, IN_PART, FAILS, UNKNOWN)
+        (claim, verdict) for claim in NEEDED_RULES for verdict in (HOLDS, IN_PART, FAILS, UNKNOWN)
     }
 
 
@@ -207,7 +210,7 @@ def test_the_rows_are_the_papers_claims_and_open_questions(tmp_path: Path) -> No
     assert "1 looks at the chirp before fine-tuning, 2 after" in known["C7"]
     assert known["C8"] == "nothing yet"
     assert f"{STUDY_EARLY:+.2f} %" in board["study"][0]
-    judges = board["id"].isin(verdicts.RULES)  # those of the chapters that this run has
+    judges = board["id"].isin(NEEDED_RULES)  # those of the chapters that this run has
     assert (board[~judges]["verdict"] == OPEN).all()
     judged = board[judges]
     assert judged[["study", "ours", "sample", "control", "chapter", "figure", "would_change"]].all(axis=None)
@@ -217,7 +220,7 @@ def test_the_rows_are_the_papers_claims_and_open_questions(tmp_path: Path) -> No
 def test_few_images_tell_nothing_and_a_quick_run_says_what_it_is(tmp_path: Path) -> None:
     few = verdicts.ENOUGH_IMAGES - 1
     board = scoreboard(write_run(tmp_path, made_up(few), images=few, profile="quick"))
-    judged = board[board["id"].isin(verdicts.RULES)]
+    judged = board[board["id"].isin(NEEDED_RULES)]
     assert (judged["verdict"] == UNKNOWN).all()
     assert judged["reason"].str.contains(f"{few} images are too few").all()
     for page in (scoreboard_page.full(board), scoreboard_page.short(board)):
@@ -246,12 +249,14 @@ def test_the_fewer_images_of_two_chapters_count(tmp_path: Path) -> None:
 def test_counts_know_what_is_sure_and_what_may_be() -> None:
     tables = made_up()
     on_chirp(7, 5)(tables)
-    assert verdicts.about_chirp_alone(tables["classes"]) == verdicts.Count(7, 5, 7, 36)
+    assert semantics.about_chirp_alone(tables["classes"]) == verdicts.Count(7, 5, 7, 36)
     tables["classes"].loc[tables["classes"]["layer"] == 10, "confidence"] = 0.5
-    assert verdicts.about_chirp_alone(tables["classes"]) == verdicts.Count(7, 5, 13, 36)
+    assert semantics.about_chirp_alone(tables["classes"]) == verdicts.Count(7, 5, 13, 36)
 
 
-@pytest.mark.parametrize("name", sorted(name for name, (chapter, _) in TABLES.items() if chapter in NEEDED))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, (chapter, _) in TABLES.items() if chapter in (ABLATION, SEMANTICS))
+)
 @pytest.mark.parametrize("harm", ["missing", "edited", "not a table", "no column", "no rows"])
 def test_an_unfit_table_is_refused_with_the_chapter_to_run(tmp_path: Path, name: str, harm: str) -> None:
     run = write_run(tmp_path, made_up())
@@ -349,10 +354,10 @@ def test_the_page_shows_every_rule_and_limit() -> None:
 
 def test_the_chapters_judge_by_the_same_rules(tmp_path: Path) -> None:
     board = scoreboard(write_run(tmp_path, made_up())).set_index("id")
-    for claim, rule in verdicts.RULES.items():
+    for claim, rule in NEEDED_RULES.items():
         chapter = board.loc[claim, "chapter"]
         text = (ROOT / "notebooks" / f"{chapter}.ipynb").read_text(encoding="utf-8")
-        assert f"verdicts.{rule.__name__}(" in text, claim
+        assert f"judge.{rule.__name__}(" in text, claim
 
 
 def test_the_published_run_can_be_judged_and_its_figures_are_there() -> None:

@@ -9,11 +9,12 @@ import pytest
 from test_claims import made_up, seal, write_run
 
 from vitmech_utils.pipeline import scoreboard_page
-from vitmech_utils.report.claims import scoreboard
+from vitmech_utils.report.claims import BEYOND, scoreboard
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.studies.origin.measure import transitions
-from vitmech_utils.studies.tables import ATTACKS, BEYOND, ORIGIN, PRUNING, RECORDINGS, TASK, TOGETHER
 from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
+
+ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS, TASK = (judge.CHAPTER for judge in BEYOND)
 
 Classes = dict[str, pd.DataFrame]
 IMAGES = 50
@@ -320,7 +321,7 @@ def test_judged_questions_are_told_in_full_and_open_ones_listed(tmp_path: Path) 
     assert "(claim-q1)=" not in page
 
 
-@pytest.mark.parametrize("chapter", BEYOND)
+@pytest.mark.parametrize("chapter", [judge.CHAPTER for judge in BEYOND])
 def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> None:
     tables = {
         ORIGIN: lambda: origin_tables(HOME, HOME, HOME),

@@ -5,7 +5,9 @@ import pytest
 from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies import verdicts
+from vitmech_utils.studies.ablation import judge as ablation
 from vitmech_utils.studies.recordings.judge import specialization_holds_on_real_ones
+from vitmech_utils.studies.semantics import judge as semantics
 from vitmech_utils.studies.verdicts import ENOUGH_IMAGES, HARDLY, Count
 
 WITHIN, ACROSS = Interval(0.0, -0.5, 0.5), Interval(0.0, -5.0, 5.0)
@@ -20,7 +22,7 @@ WITHIN, ACROSS = Interval(0.0, -0.5, 0.5), Interval(0.0, -5.0, 5.0)
     ],
 )
 def test_heads_that_lie_outside(count, words) -> None:
-    assert verdicts.early_heads_hardly_matter(ACROSS, count, 50).reason.endswith(words)
+    assert ablation.early_heads_hardly_matter(ACROSS, count, 50).reason.endswith(words)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_heads_that_lie_outside(count, words) -> None:
 )
 def test_detectors_with_a_small_effect(small, total, words) -> None:
     effects = [WITHIN] * small + [ACROSS] * (total - small)
-    found = verdicts.some_detectors_are_irrelevant(Count(total, total, total, total), effects, 50)
+    found = semantics.some_detectors_are_irrelevant(Count(total, total, total, total), effects, 50)
     assert words in found.reason
 
 
@@ -47,7 +49,7 @@ def test_detectors_with_a_small_effect(small, total, words) -> None:
     ],
 )
 def test_heads_of_the_last_layer(most, words) -> None:
-    assert words in verdicts.last_layer_is_polysemantic(Count(0, 0, most, 6), wider=True, images=50).reason
+    assert words in semantics.last_layer_is_polysemantic(Count(0, 0, most, 6), wider=True, images=50).reason
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_too_few_pieces_or_recordings(pieces, recordings, words) -> None:
 
 
 def test_the_limit_is_said_as_it_is() -> None:
-    assert f"±{HARDLY:g} %" in verdicts.early_heads_hardly_matter(ACROSS, 1, 50).reason
+    assert f"±{HARDLY:g} %" in ablation.early_heads_hardly_matter(ACROSS, 1, 50).reason
 
 
 def test_words_follow_their_count() -> None:

@@ -158,7 +158,7 @@ class ChirpRegressor(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = type(self.backbone)(self.backbone.config)
-        return ChirpRegressor.build(backbone, lora=None, seed=seed).to(self.device)
+        return type(self).build(backbone, lora=None, seed=seed).to(self.device)
 
     def save(self, folder: Path | str, training: dict | None = None) -> Path:
         """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.

@@ -1,5 +1,6 @@
 """The tables that the scoreboard judges: read from a run folder, and checked."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,52 +10,9 @@ import pandas as pd
 from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest
 from vitmech_utils.statistics import Interval
 
-ABLATION, SEMANTICS = "04_head_ablation", "05_mono_or_polysemantic"
-ORIGIN, PRUNING = "07_inherited_or_emergent", "08_can_early_heads_go"
-TOGETHER, ATTACKS = "09_heads_together", "10_attacks_through_decorations"
-RECORDINGS, TASK = "11_real_spectrograms", "12_another_task"
-NEEDED, BEYOND = (
-    (ABLATION, SEMANTICS),
-    (ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS, TASK),
-)  # a run without a chapter of BEYOND leaves its rows open
-_CLASSES = ("layer", "head", "class", "regions", "confidence", "map_entropy")
-_INTERVAL = ("low", "high")
-_EFFECTS = tuple(f"{key}{kind}" for kind in ("", "_same_training") for key in ("effect", *_INTERVAL))
-_MOVES = (
-    *("before", "after", "layer", "class_before", "class_after", "regions_before", "regions_after"),
-    *("subject_before", "subject_after", "sure"),
-)
-# What is read: the chapter that leaves a table, and the columns it must have.
-TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "claims_c1_c2": (ABLATION, ("mode", "quantity", "value", *_INTERVAL)),
-    "sweep": (ABLATION, ("layer", "head", "mode", "images", "effect", *_INTERVAL, "q_value")),
-    "untrained": (ABLATION, ("layer", "mode", "images", "effect")),
-    "head_sets": (ABLATION, ("set", "effect", *_INTERVAL, "sum_of_single")),
-    "classes": (SEMANTICS, _CLASSES),
-    "untrained_classes": (SEMANTICS, _CLASSES),
-    "pretrained_classes": (SEMANTICS, _CLASSES),
-    "claims_c3_c6": (SEMANTICS, ("claim", "verdict")),
-    "class_changes": (SEMANTICS, ("regions_before", "regions_after", "changed")),
-    "importance_and_focus": (SEMANTICS, ("mode", "heads", "correlation", *_INTERVAL, "p_value")),
-    "transitions": (ORIGIN, _MOVES),
-    "recipe": (ORIGIN, ("what", "fine-tuned", "bare")),
-    "by_chance": (ORIGIN, ("subject_before", "subject_after", "sure")),
-    "pruned": (PRUNING, ("name", "choice", "heads", "recovered", "images", *_EFFECTS)),
-    "random_sets": (PRUNING, ("effect",)),
-    "timings_summary": (
-        PRUNING,
-        ("model", "device", "batch", "compiled", "speedup", "speedup_low", "speedup_high"),
-    ),
-    "groups": (TOGETHER, ("set", "kind", "effect", "low_effect", "high_effect", "sum_of_single", "excess")),
-    "claim_q7": (TOGETHER, ("quantity", "value", *_INTERVAL, "of", "images")),
-    "claim_q2": (RECORDINGS, ("kind", "kept", *_INTERVAL, "heads", "pieces", "windows", "recordings")),
-    "controls": (RECORDINGS, ("pair", "asked", "lift", *_INTERVAL)),
-    "claim_q5": (TASK, ("kind", "quantity", "value", *_INTERVAL, "images", "sweep_images", "heads")),
-    "claims_c8_q6": (
-        ATTACKS,
-        ("target", "quantity", "value", *_INTERVAL, "heads", "images", "budget", "pixels"),
-    ),
-}
+BOUNDS = ("low", "high")
+"""The columns of an interval's ends."""
+EARLY_CHOICE = "layers 1-3"
 
 
 @dataclass(frozen=True)
@@ -64,10 +22,28 @@ class JudgedRun:
     folder: Path
     profile: dict[str, Any]
     tables: dict[str, pd.DataFrame]
+    chapters: dict[str, str]
 
     def has(self, chapter: str) -> bool:
-        """Whether the run holds a chapter; those of `NEEDED` it always does."""
-        return any(TABLES[name][0] == chapter for name in self.tables)
+        """Whether the run holds a chapter."""
+        return chapter in self.chapters.values()
+
+    def chapter_of(self, table: str) -> str:
+        """The chapter that left a table."""
+        return self.chapters[table]
+
+    def early_pruned(self, recovered: bool) -> pd.Series | None:
+        """Chapter 08's model without the heads of layers 1-3; None where the chapter has not run, else `RunError`."""
+        if "pruned" not in self.tables:
+            return None
+        table, chapter = self.tables["pruned"], self.chapter_of("pruned")
+        found = table[(table["choice"] == EARLY_CHOICE) & (table["recovered"] == recovered)]
+        if len(found) != 1:
+            raise RunError(
+                f"{self.folder / chapter}/pruned.parquet: {len(found)} rows for {EARLY_CHOICE}, recovered {recovered}, "
+                f"expected one; {how_to_mend(chapter, self.folder)}"
+            )
+        return found.iloc[0]
 
     @property
     def mode(self) -> str:
@@ -89,8 +65,8 @@ class JudgedRun:
         part = self.tables["sweep"][self.tables["sweep"]["mode"] == mode]
         if part.empty:
             raise RunError(
-                f"{self.folder / ABLATION}/sweep.parquet: no effects by {mode} ablation; "
-                f"{how_to_mend(ABLATION, self.folder)}"
+                f"{self.folder / self.chapter_of('sweep')}/sweep.parquet: no effects by {mode} ablation; "
+                f"{how_to_mend(self.chapter_of('sweep'), self.folder)}"
             )
         return part
 
@@ -99,7 +75,7 @@ class JudgedRun:
         found = self.tables[table]
         for column, wanted in where.items():
             found = found[found[column] == wanted]
-        chapter = TABLES[table][0]
+        chapter = self.chapter_of(table)
         if len(found) != 1:
             raise RunError(
                 f"{self.folder / chapter / table}.parquet: {len(found)} rows with {where}, expected one; "
@@ -110,11 +86,17 @@ class JudgedRun:
         return Interval(float(value), float(row["low"]), float(row["high"]))
 
 
-def read_judged(run: Path) -> JudgedRun:
-    """Read what the scoreboard judges; raises `RunError`, as `scoreboard` says."""
-    chapters = [*NEEDED, *(chapter for chapter in BEYOND if (run / chapter).is_dir())]
+def read_judged(
+    run: Path, contract: Mapping[str, tuple[str, tuple[str, ...]]], needed: Collection[str]
+) -> JudgedRun:
+    """Read what the scoreboard judges; raises `RunError`, as `scoreboard` says.
+
+    `contract` names, for every table, the chapter that leaves it and the columns it must have; `needed` lists the
+    chapters that the run must hold.
+    """
+    present = {chapter for chapter, _ in contract.values() if chapter in needed or (run / chapter).is_dir()}
     profiles = {}
-    for chapter in chapters:
+    for chapter in sorted(present):
         manifest = read_manifest(run / chapter, how_to_mend(chapter, run))
         check_outputs(run / chapter, manifest, how_to_mend(chapter, run))
         profiles[chapter] = manifest["profile"]
@@ -123,12 +105,12 @@ def read_judged(run: Path) -> JudgedRun:
         raise RunError(
             f"{run}: chapters {made} were made with different profile values; run `vitmech run all` on it"
         )
-    tables = {name: _table(run, name) for name, (chapter, _) in TABLES.items() if chapter in chapters}
-    return JudgedRun(run, profiles[ABLATION], tables)
+    chapters = {name: chapter for name, (chapter, _) in contract.items() if chapter in present}
+    tables = {name: _table(run, name, *contract[name]) for name in chapters}
+    return JudgedRun(run, next(iter(profiles.values())), tables, chapters)
 
 
-def _table(run: Path, name: str) -> pd.DataFrame:
-    chapter, columns = TABLES[name]
+def _table(run: Path, name: str, chapter: str, columns: tuple[str, ...]) -> pd.DataFrame:
     path = run / chapter / f"{name}.parquet"
     if not path.is_file():
         raise RunError(f"{path}: not there; {how_to_mend(chapter, run)}")

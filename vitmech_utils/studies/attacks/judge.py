@@ -7,6 +7,8 @@ the MSE of the same, unchanged images.
 from collections.abc import Mapping
 
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.rows import Row, numbers, open_row
+from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (
     FAILS,
     HALF,
@@ -18,6 +20,14 @@ from vitmech_utils.studies.verdicts import (
     too_few,
 )
 
+CHAPTER = "10_attacks_through_decorations"
+TABLES = {"claims_c8_q6": ("target", "quantity", "value", *BOUNDS, "heads", "images", "budget", "pixels")}
+SURFACE = "Heads for extraneous features are an attack surface."
+ADVERSARIAL = (
+    "Do adversarial changes of the extraneous regions lower accuracy although ablation says that their heads do not "
+    "matter?"
+)
+
 
 def decorations_are_an_attack_surface(
     attacked: Mapping[str, Interval], carried: Mapping[str, Interval], images: int
@@ -26,7 +36,7 @@ def decorations_are_an_attack_surface(
     there, clearly by more than *hardly*, and if the heads that look at it carry clearly more of that attack than as
     many random heads. Holds if more than *half* of the decorations count, in part if any does. Does not hold if no
     attack clearly does more than *hardly*, or if, wherever one does, random heads clearly carry more of it. Otherwise
-    it cannot be told.
+    it is undecided.
     """
     if judgement := too_few(images):
         return judgement
@@ -65,7 +75,7 @@ def attacks_find_what_ablation_misses(
     *hardly*, while an attack on its pixels, beyond the worst of as many random draws there, raises it clearly by more
     than *hardly*. Holds in part if attacks on some decoration do more than *hardly* and clearly more than ablating its
     heads. Does not hold if no attack on a decoration clearly does more than *hardly*, or if for each ablating its heads
-    clearly does more than the attack. Otherwise it cannot be told.
+    clearly does more than the attack. Otherwise it is undecided.
     """
     if judgement := too_few(images):
         return judgement
@@ -103,3 +113,89 @@ RULES = {"C8": decorations_are_an_attack_surface, "Q6": attacks_find_what_ablati
 
 def _named(names: list[str]) -> str:
     return ", ".join(names)
+
+
+def rows(run: JudgedRun) -> dict[str, Row]:
+    """The scoreboard's rows of this chapter; open where the run lacks it."""
+    if not run.has(CHAPTER):
+        return {"C8": open_row("C8", SURFACE, study="not tested"), "Q6": open_row("Q6", ADVERSARIAL)}
+    return {"C8": _c8(run), "Q6": _q6(run)}
+
+
+def _c8(run: JudgedRun) -> Row:
+    """What attacks through decorations do and which heads carry them, judged by chapter 10's table."""
+    attacked, carried, same = (_attacks(run, kind) for kind in ("attacked", "carried", "carried_same_layers"))
+    images = _attacked_images(run)
+    told = [
+        f"{name} {effect:+,.0f} % beyond noise"
+        + (
+            f", its heads carry {carried[name]:+,.1f} percentage points more than random ones"
+            if name in carried
+            else ""
+        )
+        for name, effect in attacked.items()
+    ]
+    layers = ", ".join(f"{name} {effect:+,.1f}" for name, effect in same.items()) or "none measured"
+    return Row(
+        id="C8",
+        claim=SURFACE,
+        study="not tested",
+        ours="; ".join(told),
+        sample=_attack_size(run),
+        control="the worst of as many random draws on the same pixels is taken off every attack; more than random "
+        f"heads of the same layers carry, in percentage points: {layers}",
+        would_change="A stronger attack on a decoration that held; more images, so that what its heads carry can be "
+        "told from what random heads carry.",
+        chapter=CHAPTER,
+        figure="fig-carried",
+        images=images,
+        **numbers(_largest(attacked), "%"),
+        **vars(decorations_are_an_attack_surface(attacked, carried, images)),
+    )
+
+
+def _q6(run: JudgedRun) -> Row:
+    """What attacks find that ablation misses, judged by chapter 10's table."""
+    attacked, ablated, more = (_attacks(run, kind) for kind in ("attacked", "ablated", "beyond_ablation"))
+    images = _attacked_images(run)
+    told = [
+        f"{name}: attack {effect:+,.0f} %"
+        + (f", its heads ablated {ablated[name]:+,.0f} %" if name in ablated else ", no head looks at it")
+        for name, effect in attacked.items()
+    ]
+    return Row(
+        id="Q6",
+        claim=ADVERSARIAL,
+        study="left open",
+        ours="; ".join(told),
+        sample=_attack_size(run),
+        control="the worst of as many random draws of the same budget on the same pixels is taken off every attack",
+        would_change="A decoration whose heads are idle for sure and whose pixels are open to attack; another budget.",
+        chapter=CHAPTER,
+        figure="fig-vulnerability",
+        images=images,
+        **numbers(_largest(attacked), "%"),
+        **vars(attacks_find_what_ablation_misses(attacked, ablated, more, images)),
+    )
+
+
+def _attacks(run: JudgedRun, quantity: str) -> dict[str, Interval]:
+    table = run.tables["claims_c8_q6"]
+    rows = table[table["quantity"] == quantity]
+    return {
+        row.target: Interval(float(row.value), float(row.low), float(row.high)) for row in rows.itertuples()
+    }
+
+
+def _attacked_images(run: JudgedRun) -> int:
+    return int(run.tables["claims_c8_q6"]["images"].min())
+
+
+def _attack_size(run: JudgedRun) -> str:
+    row = run.tables["claims_c8_q6"].iloc[0]
+    pixels = f"changes of up to {row['budget']:g}/255 on {int(row['pixels'])} pixels of each region"
+    return f"{int(row['images'])} images, {pixels}"
+
+
+def _largest(found: dict[str, Interval]) -> Interval:
+    return max(found.values(), key=lambda effect: effect.value)

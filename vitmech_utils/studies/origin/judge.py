@@ -1,10 +1,14 @@
 """Rules on where heads come from: what fine-tuning makes, what it finds, and what needs no decorations (C7, Q3, Q4).
 
-Written before any figure of chapter 07 was seen. They use the limits of `verdicts.LIMITS`.
+Written before any figure of chapter 07 was seen. They use the limits of `LIMITS`.
 """
 
 import pandas as pd
 
+from vitmech_utils.figures.tables import word
+from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.studies.rows import Row, numbers, open_row
+from vitmech_utils.studies.tables import JudgedRun, how_to_mend
 from vitmech_utils.studies.verdicts import (
     FAILS,
     FIRST_FOUR,
@@ -16,8 +20,24 @@ from vitmech_utils.studies.verdicts import (
     UNKNOWN,
     Count,
     Judgement,
+    text_or_edge_detectors,
     too_few,
 )
+
+CHAPTER = "07_inherited_or_emergent"
+TABLES = {
+    "transitions": (
+        *("before", "after", "layer", "class_before", "class_after", "regions_before", "regions_after"),
+        *("subject_before", "subject_after", "sure"),
+    ),
+    "recipe": ("what", "fine-tuned", "bare"),
+    "by_chance": ("subject_before", "subject_after", "sure"),
+}
+_SPECIALIZATION = "Fine-tuning drives the specialization."
+_INHERITED = (
+    "Are the text and edge detectors inherited from pre-training? (If not, they emerge in fine-tuning.)"
+)
+_UNDECORATED = "Do they also exist where a ViT was fine-tuned on spectrograms without decoration?"
 
 
 def made_by_fine_tuning(moves: pd.DataFrame) -> Count:
@@ -42,7 +62,7 @@ def detectors_shared(moves: pd.DataFrame) -> Count:
 def fine_tuning_drives(made: Count, images: int) -> Judgement:
     """C7. Holds if *most* heads that are about something after fine-tuning were for sure not about it before, in part
     if more than *half* were not. Does not hold if even those that may not have been make up no more than *half*.
-    Otherwise it cannot be told.
+    Otherwise it is undecided.
     """
     return _judged(
         made,
@@ -55,7 +75,7 @@ def fine_tuning_drives(made: Count, images: int) -> Judgement:
 def detectors_are_inherited(shared: Count, images: int) -> Judgement:
     """Q3. Inherited (holds) if *most* text and edge detectors of layers 1-4 were for sure such detectors before
     fine-tuning, in part if more than *half* were. They emerge (does not hold) if even those that may have been make up
-    no more than *half*. Otherwise it cannot be told.
+    no more than *half*. Otherwise it is undecided.
     """
     return _judged(
         shared,
@@ -68,7 +88,7 @@ def detectors_are_inherited(shared: Count, images: int) -> Judgement:
 def detectors_need_no_decorations(shared: Count, images: int, matched: bool) -> Judgement:
     """Q4. Holds if *most* text and edge detectors of layers 1-4 are for sure such detectors in the network that was
     fine-tuned on bare figures too, in part if more than *half* are. Does not hold if even those that may be make up no
-    more than *half*. Otherwise, or if the two trainings differ in more than their figures, it cannot be told.
+    more than *half*. Otherwise, or if the two trainings differ in more than their figures, it is undecided.
     """
     if not matched:
         return Judgement(UNKNOWN, "the two trainings differ in more than their figures")
@@ -109,3 +129,122 @@ def _among(wanted: pd.Series, sure: pd.Series) -> Count:
 def _detects(moves: pd.DataFrame, when: str) -> pd.Series:
     about = moves[f"regions_{when}"].str.contains(TEXT_OR_EDGE, regex=True)
     return (moves[f"class_{when}"] == "monosemantic") & about
+
+
+def rows(run: JudgedRun) -> dict[str, Row]:
+    """The scoreboard's rows of this chapter; open where the run lacks it."""
+    if not run.has(CHAPTER):
+        return _first_look(run)
+    return {"C7": _c7(run), "Q3": _q3(run), "Q4": _q4(run)}
+
+
+def _c7(run: JudgedRun) -> Row:
+    made = made_by_fine_tuning(_moves(run, "pre-trained", "fine-tuned"))
+    return _origin_row(
+        run,
+        made,
+        fine_tuning_drives(made, _images(run)),
+        id="C7",
+        claim=_SPECIALIZATION,
+        study="not tested",
+        ours=f"{made} heads that are about something {word(made.value, 'was', 'were')} not about it before",
+        would_change=f"Other heads than these, or surer ones: more than {HALF:.0%} of them for part of the "
+        f"claim, {MOST:.0%} for all of it.",
+        figure="fig-fates",
+    )
+
+
+def _q3(run: JudgedRun) -> Row:
+    shared = detectors_shared(_moves(run, "pre-trained", "fine-tuned"))
+    return _origin_row(
+        run,
+        shared,
+        detectors_are_inherited(shared, _images(run)),
+        id="Q3",
+        claim=_INHERITED,
+        study="left open",
+        ours=f"{shared} detectors of layers 1-4 {word(shared.value, 'was one', 'were detectors')} before fine-tuning",
+        would_change="More images, so that the classes of the detectors are sure.",
+        figure="fig-four-networks",
+    )
+
+
+def _q4(run: JudgedRun) -> Row:
+    shared = detectors_shared(_moves(run, "bare", "fine-tuned"))
+    recipe = run.tables["recipe"]
+    matched = bool((recipe["fine-tuned"] == recipe["bare"]).all())
+    return _origin_row(
+        run,
+        shared,
+        detectors_need_no_decorations(shared, _images(run), matched),
+        id="Q4",
+        claim=_UNDECORATED,
+        study="left open",
+        ours=f"{shared} detectors of layers 1-4 {word(shared.value, 'is one', 'are detectors')} in the network that "
+        "saw bare figures alone",
+        would_change="Two trainings that differ in their figures alone; more images, so that the classes of the "
+        "detectors are sure; more seeds.",
+        figure="fig-four-networks",
+    )
+
+
+def _origin_row(run: JudgedRun, found: Count, judgement: Judgement, **texts: str) -> Row:
+    """A row that chapter 07 judges: what its rows share, and the texts of this one."""
+    return Row(
+        **texts,
+        sample=f"{_images(run)} images",
+        control=_by_chance(run),
+        chapter=CHAPTER,
+        images=_images(run),
+        **numbers(found, "heads"),
+        **vars(judgement),
+    )
+
+
+def _moves(run: JudgedRun, before: str, after: str) -> pd.DataFrame:
+    table = run.tables["transitions"]
+    found = table[(table["before"] == before) & (table["after"] == after)]
+    if found.empty:
+        raise RunError(
+            f"{run.folder / CHAPTER}/transitions.parquet: no heads from {before} to {after}; "
+            f"{how_to_mend(CHAPTER, run.folder)}"
+        )
+    return found
+
+
+def _by_chance(run: JudgedRun) -> str:
+    table = run.tables["by_chance"]
+    other = table["subject_before"] != table["subject_after"]
+    heads = f"{int(other.sum())} of {len(table)} heads {word(int(other.sum()), 'is', 'are')}"
+    return (
+        f"the pre-trained network on other images: {heads} about something else, "
+        f"{int((other & table['sure']).sum())} of them for sure"
+    )
+
+
+def _images(run: JudgedRun) -> int:
+    return int(run.profile["values"]["origin"]["images"])
+
+
+def _first_look(run: JudgedRun) -> dict[str, Row]:
+    """What chapter 05 shows of these questions where chapter 07 has not run."""
+    changes = run.tables["class_changes"]
+    before, after = (
+        int(changes[f"regions_{when}"].str.contains("chirp").sum()) for when in ("before", "after")
+    )
+    kept = int((~changes["changed"]).sum())
+    look = (
+        f"{kept} of {len(changes)} heads {word(kept, 'keeps', 'keep')} class and regions; {before} "
+        f"{word(before, 'looks', 'look')} at the chirp before fine-tuning, {after} after it"
+    )
+    found = [text_or_edge_detectors(run.tables[name]) for name in ("pretrained_classes", "classes")]
+    detectors = (
+        f"in layers 1-4, {found[0]} heads {word(found[0].value, 'is such a detector', 'are such detectors')} before "
+        f"fine-tuning, {found[1]} after it"
+    )
+    here = run.chapter_of("classes"), "fig-inherited"
+    return {
+        "C7": open_row("C7", _SPECIALIZATION, look, "not tested", *here),
+        "Q3": open_row("Q3", _INHERITED, detectors, "left open", *here),
+        "Q4": open_row("Q4", _UNDECORATED),
+    }

@@ -5,8 +5,21 @@ A pure function of measured values, like the rules in `verdicts`, and with their
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.rows import Row, numbers, open_row
+from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import FAILS, HARDLY, HOLDS, IN_PART, UNKNOWN, Judgement, too_few
+
+CHAPTER = "08_can_early_heads_go"
+_EFFECTS = tuple(f"{key}{kind}" for kind in ("", "_same_training") for key in ("effect", *BOUNDS))
+TABLES = {
+    "pruned": ("name", "choice", "heads", "recovered", "images", *_EFFECTS),
+    "random_sets": ("effect",),
+    "timings_summary": ("model", "device", "batch", "compiled", "speedup", "speedup_low", "speedup_high"),
+}
+_GONE = "Can the heads of layers 1-3 be pruned for good, accuracy kept and inference faster?"
 
 
 def early_heads_can_go(
@@ -16,7 +29,7 @@ def early_heads_can_go(
     training, and the model is clearly faster at every batch size. Holds in part if the error does so only after
     recovery, against the whole model given the same training, or if the model is faster at some batch sizes alone.
     Does not hold if the error clearly grows by more than *hardly* even after recovery, or if the model is faster at no
-    batch size. Otherwise it cannot be told.
+    batch size. Otherwise it is undecided.
     """
     if judgement := too_few(images):
         return judgement
@@ -41,3 +54,43 @@ def early_heads_can_go(
 
 
 RULES = {"Q1": early_heads_can_go}
+
+
+def rows(run: JudgedRun) -> dict[str, Row]:
+    """The scoreboard's rows of this chapter; open where the run lacks it."""
+    return {"Q1": _q1(run) if run.has(CHAPTER) else open_row("Q1", _GONE)}
+
+
+def _q1(run: JudgedRun) -> Row:
+    plain, after = run.early_pruned(recovered=False), run.early_pruned(recovered=True)
+    error, recovered = _interval(plain), _interval(after, "_same_training")
+    times = run.tables["timings_summary"]
+    own = times[
+        (times["model"] == plain["name"]) & ~times["compiled"] & (times["device"] == times["device"].iloc[-1])
+    ]
+    speedups = {
+        int(row["batch"]): Interval(*(float(row[f"speedup{end}"]) for end in ("", "_low", "_high")))
+        for _, row in own.iterrows()
+    }
+    drawn = run.tables["random_sets"]["effect"]
+    images = int(plain["images"])
+    return Row(
+        id="Q1",
+        claim=_GONE,
+        study="left open",
+        ours=f"error {error:+.0f} %, after recovery {recovered:+.1f} %; "
+        + ", ".join(f"{factor} times as fast at batch size {batch}" for batch, factor in speedups.items()),
+        sample=f"{images} images, {int(plain['heads'])} heads removed",
+        control=f"as many heads at random, {len(drawn)} draws: {drawn.min():+.0f} to {drawn.max():+.0f} %; "
+        "the recovered model is held against the whole one given the same training",
+        would_change="A longer recovery that brings the error back; hardware on which attention takes more time.",
+        chapter=CHAPTER,
+        figure="fig-pareto",
+        images=images,
+        **numbers(error, "%"),
+        **vars(early_heads_can_go(error, recovered, list(speedups.values()), images)),
+    )
+
+
+def _interval(row: pd.Series, kind: str = "") -> Interval:
+    return Interval(*(float(row[f"{key}{kind}"]) for key in ("effect", "low", "high")))

@@ -1,6 +1,6 @@
 """The rule on the study's second open question: does the specialization hold on real spectrograms (Q2)?
 
-Written before any figure of chapter 11 was seen. It uses the limits of `verdicts.LIMITS`, and one of its own.
+Written before any figure of chapter 11 was seen. It uses the limits of `LIMITS`, and one of its own.
 """
 
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from vitmech_utils.figures.tables import counted, word
+from vitmech_utils.studies.rows import Row, numbers, open_row
+from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (
     ENOUGH_IMAGES,
     FAILS,
@@ -20,6 +22,13 @@ from vitmech_utils.studies.verdicts import (
     Count,
     Judgement,
 )
+
+CHAPTER = "11_real_spectrograms"
+TABLES = {
+    "claim_q2": ("kind", "kept", *BOUNDS, "heads", "pieces", "windows", "recordings"),
+    "controls": ("pair", "asked", "lift", *BOUNDS),
+}
+REAL = "Does the specialization hold on real spectrograms?"
 
 ENOUGH_RECORDINGS = 3
 LIMITS = {
@@ -63,7 +72,7 @@ def specialization_holds_on_real_ones(
     """Q2. Holds if *most* of the heads that are for sure about the chirp on synthetic images, with the same tracks and
     signal-to-noise ratios, are for sure about it on every kind of real spectrogram too. Holds in part if more than
     *half* are on at least one kind. Does not hold if on every kind even those that may be make up no more than *half*.
-    Otherwise it cannot be told; nor can it from fewer than *enough* pieces of recording of a kind, counted without
+    Otherwise it is undecided; so it is from fewer than *enough* pieces of recording of a kind, counted without
     overlap, or from fewer than three recordings in all.
     """
     if not kept or kept.keys() != pieces.keys():
@@ -99,3 +108,44 @@ def specialization_holds_on_real_ones(
 
 
 RULES = {"Q2": specialization_holds_on_real_ones}
+
+
+def rows(run: JudgedRun) -> dict[str, Row]:
+    """The scoreboard's rows of this chapter; open where the run lacks it."""
+    return {"Q2": _q2(run) if run.has(CHAPTER) else open_row("Q2", REAL)}
+
+
+def _q2(run: JudgedRun) -> Row:
+    """Whether chirp heads keep to the chirp in real spectrograms, judged by chapter 11's table."""
+    table = run.tables["claim_q2"]
+    kept = {
+        row.kind: Count(int(row.kept), int(row.low), int(row.high), int(row.heads))
+        for row in table.itertuples()
+    }
+    pieces = {row.kind: int(row.pieces) for row in table.itertuples()}
+    recordings = int(table["recordings"].iloc[0])
+    controls = [
+        f"{row.pair}, {row.asked}: {row.lift:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        for row in run.tables["controls"].itertuples()
+    ]
+    least = min(kept.values(), key=lambda count: count.value / max(count.total, 1))
+    return Row(
+        id="Q2",
+        claim=REAL,
+        study="left open",
+        ours="; ".join(
+            f"{kind}: {count} chirp heads {word(count.value, 'is', 'are')} about the chirp there, too"
+            for kind, count in kept.items()
+        ),
+        sample=f"{recordings} recordings; "
+        + ", ".join(
+            f"{row.kind}: {row.windows} windows, {row.pieces} without overlap" for row in table.itertuples()
+        ),
+        control=f"lift of the same heads on the chirp's place: {'; '.join(controls)}",
+        would_change="More recordings, from more places and more events, and chirps whose tracks are known exactly.",
+        chapter=CHAPTER,
+        figure="fig-real-lifts",
+        images=int(table["windows"].min()),
+        **numbers(least, "heads"),
+        **vars(specialization_holds_on_real_ones(kept, pieces, recordings)),
+    )

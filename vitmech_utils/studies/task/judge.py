@@ -1,12 +1,14 @@
 """The rule on another task: is layer-wise specialization of the architecture or of the task (Q5)?
 
-Written before any figure of chapter 12 was seen. It uses the limits of `verdicts.LIMITS`. All networks of the chapter
+Written before any figure of chapter 12 was seen. It uses the limits of `LIMITS`. All networks of the chapter
 share their pre-trained weights, so *architecture* stands for both, which no fine-tuning can tell apart.
 """
 
 from collections.abc import Mapping
 
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.rows import Row, numbers, open_row
+from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (
     FAILS,
     HALF,
@@ -19,6 +21,10 @@ from vitmech_utils.studies.verdicts import (
     too_few,
 )
 
+CHAPTER = "12_another_task"
+TABLES = {"claim_q5": ("kind", "quantity", "value", *BOUNDS, "images", "sweep_images", "heads")}
+OTHER_TASK = "Another task: does the specialization belong to the architecture or to the task?"
+
 
 def specialization_is_of_the_architecture(
     control: Mapping[str, Interval],
@@ -30,8 +36,8 @@ def specialization_is_of_the_architecture(
     """Q5. Of the architecture (holds) if between the two tasks the orders of heads, by effect and by attention, both
     clearly keep *most* of what a model keeps of its own order on other images; in part if one of them clearly keeps
     more than *half*. Of the task (does not hold) if both clearly keep no more than *half*, while for the same question
-    another training clearly keeps more. Otherwise it cannot be told; nor if the planted shortcut does not clearly show
-    in everything that it must show in, or if a model's own order, on other images, is not clearly above *none*.
+    another training clearly keeps more. Otherwise it is undecided; so it is if the planted shortcut does not clearly
+    show in everything that it must show in, or if a model's own order, on other images, is not clearly above *none*.
 
     `control` are the planted shortcut's effects, each to lie above zero; `shared`, `ceilings` and `trainings` name the
     same orders. How few images an order rests on needs no limit of its own: the ceiling tells.
@@ -70,3 +76,56 @@ def specialization_is_of_the_architecture(
 
 
 RULES = {"Q5": specialization_is_of_the_architecture}
+
+
+def rows(run: JudgedRun) -> dict[str, Row]:
+    """The scoreboard's rows of this chapter; open where the run lacks it."""
+    return {"Q5": _q5(run) if run.has(CHAPTER) else open_row("Q5", OTHER_TASK)}
+
+
+def _q5(run: JudgedRun) -> Row:
+    """Whether two tasks need the same heads, judged by chapter 12's table."""
+    control, shared, ceilings, trainings, within = (
+        _by_quantity(run, kind)
+        for kind in ("control", "shared", "ceiling", "another training", "heads permuted within layers")
+    )
+    first = run.tables["claim_q5"].iloc[0]
+    images = int(first["images"])
+    alike = "; ".join(f"by {name} {_known(share)}" for name, share in shared.items())
+    told = {
+        "the planted shortcut": control,
+        "the same question in two trainings shares": trainings,
+        "heads permuted within layers correlate by": within,
+    }
+    return Row(
+        id="Q5",
+        claim=f"{OTHER_TASK} (It holds if it is the architecture's.)",
+        study="left open",
+        ours=f"of what a model keeps of its own order of heads on other images, the regressor shares with the clean "
+        f"classifier: {alike}",
+        sample=f"{int(first['heads'])} heads; {images} images for attention and for the shortcut, "
+        f"{int(first['sweep_images'])} for effects, mean ablation",
+        control="; ".join(
+            f"{words} " + ", ".join(f"{name}: {_known(found)}" for name, found in part.items())
+            for words, part in told.items()
+        ),
+        would_change="More images for the order by effect, tasks that have less in common, or a network trained from "
+        "random weights: here the architecture comes with its pre-training.",
+        chapter=CHAPTER,
+        figure="fig-shared-orders",
+        images=images,
+        **numbers(shared["effect"], "share"),
+        **vars(specialization_is_of_the_architecture(control, shared, ceilings, trainings, images)),
+    )
+
+
+def _known(found: Interval) -> str:
+    return f"{found:.2f}" if found.value == found.value else "unknown"
+
+
+def _by_quantity(run: JudgedRun, kind: str) -> dict[str, Interval]:
+    table = run.tables["claim_q5"]
+    rows = table[table["kind"] == kind]
+    return {
+        row.quantity: Interval(float(row.value), float(row.low), float(row.high)) for row in rows.itertuples()
+    }

@@ -3,8 +3,18 @@
 Written before any figure of chapter 09 was seen.
 """
 
+from vitmech_utils.figures.tables import word
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.rows import Row, numbers, open_row
+from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import FAILS, HALF, HOLDS, IN_PART, UNKNOWN, Judgement, too_few
+
+CHAPTER = "09_heads_together"
+TABLES = {
+    "groups": ("set", "kind", "effect", "low_effect", "high_effect", "sum_of_single", "excess"),
+    "claim_q7": ("quantity", "value", *BOUNDS, "of", "images"),
+}
+TOGETHER_QUESTION = "Several heads ablated together: do single ablations miss what they do?"
 
 ALIKE = 0.9
 KEPT = 100.0
@@ -25,7 +35,7 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: 
     """Q7. Holds if in more than half of the layers the heads, ablated together, change the error clearly otherwise than
     their single effects add up to (false discoveries limited), and the order of heads by single effect is clearly not
     alike the order by Shapley value. Holds in part if one of the two is so. Does not hold if no layer differs clearly
-    and the two orders are clearly alike. Otherwise it cannot be told.
+    and the two orders are clearly alike. Otherwise it is undecided.
     """
     if judgement := too_few(images):
         return judgement
@@ -47,3 +57,50 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: 
 
 
 RULES = {"Q7": single_ablations_miss}
+
+
+def rows(run: JudgedRun) -> dict[str, Row]:
+    """The scoreboard's rows of this chapter; open where the run lacks it."""
+    return {"Q7": _q7(run) if run.has(CHAPTER) else _first_look(run)}
+
+
+def _q7(run: JudgedRun) -> Row:
+    """What heads do together, judged by chapter 09's tables."""
+    counted = run.tables["claim_q7"].set_index("quantity")
+    differ, by_chance = (
+        counted.loc[f"{kind} that differ from the sum"] for kind in ("layers", "random sets")
+    )
+    ranks = run.interval("claim_q7", quantity="rank correlation")
+    images = int(counted["images"].min())
+    layers = run.tables["groups"].query("kind == 'layer'")
+    worst = layers.loc[layers["excess"].abs().idxmax()]
+    return Row(
+        id="Q7",
+        claim=TOGETHER_QUESTION,
+        study="left open",
+        ours=f"in {int(differ['value'])} of {int(differ['of'])} layers the heads together clearly differ from the sum "
+        f"of their single effects, most in {worst['set']}: {worst['effect']:+,.0f} % [{worst['low_effect']:+,.0f}, "
+        f"{worst['high_effect']:+,.0f}] against {worst['sum_of_single']:+,.0f} %; rank correlation of single effect "
+        f"and Shapley value {ranks:.2f}",
+        sample=f"{int(differ['images'])} images for groups, {int(counted.loc['rank correlation', 'images'])} orders of "
+        "all heads for Shapley values, mean ablation",
+        control=f"of {int(by_chance['of'])} random sets as large as a layer, {int(by_chance['value'])} "
+        f"{word(int(by_chance['value']), 'differs', 'differ')} clearly",
+        would_change="More images, until the intervals of the excess and of the rank correlation lie on one side.",
+        chapter=CHAPTER,
+        figure="fig-groups",
+        images=images,
+        **numbers(ranks, "rank correlation"),
+        **vars(single_ablations_miss(int(differ["value"]), int(differ["of"]), ranks, images)),
+    )
+
+
+def _first_look(run: JudgedRun) -> Row:
+    top = run.tables["head_sets"].iloc[0]
+    together = (
+        f"the {top['set']} heads together: {top['effect']:+,.0f} % [{top['low']:+,.0f}, {top['high']:+,.0f}]; "
+        f"their single effects add up to {top['sum_of_single']:+,.0f} %"
+    )
+    return open_row(
+        "Q7", TOGETHER_QUESTION, together, "left open", run.chapter_of("head_sets"), "fig-head-sets"
+    )

@@ -1,14 +1,35 @@
-"""Figures of heads taken together: groups against sums, pairs, Shapley values, kept sets, direct effects."""
+"""Figures and texts on heads taken together: groups against sums, pairs, Shapley values, kept sets, direct effects."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 
-from vitmech_utils.figures.marks import percent_scale
+from vitmech_utils.figures.marks import excludes_zero, percent_scale
+from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap
+from vitmech_utils.figures.tables import (
+    bullets,
+    counted,
+    frame_table,
+    judgement_list,
+    listed,
+    named,
+    rule_text,
+    word,
+)
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.together.judge import KEPT, single_ablations_miss
+from vitmech_utils.studies.together.measure import differs, repaired, sizes_to_keep
+from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from vitmech_utils.profiles import Profile
 
 TOGETHER, ALONE, CLEAR, PALE = "#D55E00", "#0072B2", "#D55E00", "#888888"
 RANKINGS = {
@@ -16,6 +37,254 @@ RANKINGS = {
     "Shapley value": ("#D55E00", "s"),
     "random": ("#888888", "v"),
 }
+
+
+# What the chapter shows, in its order
+
+
+def opening(profile: "Profile", heads: int) -> Markdown:
+    """What this page was made with."""
+    plan = profile.together
+    return Markdown(
+        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} "
+        f"held-out images, the {plan.pair_heads:,} strongest heads are paired with all others on "
+        f"{plan.pair_images:,} images, and Shapley values rest on {counted(plan.permutations, 'order')} of all "
+        f"{heads} heads, each run forwards and backwards on an image of its own. Every ablation is by the mean over "
+        f"other images."
+    )
+
+
+def groups(table: pd.DataFrame) -> "Figure":
+    """One panel for each kind of set: what the sets do together, beside what their heads' effects add up to."""
+    kinds = dict(list(table.groupby("kind", sort=False)))
+    figure, axes = plt.subplots(
+        len(kinds),
+        1,
+        figsize=(WIDTH, 2.4 + 0.24 * len(table)),
+        height_ratios=[len(part) + 1.5 for part in kinds.values()],
+    )
+    for ax, (kind, part) in zip(axes, kinds.items(), strict=True):
+        group_bars(ax, part)
+        more = int(((part["low_excess"] > 0) & (part["q_value"] < FALSE_DISCOVERIES)).sum())
+        ax.set_title(f"By {kind}: {more} of {len(part)} groups clearly do more than their heads add up to")
+        ax.set_xlabel("effect on the MSE (%)" if ax is axes[-1] else "")
+    axes[0].legend(loc="lower left")
+    return figure
+
+
+def groups_table(table: pd.DataFrame) -> Markdown:
+    """Joint effect, sum and excess of every set."""
+    columns = {
+        "set": "group",
+        "heads": "heads",
+        "effect": ("together (%)", lambda row: _interval(row, "effect")),
+        "sum_of_single": ("sum of single effects (%)", lambda row: _interval(row, "sum_of_single")),
+        "excess": ("excess (percentage points)", lambda row: _interval(row, "excess")),
+        "q_value": ("q", ".3f"),
+    }
+    layers = table[table["kind"] == "layer"]
+    return Markdown(
+        f"{frame_table(table, columns)}\n\n{table['images'].iloc[0]:,} images, paired 95 % intervals; q adjusts for "
+        f"the number of groups of a kind. In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
+    )
+
+
+def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> Markdown:
+    """The control: sets drawn at random against the layers."""
+    clear, layers = int(differs(table).sum()), groups[groups["kind"] == "layer"]
+    return Markdown(
+        f"Of {len(table)} random sets of {table['heads'].iloc[0]} heads, {clear} {word(clear, 'has', 'have')} a clear "
+        f"excess; its median is {table['excess'].median():+,.0f} percentage points, that of the layers "
+        f"{layers['excess'].median():+,.0f}. Together a random set changes the error by "
+        f"{table['effect'].median():+,.0f} % (median; {table['effect'].min():+,.0f} to "
+        f"{table['effect'].max():+,.0f}), a layer by {layers['effect'].median():+,.0f} % (median)."
+    )
+
+
+def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
+    """Exact against estimated interactions, and each head's largest estimate."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.0), width_ratios=(1, 1))
+    agreement_scatter(left, compared["estimate"], compared["interaction"], excludes_zero(compared))
+    same_sign = float((np.sign(compared["estimate"]) == np.sign(compared["interaction"])).mean())
+    left.set(
+        xlabel="second-order estimate (% of the MSE)",
+        ylabel="exact interaction (% of the MSE)",
+        title=f"Same sign in {same_sign:.0%} of {len(compared)} pairs",
+    )
+    left.legend(loc="upper left", fontsize=8)
+    sides = [
+        estimated.assign(layer=estimated[f"layer_{side}"], head=estimated[f"head_{side}"]) for side in "ab"
+    ]
+    reach = pd.concat(sides).assign(size=lambda rows: rows["estimate"].abs())
+    largest = reach.groupby(["layer", "head"], as_index=False)["size"].max()
+    largest["size"] = np.log10(np.maximum(largest["size"], 0.1))
+    heatmap(right, largest, value="size", label="largest estimated interaction (log10 of %)")
+    right.set_title("Which heads meet others at all")
+    return figure
+
+
+def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[str, Interval]) -> Markdown:
+    """The largest exact interactions, and how well the estimate ranks them."""
+    columns = {
+        "head_a": ("head", lambda row: f"L{row['layer_a'] + 1} H{row['head_a'] + 1}"),
+        "head_b": ("head", lambda row: f"L{row['layer_b'] + 1} H{row['head_b'] + 1}"),
+        "interaction": (
+            "exact interaction (%)",
+            lambda row: f"{Interval(row['interaction'], row['low'], row['high']):+,.1f}",
+        ),
+        "estimate": ("estimate (%)", "+,.1f"),
+        "q_value": ("q", ".3f"),
+    }
+    top = compared.loc[compared["interaction"].abs().nlargest(8).index]
+    sure = int(((compared["q_value"] < FALSE_DISCOVERIES) & excludes_zero(compared)).sum())
+    within = estimated["layer_a"] == estimated["layer_b"]
+    inside, across = (estimated.loc[part, "estimate"].abs().median() for part in (within, ~within))
+    return Markdown(
+        f"{frame_table(top, columns)}\n\nThe largest exact interactions of the sample, "
+        f"{compared['images'].iloc[0]} images. Rank correlation of estimate and exact interaction with 95 % intervals "
+        f"over pairs: {named(fit, '.2f', '; ', ': ')}. {sure} of {len(compared)} pairs interact for sure (false "
+        f"discovery rate {FALSE_DISCOVERIES:.0%}). Over all {len(estimated):,} estimated pairs the median size is "
+        f"{inside:.2g} % within a layer and {across:.2g} % across layers."
+    )
+
+
+def shapley(values: pd.DataFrame, ranks: Interval) -> "Figure":
+    """Shapley values against single effects, and as a grid."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.2))
+    agreement_scatter(left, values["single"], values["shapley"], excludes_zero(values))
+    left.set(
+        xlabel="single effect (%)",
+        ylabel="Shapley value (%)",
+        title=f"Rank correlation {ranks.value:.2f} [{ranks.low:.2f}, {ranks.high:.2f}]",
+    )
+    left.legend(loc="upper left", fontsize=8)
+    heatmap(right, values, value="shapley", label="Shapley value (%)", diverging=True, linear=1.0)
+    right.set_title(f"They add up to {values['shapley'].sum():+,.0f} %")
+    return figure
+
+
+def shapley_text(values: pd.DataFrame) -> Markdown:
+    """Which heads single ablations underrate."""
+    ten = max(1, len(values) // 7)
+    first = [set(values[column].nlargest(ten).index) for column in ("single", "shapley")]
+    hidden = values.loc[(values["shapley"] - values["single"]).nlargest(5).index]
+    underrated = listed(
+        f"L{row.layer + 1} H{row.head + 1} ({row.single:+,.1f} % alone, {row.shapley:+,.0f} % by Shapley value "
+        f"[{row.low:+,.0f}, {row.high:+,.0f}])"
+        for row in hidden.itertuples()
+    )
+    return Markdown(
+        f"Of the {ten} heads with the largest single effects, {len(first[0] & first[1])} are among the {ten} with the "
+        f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add up "
+        f"to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
+    )
+
+
+def kept(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> "Figure":
+    """The error against the number of heads that are kept."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    kept_curves(ax, curves, KEPT, total)
+    best = min(enough, key=enough.get)
+    ax.set_title(
+        f"Ranked by {best}, {enough[best]} of {total} heads are enough"
+        if enough[best] < total
+        else "No set that was tried keeps the error from doubling"
+    )
+    ax.legend(loc="lower left")
+    return figure
+
+
+def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> Markdown:
+    """How few heads are enough by each ranking, and how often it beats random sets."""
+    at_random = curves[curves["ranking"] == "random"].groupby("kept")["effect"]
+    draws, sizes = int(at_random.size().max()), listed(sizes_to_keep(total))
+    lines = []
+    for name, count in enough.items():
+        ranked = curves[curves["ranking"] == name].set_index("kept")["effect"]
+        beaten = sum(bool(ranked[size] < effects.min()) for size, effects in at_random)
+        lines.append(
+            f"**Ranked by {name}**: {count if count < total else 'no fewer than all'} of {total} heads keep the error "
+            f"from doubling (sizes tried: {sizes}); at {beaten} of {len(at_random)} sizes the kept set beats all "
+            f"{draws} random sets."
+        )
+    return Markdown(bullets(lines))
+
+
+def direct(split: pd.DataFrame) -> "Figure":
+    """Total and direct effects by layer."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    direct_by_layer(ax, split)
+    carried = int((split["low_later"] > 0).sum())
+    ax.set_title(
+        f"{carried} of {len(split)} heads act mostly or partly through later layers; {len(repaired(split))} are "
+        "repaired"
+    )
+    ax.legend()
+    return figure
+
+
+def direct_text(split: pd.DataFrame) -> Markdown:
+    """Which heads are repaired, and how large direct and total effects are, by half of the layers."""
+    found = repaired(split)
+    undone = listed(
+        f"L{row.layer + 1} H{row.head + 1} (direct {row.effect_direct:+,.1f} %, in all {row.effect_total:+,.1f} %)"
+        for row in found.loc[found["effect_direct"].nlargest(5).index].itertuples()
+    )
+    first = split["layer"] < (split["layer"].max() + 1) / 2
+    sizes = [
+        " % direct, ".join(
+            f"{split.loc[part, f'effect_{kind}'].abs().median():.2g}" for kind in ("direct", "total")
+        )
+        for part in (first, ~first)
+    ]
+    return Markdown(
+        f"Heads whose direct harm later parts clearly undo in part: {undone}. Median size in the first half of the "
+        f"layers: {sizes[0]} % in all; in the second half: {sizes[1]} % in all ({split['images'].iloc[0]:,} images)."
+    )
+
+
+def surprises(values: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:
+    """Findings in words, each with how far it lies from what single ablations let one expect (log of a factor)."""
+    layers, whole, added = groups[groups["kind"] == "layer"], values["shapley"].sum(), values["single"].sum()
+    found = {
+        f"all heads together change the error by {whole:+,.0f} %, their single effects add up to {added:+,.0f} %": (
+            _log_factor(whole, added)
+        )
+    }
+    for _, row in layers[differs(layers)].iterrows():
+        sentence = (
+            f"the heads of {row['set']} together change it by {row['effect']:+,.0f} % [{row['low_effect']:+,.0f}, "
+            f"{row['high_effect']:+,.0f}], one at a time by {row['sum_of_single']:+,.0f} % in sum"
+        )
+        found[sentence] = _log_factor(row["effect"], row["sum_of_single"])
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def surprise_text(found: Mapping[str, float]) -> Markdown:
+    """The findings, the most surprising first."""
+    first, *others = found
+    return Markdown(f"**What was surprising**: {first}.\n\n{bullets(f'{text}.' for text in others[:3])}")
+
+
+def rule() -> Markdown:
+    """The rule in its own words."""
+    return Markdown(rule_text(single_ablations_miss))
+
+
+def verdict(judgement: Judgement) -> Markdown:
+    """What the rule says of this run."""
+    return Markdown(judgement_list({"Q7": judgement}, {"Q7": "single ablations miss what heads do together"}))
+
+
+def _interval(row: Any, name: str) -> str:
+    return f"{Interval(row[name], row[f'low_{name}'], row[f'high_{name}']):+,.0f}"
+
+
+def _log_factor(together: float, added: float) -> float:
+    return float(abs(np.log((1 + max(together, 0) / 100) / (1 + max(added, 0) / 100))))
+
+
+# The marks
 
 
 def _scale(ax: "Axes", which: str, linear: float) -> None:

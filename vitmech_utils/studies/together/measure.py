@@ -1,0 +1,219 @@
+"""What heads do together: sets that mean something, pairs of heads, and the sets that are kept.
+
+Heads are pairs of layer and head, both 0-based.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from vitmech_utils.heads.hooks import Head
+from vitmech_utils.heads.interactions import KEYS
+from vitmech_utils.heads.sets import SetPredictions, groups, set_effects
+from vitmech_utils.statistics import Interval, effect_intervals, percent_effect, rank_correlation
+from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES
+
+Groups = Mapping[str, Mapping[str, Iterable[Head]]]
+"""Kind of set, name of the set, its heads."""
+KEPT_PARTS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 11 / 12)
+"""Parts of all heads that are kept while the rest is ablated."""
+RANKINGS = {"single effect": "single", "Shapley value": "shapley"}
+"""How heads are ranked before the last of them go, and the column of their values."""
+
+
+# Sets of heads
+
+
+def heads_of(table: pd.DataFrame) -> list[Head]:
+    """All heads of a table, in order."""
+    return sorted(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
+
+
+def named_groups(classes: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:
+    """The heads of each layer, of each class, and about each region; a head about two regions is in both sets."""
+    layers: dict[str, list[Head]] = {}
+    for layer, head in heads_of(classes):
+        layers.setdefault(f"layer {layer + 1}", []).append((layer, head))
+    by_class, by_region = groups(classes, "class"), groups(classes, "regions")
+    return {
+        "layer": layers,
+        "class": {f"class: {name}": sorted(heads) for name, heads in by_class.items()},
+        "region": {f"about: {name}": sorted(heads) for name, heads in by_region.items()},
+    }
+
+
+def random_groups(classes: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict[str, list[Head]]:
+    """Sets of as many heads as a layer has, drawn at random over all layers."""
+    heads, size = heads_of(classes), int(classes["head"].max()) + 1
+    return {
+        f"random {draw + 1}": [heads[place] for place in rng.choice(len(heads), size, replace=False)]
+        for draw in range(draws)
+    }
+
+
+def members(kinds: Groups) -> list[Iterable[Head]]:
+    """The sets of all kinds in a row, as `group_effects` expects their predictions."""
+    return [heads for sets in kinds.values() for heads in sets.values()]
+
+
+def group_effects(
+    kinds: Groups,
+    joint: SetPredictions,
+    single: SetPredictions,
+    labels: Float[Tensor, "image target"],
+    bootstrap: int,
+) -> pd.DataFrame:
+    """One row per set, as `sets.set_effects` has it, with its kind; q-values adjust for the sets of a kind.
+
+    `joint` are predictions without each of `members(kinds)`, `single` without each head alone, on the same images.
+    """
+    tables, start = [], 0
+    for kind, sets in kinds.items():
+        part = joint[start : start + len(sets)]
+        tables.append(set_effects(part, labels, single, list(sets), bootstrap).assign(kind=kind))
+        start += len(sets)
+    return pd.concat(tables, ignore_index=True)
+
+
+def differs(table: pd.DataFrame) -> pd.Series:
+    """Whether each set clearly does something else than its heads' single effects add up to."""
+    clear = (table["low_excess"] > 0) | (table["high_excess"] < 0)
+    return clear & (table["q_value"] < FALSE_DISCOVERIES)
+
+
+def single_effects(
+    single: SetPredictions, labels: Float[Tensor, "image target"], bootstrap: int
+) -> pd.DataFrame:
+    """One row per head: layer, head, effect, low, high, in percent of the baseline's MSE."""
+    errors, baseline = single.errors(labels)
+    low, high = effect_intervals(errors, baseline, bootstrap)
+    heads = [next(iter(heads)) for heads in single.sets]
+    return pd.DataFrame(heads, columns=["layer", "head"]).assign(
+        effect=percent_effect(errors, baseline), low=low, high=high
+    )
+
+
+def strongest(single: pd.DataFrame, count: int) -> list[Head]:
+    """The heads with the largest absolute effects, the largest first."""
+    table = single.loc[single["effect"].abs().nlargest(min(count, len(single))).index]
+    return list(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
+
+
+# Pairs
+
+
+def sample_pairs(estimated: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    """About `count` of the estimated pairs: half those of the largest estimates, half drawn from the rest (`drawn`)."""
+    half = max(2, min(count, len(estimated)) // 2)
+    largest = estimated["estimate"].abs().nlargest(half).index
+    rest = rng.choice(estimated.index.difference(largest), min(half, len(estimated) - half), replace=False)
+    return pd.concat([estimated.loc[largest].assign(drawn=False), estimated.loc[rest].assign(drawn=True)])
+
+
+def pairs_of(table: pd.DataFrame) -> list[tuple[Head, Head]]:
+    """The pairs of heads that a table's rows name."""
+    return [((row.layer_a, row.head_a), (row.layer_b, row.head_b)) for row in table.itertuples()]
+
+
+def beside_estimates(exact: pd.DataFrame, sample: pd.DataFrame) -> pd.DataFrame:
+    """Exact interactions with each pair's estimate, and whether it was drawn at random."""
+    return exact.merge(sample[[*KEYS, "estimate", "drawn"]], on=KEYS)
+
+
+def estimates_fit(compared: pd.DataFrame, bootstrap: int) -> dict[str, Interval]:
+    """Rank correlations of estimate and exact interaction: over all pairs, the largest, and those drawn at random."""
+    parts = {
+        "all pairs of the sample": compared,
+        "largest estimates": compared[~compared["drawn"]],
+        "drawn at random": compared[compared["drawn"]],
+    }
+    return {
+        name: rank_correlation(part["estimate"].to_numpy(), part["interaction"].to_numpy(), bootstrap)
+        for name, part in parts.items()
+        if len(part) >= 3
+    }
+
+
+# Orders, and how few heads are enough
+
+
+def beside_single(values: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
+    """Shapley values with each head's single effect on the same images."""
+    return values.assign(single=single["effect"], single_low=single["low"], single_high=single["high"])
+
+
+def orders_agree(values: pd.DataFrame, bootstrap: int) -> Interval:
+    """Rank correlation of single effects and Shapley values, over heads."""
+    return rank_correlation(values["single"].to_numpy(), values["shapley"].to_numpy(), bootstrap)
+
+
+def sizes_to_keep(total: int) -> list[int]:
+    """How many of all heads are kept, from few to most."""
+    return sorted({max(1, round(total * part)) for part in KEPT_PARTS})
+
+
+def kept_sets(
+    values: pd.DataFrame, heads: Sequence[Head], draws: int, rng: np.random.Generator
+) -> dict[tuple, set[Head]]:
+    """The first heads of each ranking, of every size, and `draws` random sets of every second size.
+
+    Keys are (ranking, size), or ("random", size, draw).
+    """
+    sizes, sets = sizes_to_keep(len(heads)), {}
+    for name, column in RANKINGS.items():
+        table = values.sort_values(column, ascending=False)
+        order = list(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
+        sets |= {(name, size): set(order[:size]) for size in sizes}
+    for size in sizes[1::2]:
+        for draw in range(draws):
+            chosen = rng.choice(len(heads), size, replace=False)
+            sets["random", size, draw] = {heads[place] for place in chosen}
+    return sets
+
+
+def kept_effects(
+    kept: Mapping[tuple, set[Head]],
+    without_rest: SetPredictions,
+    labels: Float[Tensor, "image target"],
+    bootstrap: int,
+) -> pd.DataFrame:
+    """One row per kept set: ranking, kept, effect, low, high (percent), images; `without_rest` ablates all others."""
+    errors, baseline = without_rest.errors(labels)
+    low, high = effect_intervals(errors, baseline, bootstrap)
+    return pd.DataFrame([key[:2] for key in kept], columns=["ranking", "kept"]).assign(
+        effect=percent_effect(errors, baseline), low=low, high=high, images=len(baseline)
+    )
+
+
+def fewest_enough(curves: pd.DataFrame, limit: float, total: int) -> dict[str, int]:
+    """By ranking, the smallest tried number of heads with which the error grows by at most `limit` percent.
+
+    All heads where no tried set is enough.
+    """
+    enough = curves[curves["effect"] <= limit].groupby("ranking")["kept"].min()
+    return {name: int(enough.get(name, total)) for name in RANKINGS}
+
+
+# What the rule judges
+
+
+def repaired(split: pd.DataFrame) -> pd.DataFrame:
+    """The heads of `direct.direct_effects` whose direct harm later parts clearly undo in part."""
+    return split[(split["low_direct"] > 0) & (split["high_later"] < 0)]
+
+
+def claim(layers: pd.DataFrame, random: pd.DataFrame, ranks: Interval, orders: int) -> pd.DataFrame:
+    """The quantities that the rule on single ablations reads, and their control."""
+    images, nothing = int(layers["images"].iloc[0]), (np.nan, np.nan)
+    heads = int(layers["heads"].sum())
+    rows = [
+        ("layers that differ from the sum", differs(layers).sum(), *nothing, len(layers), images),
+        ("random sets that differ from the sum", differs(random).sum(), *nothing, len(random), images),
+        ("rank correlation", *vars(ranks).values(), heads, orders),
+    ]
+    return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "of", "images"])
