@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.stats import false_discovery_control, quantile, rankdata
+from scipy.stats import false_discovery_control, pearsonr, quantile, rankdata
 
 # Elements of the largest temporary array (draws x images); bounds memory to about 130 MB.
 _BLOCK = 2**24
@@ -179,6 +179,15 @@ def ratio_of_medians(
         np.median(above[chosen], axis=1) / np.median(below[chosen], axis=1), _tails(confidence)
     )
     return Interval(float(np.median(above) / np.median(below)), float(low), float(high))
+
+
+def correlation(
+    first: Float[ndarray, " item"], second: Float[ndarray, " item"], confidence: float = 0.95
+) -> Interval:
+    """Pearson's correlation, in [-1, 1], with its Fisher interval."""
+    fit = pearsonr(first, second)
+    interval = fit.confidence_interval(confidence)
+    return Interval(float(fit.statistic), float(interval.low), float(interval.high))
 
 
 def rank_correlation(

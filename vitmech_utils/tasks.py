@@ -52,7 +52,7 @@ class Task:
             labels = labels.to(outputs.dtype)
         return to_float64(self.loss(outputs, labels.to(outputs.device)))
 
-    def fitted(self, outputs: Float[Tensor, "some *output"], labels: Tensor | None = None) -> Task:
+    def fitted(self, outputs: Float[Tensor, "some ..."], labels: Tensor | None = None) -> Task:
         """This task for a model that gives such outputs, tried on the first image; unnamed targets get their numbers.
 
         Raises `ValueError` where outputs and labels do not fit each other or the task.
@@ -82,14 +82,13 @@ class Task:
         return replace(task, targets=targets)
 
 
-def find(
-    task: Task | str | Loss | None = None, model: object = None, labels: Tensor | None = None
-) -> Task:
-    """The task that is asked for: a `Task`, a preset's name, or a function (outputs, labels) -> [image] or [image, target].
+def find(task: Task | str | Loss | None = None, model: object = None, labels: Tensor | None = None) -> Task:
+    """The task that is asked for: a `Task`, a preset's name, or a function of outputs and labels.
 
-    None is the model's own (`model.task`). Of a model that names none the labels tell: class numbers [image] mean
-    cross-entropy, [image, h, w] per-pixel cross-entropy, and numbers [image, target] squared error. Raises `ValueError`
-    for an unknown name, and where the labels could mean several things (all of them 0 or 1) or nothing.
+    A function returns the losses [image] or [image, target]. None is the model's own (`model.task`). Of a model that
+    names none the labels tell: class numbers [image] mean cross-entropy, [image, h, w] per-pixel cross-entropy, and
+    numbers [image, target] squared error. Raises `ValueError` for an unknown name, and where the labels could mean
+    several things (all of them 0 or 1) or nothing.
     """
     if task is None:
         own = getattr(model, "task", None)
@@ -203,8 +202,8 @@ def logit_difference(other: int | None = None) -> Task:
         _class_numbers(outputs, labels)
         if other is not None and (not 0 <= other < outputs.shape[1] or (labels == other).any()):
             raise ValueError(
-                f"the other class is {other}, expected one of 0 to {outputs.shape[1] - 1} that is no image's own: leave "
-                "these images out, or pass other=None"
+                f"the other class is {other}, expected one of 0 to {outputs.shape[1] - 1} that is no image's own: "
+                "leave these images out, or pass other=None"
             )
 
     name = "logit difference" + ("" if other is None else f" from class {other}")
@@ -221,7 +220,9 @@ def divergence(of: Literal["softmax", "sigmoid", "numbers"] = "softmax") -> Task
         raise ValueError(f"of is {of!r}, expected one of {', '.join(_DIVERGENCES)}")
     loss, targets, unit = _DIVERGENCES[of]
     name = "divergence" + ("" if of == "softmax" else f" of {of}")
-    return Task(name, targets, loss, unit, own_answer=True, check=lambda outputs, _own: _check_own(outputs, of))
+    return Task(
+        name, targets, loss, unit, own_answer=True, check=lambda outputs, _own: _check_own(outputs, of)
+    )
 
 
 def named(name: str, targets: Sequence[str] = ()) -> Task | None:
@@ -345,7 +346,9 @@ def _same_shape(outputs: Tensor, labels: Tensor, targets: tuple[str, ...]) -> No
 
 def _class_numbers(outputs: Tensor, labels: Tensor) -> None:
     if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise ValueError(f"outputs have shape {_shape(outputs)}, expected logits [image, class] of two or more")
+        raise ValueError(
+            f"outputs have shape {_shape(outputs)}, expected logits [image, class] of two or more"
+        )
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
             f"labels has shape {_shape(labels)} and dtype {labels.dtype}, expected one class number per image "

@@ -38,8 +38,8 @@ class Attack:
     """
 
     pixel_values: Float[Tensor, "image 3 height width"]
-    predictions: Float[Tensor, "image *output"]
-    clean: Float[Tensor, "image *output"]
+    predictions: Float[Tensor, "image ..."]
+    clean: Float[Tensor, "image ..."]
     budget: float
     pixels: Int[ndarray, " image"]
     passes: int
@@ -57,22 +57,24 @@ def attack(
     restarts: int = 1,
     batch: int = 8,
     seed: int = 0,
-    clean: Float[Tensor, "label *output"] | None = None,
+    clean: Float[Tensor, "label ..."] | None = None,
 ) -> Attack:
     """Raise the loss on each image by changing only the pixels in `mask`, each channel by at most `budget`.
 
     `model` returns predictions (or an output with `logits`), its LoRA adapters merged, and may stand under
-    `change_heads`; `labels` and `task` are as in `ablation.sweep`, and the loss is the sum over the targets. Each of `restarts` begins at a random point within the budget and takes
-    `steps` of `OVERSHOOT * budget / steps` along the sign of the gradient, clipped to the budget and to [0, 1]. The
-    worst image that was seen is kept, the clean one included, so an attack never lowers a loss. Random numbers depend
-    on (`seed`, image, restart) alone, not on `batch`. A budget of 0 returns the clean images after one pass. The
-    model's mode, weights and gradients stay as they were; outside the mask images are bit-identical. `clean` are this
-    model's predictions of the unchanged images where they are known: that saves a pass.
+    `change_heads`; `labels` and `task` are as in `ablation.sweep`, and the loss is the sum over the targets. Each of
+    `restarts` begins at a random point within the budget and takes `steps` of `OVERSHOOT * budget / steps` along the
+    sign of the gradient, clipped to the budget and to [0, 1]. The worst image that was seen is kept, the clean one
+    included, so an attack never lowers a loss. Random numbers depend on (`seed`, image, restart) alone, not on `batch`.
+    A budget of 0 returns the clean images after one pass. The model's mode, weights and gradients stay as they were;
+    outside the mask images are bit-identical. `clean` are this model's predictions of the unchanged images where they
+    are known: that saves a pass.
 
     Raises `ValueError` before any pass: images that are empty, not finite or outside [0, 1], labels that do not match,
     a mask of another shape or without a pixel in some image, a budget outside [0, 255], counts below 1, an unmerged
-    adapter; and later for predictions that are not finite or do not fit labels and task. Sources: Goodfellow et al. 2015 (the sign of the gradient),
-    Madry et al. 2018 (projection, random starts), Brown et al. 2017 (changes confined to a part of the image).
+    adapter; and later for predictions that are not finite or do not fit labels and task. Sources: Goodfellow et al.
+    2015 (the sign of the gradient), Madry et al. 2018 (projection, random starts), Brown et al. 2017 (changes confined
+    to a part of the image).
     """
     _check(model, pixel_values, labels, mask, budget, steps=steps, restarts=restarts, batch=batch)
     restarts = restarts if budget else 0
@@ -103,7 +105,7 @@ def random_noise(
     draws: int = 1,
     batch: int = 8,
     seed: int = 0,
-) -> Float[Tensor, "draw image *output"]:
+) -> Float[Tensor, "draw image ..."]:
     """Predictions when every channel of the pixels in `mask` moves by `budget` up or down, at random; the control.
 
     The same norm on the same pixels as an attack has, without its gradient; pixels stay in [0, 1]. Random numbers

@@ -169,7 +169,7 @@ class ByImage(NamedTuple):
     """
 
     maps: Float[ndarray, "image layer head patch"]
-    predictions: Float[ndarray, "image *output"]
+    predictions: Float[ndarray, "image ..."]
     names: tuple[str, ...] = ()
 
 

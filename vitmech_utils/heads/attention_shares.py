@@ -152,10 +152,13 @@ def names_of_regions(
     names = tuple(regions or getattr(images, "region_names", ()) or own)
     if not names:
         raise ValueError(
-            "the regions have no names: pass regions=('background', 'object', ...), one for each number in the region maps"
+            "the regions have no names: pass regions=('background', 'object', ...), one for each number in the "
+            "region maps"
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"regions name {twice[0]!r} more than once, expected a name of its own for each number")
+        raise ValueError(
+            f"regions name {twice[0]!r} more than once, expected a name of its own for each number"
+        )
     return names
 
 

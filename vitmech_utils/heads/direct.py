@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.heads.effects import Answers
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
     check_mode,
@@ -15,7 +16,6 @@ from vitmech_utils.heads.replacements import (
     replacement,
 )
 from vitmech_utils.heads.replay import TOLERANCE, Replay, ReplayError
-from vitmech_utils.heads.effects import Answers
 from vitmech_utils.heads.sets import SetPredictions, singles, task_of
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import effect_intervals, effect_sizes
@@ -132,7 +132,7 @@ class _Direct(Replay):
         else:
             self._cls = self._run(self._last, self._inputs[-1])[:, :1]
 
-    def without_each_head(self, new: list[Tensor]) -> Float[Tensor, "head image *output"]:
+    def without_each_head(self, new: list[Tensor]) -> Float[Tensor, "head image ..."]:
         """Predictions with each head's change written straight into the last hidden state."""
         found = []
         for layer, block in enumerate(self.anatomy.blocks):

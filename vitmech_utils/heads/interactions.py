@@ -48,7 +48,8 @@ def second_order(
     `heads` (pairs of layer and head, 0-based; default: all) are those whose pairs with every head are wanted: each
     costs one more backward pass. Returns one row per pair, a before b: layer_a, head_a, layer_b, head_b (0-based),
     mode, images, estimate (percent of the baseline's loss, or in the task's unit), low, high (paired bootstrap over
-    images). `labels`, `task` and errors as in `sweep`. Source: the Hessian over gates is Hassibi and Stork's (1993) for weights, here for heads, off its diagonal.
+    images). `labels`, `task` and errors as in `sweep`. Source: the Hessian over gates is Hassibi and Stork's (1993) for
+    weights, here for heads, off its diagonal.
     """
     check_settings(bootstrap, confidence)
     anatomy, gated = check_gated(model, pixel_values, labels, mode, task, donors, reference)
@@ -91,10 +92,10 @@ def exact_interactions(
 ) -> pd.DataFrame:
     """Measure the interaction of each pair by ablating both, each alone, and none, on the same images.
 
-    `pairs` holds two different heads each, (layer, head), 0-based. Columns as in `second_order`, with `interaction`
-    for the estimate, and p_value (sign flips) and q_value (Benjamini-Hochberg over the pairs). Positive: the two stand
-    in for each other, so that together they hurt more than their sum; negative: the second adds less once the first
-    is gone. `labels` and `task` as in `sweep`, errors as in `predict_without_sets`, `ValueError` for a pair of one head.
+    `pairs` holds two different heads each, (layer, head), 0-based. Columns as in `second_order`, with `interaction` for
+    the estimate, and p_value (sign flips) and q_value (Benjamini-Hochberg over the pairs). Positive: the two stand in
+    for each other, so that together they hurt more than their sum; negative: the second adds less once the first is
+    gone. `labels` and `task` as in `sweep`, errors as in `predict_without_sets`, `ValueError` for a pair of one head.
     """
     for first, second in pairs:
         if tuple(first) == tuple(second):
@@ -193,10 +194,10 @@ def shapley_values(
     values add up exactly to the loss without all heads minus the loss with all: nothing is lost or counted twice.
 
     Returns one row per head: layer, head (0-based), mode, images, permutations, shapley (percent of the baseline's
-    loss, or in the task's unit; positive where the head lowers the loss), low, high (bootstrap over images with their orders; NaN for a
-    single one). Cost: two passes per head and permutation. `labels` and `task` as in `sweep`, errors as in
-    `predict_without_sets`, `ValueError` for no permutation.
-    Source: Shapley 1953; sampling by permutations: Castro, Gomez and Tejada 2009; for heads: Held and Yang 2023.
+    loss, or in the task's unit; positive where the head lowers the loss), low, high (bootstrap over images with their
+    orders; NaN for a single one). Cost: two passes per head and permutation. `labels` and `task` as in `sweep`, errors
+    as in `predict_without_sets`, `ValueError` for no permutation. Source: Shapley 1953; sampling by permutations:
+    Castro, Gomez and Tejada 2009; for heads: Held and Yang 2023.
     """
     check_settings(bootstrap, confidence)
     anatomy = check_model(model)

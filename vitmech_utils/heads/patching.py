@@ -21,7 +21,7 @@ def patch_heads(
     donors: Float[Tensor, "donor 3 height width"],
     sets: Sequence[Collection[Head]],
     batch: int = 8,
-) -> Float[Tensor, "set image *output"]:
+) -> Float[Tensor, "set image ..."]:
     """Predict images while, set by set, some heads write what they write on another image, `donors[i]` for image i.
 
     With clean images as donors of attacked ones: what is left of an attack once these heads do not see it (activation

@@ -26,7 +26,7 @@ class ReplayError(RuntimeError):
     """This model's blocks cannot be resumed; one plain hook per head remains possible."""
 
 
-def predict(model: nn.Module, pixel_values: Tensor) -> Float[Tensor, "image *output"]:
+def predict(model: nn.Module, pixel_values: Tensor) -> Float[Tensor, "image ..."]:
     """Run `model` and return its predictions: its output's `logits`, or the tensor that it returns.
 
     One number per image [image] comes back as [image, 1].
@@ -74,7 +74,7 @@ class Replay:
         layer: int,
         images: Int[Tensor, " variant"],
         change: Float[Tensor, "variant token hidden"],
-    ) -> Float[Tensor, "variant *output"]:
+    ) -> Float[Tensor, "variant ..."]:
         """Predict `images` with `change` added to what the attention of `layer` (0-based) writes."""
         block, cls_only = self.anatomy.blocks[layer], self._cls_tail and layer == self._last
         rows = slice(0, 1) if cls_only else slice(None)
@@ -85,7 +85,7 @@ class Replay:
             hidden = self._run(later, hidden)
         return self._finish(hidden) if layer < self._last else self._tail(hidden)
 
-    def rerun(self, layer: int) -> Float[Tensor, "image *output"]:
+    def rerun(self, layer: int) -> Float[Tensor, "image ..."]:
         """Predict the same images from `layer` on, with the weights that the later layers have by now."""
         hidden = self._inputs[layer]
         for later in range(layer, self._last):

@@ -42,8 +42,8 @@ class HeadPredictions(Answers):
     `targets` are those of the model, as far as it names any.
     """
 
-    baseline: Float[Tensor, "image *output"]
-    ablated: Float[Tensor, "test image *output"]
+    baseline: Float[Tensor, "image ..."]
+    ablated: Float[Tensor, "test image ..."]
     layers: Int[ndarray, " test"]
     heads: Int[ndarray, " test"]
     mode: str
@@ -65,8 +65,8 @@ class SetPredictions(Answers):
     `HeadPredictions`.
     """
 
-    baseline: Float[Tensor, "image *output"]
-    ablated: Float[Tensor, "set image *output"]
+    baseline: Float[Tensor, "image ..."]
+    ablated: Float[Tensor, "set image ..."]
     sets: tuple[HeadSet, ...]
     mode: str
     method: str
@@ -188,7 +188,7 @@ def predict_tests(
     seed: int = 0,
     replay: bool = True,
     keep: Outputs | LossesFor | None = None,
-) -> tuple[Float[Tensor, "image *kept"], Float[Tensor, "test *kept"], str]:
+) -> tuple[Float[Tensor, "image ..."], Float[Tensor, test * kept], str]:
     """Predict single images without single sets: `tests` pairs the number of an image with a set of heads.
 
     Returns what `keep` makes (default: the outputs) of the baseline of all images and of each test in order, float64 on
@@ -349,7 +349,10 @@ class _Part:
         own = run.predictions if replay else predict(self.model, self.images)
         _check_finite(own, self.start)
         numbers = torch.arange(self.start, self.start + len(self.images))
-        self._own, self._keep = own, lambda outputs, at: keep(outputs, own[at], numbers[at.cpu()]).cpu().double()
+        self._own, self._keep = (
+            own,
+            lambda outputs, at: keep(outputs, own[at], numbers[at.cpu()]).cpu().double(),
+        )
         baseline = self._keep(own, torch.arange(len(own), device=own.device))
         self._outcome = torch.empty(len(self.tests), *baseline.shape[1:], dtype=torch.float64)
         if replay:

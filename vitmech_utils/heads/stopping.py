@@ -32,8 +32,9 @@ def interval_widths(
 ) -> pd.DataFrame:
     """Half-width of the heads' effect intervals for smaller and smaller numbers of images.
 
-    `changed` and `baseline` are losses per image; effects are in percent or, not `relative`, in their unit. Each count takes `repeats` random subsets. Returns
-    images, median and widest half-width over the heads, each the mean over subsets.
+    `changed` and `baseline` are losses per image; effects are in percent or, not `relative`, in their unit. Each count
+    takes `repeats` random subsets. Returns images, median and widest half-width over the heads, each the mean over
+    subsets.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -75,10 +76,10 @@ def sweep_until(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Sweep batch after batch of (pixel_values, labels) until every head's interval half-width is small enough.
 
-    `half_width` is in percent of the baseline, or in the task's unit. `labels` and `task` as in `sweep`. Stops after `most` images or the last batch in any case. Modes
-    that look at all images at once (`mean`, `resample`) need a fixed `reference` or are drawn within each
-    batch; `published-code` never stops changing weights and is refused. `settings` go to
-    `losses_without_heads`. Returns the effects, as of `sweep`, and the history: images, widest_half_width, done.
+    `half_width` is in percent of the baseline, or in the task's unit. `labels` and `task` as in `sweep`. Stops after
+    `most` images or the last batch in any case. Modes that look at all images at once (`mean`, `resample`) need a fixed
+    `reference` or are drawn within each batch; `published-code` never stops changing weights and is refused. `settings`
+    go to `losses_without_heads`. Returns the effects, as of `sweep`, and the history: images, widest_half_width, done.
 
     Looking again and again makes intervals a little optimistic; with the first look at no fewer than
     `LEAST_IMAGES` images the loss of coverage is small (Chow and Robbins 1965). Raises `ValueError`.

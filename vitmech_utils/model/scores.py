@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
 from vitmech_utils.data.sweep_labels import TARGETS
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.statistics import Interval
+from vitmech_utils.statistics import Interval, correlation
 
 
 def predict_dataset(
@@ -48,19 +48,16 @@ def score(
     predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"], confidence: float = 0.95
 ) -> pd.DataFrame:
     """One row per target: Pearson r with its Fisher interval, standardized MSE, RMSE in seconds or hertz, images."""
-    from scipy.stats import pearsonr
-
     rows = []
     for i, name in enumerate(LABEL_NAMES):
-        fit = pearsonr(predictions[:, i], labels[:, i])
-        interval = fit.confidence_interval(confidence)
+        r = correlation(predictions[:, i], labels[:, i], confidence)
         mse = float(np.mean((predictions[:, i] - labels[:, i]) ** 2))
         rows.append(
             {
                 "target": name,
-                "r": float(fit.statistic),
-                "low": float(interval.low),
-                "high": float(interval.high),
+                "r": r.value,
+                "low": r.low,
+                "high": r.high,
                 "mse": mse,
                 "rmse": float(np.sqrt(mse) * LABEL_STD[i]),
                 "unit": LABEL_UNITS[i],

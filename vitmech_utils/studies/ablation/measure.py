@@ -29,9 +29,9 @@ def layer_effects(
 ) -> pd.DataFrame:
     """The mean effect of each layer's heads, ablated one at a time.
 
-    Returns layer (0-based), effect (percent or the task's unit, mean over the layer's heads), low, high (paired bootstrap over
-    images), deviation (standard deviation over heads), largest (the head with the largest effect, 0-based).
-    `task` as in `Answers.losses`.
+    Returns layer (0-based), effect (percent or the task's unit, mean over the layer's heads), low, high (paired
+    bootstrap over images), deviation (standard deviation over heads), largest (the head with the largest effect,
+    0-based). `task` as in `Answers.losses`.
     """
     losses = predictions.losses(labels, task)
     changed, baseline = losses.mean()
@@ -67,7 +67,7 @@ def compare_layers(
     *,
     task: Task | str | Loss | None = None,
 ) -> dict[str, Interval]:
-    """Mean single-head effect of two groups of layers (0-based), percent or the task's unit, and their ratio late / early.
+    """Mean single-head effect of two groups of layers (0-based), in the task's unit, and their ratio late / early.
 
     Returns the intervals `early`, `late` and `ratio`. The defaults are the study's: layers 1-3 and layer 6.
     """
