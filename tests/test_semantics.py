@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_attention import pictures, planted, random_images
+from test_attention import attention_statistics, pictures, planted, random_images
 
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
-from vitmech_utils.heads.attention import attention_statistics
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, class_changes, classify, sensitivity, unmix
 from vitmech_utils.heads.sinks import find_sinks

@@ -14,7 +14,7 @@ from vitmech_utils.heads.effects import Losses, effects, losses_of
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import Head, check_layer
 from vitmech_utils.heads.published_code import published_procedure
-from vitmech_utils.heads.replacements import check_images, check_mode, check_model, evaluating
+from vitmech_utils.heads.replacements import check_mode, check_model, check_shape, evaluating
 from vitmech_utils.heads.sets import (
     HeadPredictions,
     every_test,
@@ -90,15 +90,16 @@ def losses_without_heads(
     replay: bool = True,
 ) -> Losses:
     """The loss of every image without each of the heads, which `sweep` tabulates; arguments and errors as there."""
-    check_model(model)
+    anatomy = check_model(model)
     keep = losses_for(model, pixel_values, labels, task)
     if mode == "published-code":
         found = predict_without_heads(model, pixel_values, mode, layers=layers, heads=heads, batch=batch)
         return found.losses(labels, keep.task)
-    chosen, tests = _tests(model, pixel_values, layers, heads)
+    chosen = chosen_heads(anatomy, layers, heads)
+    tests = every_test(singles(chosen), len(pixel_values))
     baseline, outcome, _ = predict_tests(
         model, pixel_values, tests, mode,
-        reference=reference, donors=donors, batch=batch, seed=seed, replay=replay, keep=keep,
+        reference=reference, donors=donors, batch=batch, seed=seed, replay=replay, keep=keep, anatomy=anatomy,
     )  # fmt: skip
     without = outcome.unflatten(0, (len(chosen), len(pixel_values)))
     return losses_of(keep.task, without, baseline, tuple(singles(chosen)), mode)
@@ -124,12 +125,13 @@ def predict_without_heads(
     resumed at its blocks. `task`, by default the model's own, is what `effects` judges the predictions by. Raises
     `ValueError` for outputs too large to be kept: `losses_without_heads` keeps none.
     """
-    check_model(model)
+    anatomy = check_model(model)
     check_mode(mode, pixel_values, donors, reference)
-    chosen, tests = _tests(model, pixel_values, layers, heads)
+    chosen = chosen_heads(anatomy, layers, heads)
+    tests = every_test(singles(chosen), len(pixel_values))
     layer, head = (np.array(column, dtype=np.int64) for column in zip(*chosen, strict=True))
     if mode == "published-code":
-        check_images(pixel_values)
+        check_shape(pixel_values)
         if batch < 1:
             raise ValueError(f"batch is {batch}, expected at least 1 image")
         with evaluating(model), torch.inference_mode():
@@ -138,7 +140,7 @@ def predict_without_heads(
     else:
         baseline, outcome, method = predict_tests(
             model, pixel_values, tests, mode,
-            reference=reference, donors=donors, batch=batch, seed=seed, replay=replay,
+            reference=reference, donors=donors, batch=batch, seed=seed, replay=replay, anatomy=anatomy,
         )  # fmt: skip
         ablated = outcome.unflatten(0, (len(chosen), len(pixel_values)))
     return HeadPredictions(baseline, ablated, layer, head, mode, method, **task_of(model, task))
@@ -181,11 +183,3 @@ def agreement(table: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.D
             found = rank_correlation(wide[first].to_numpy(), wide[second].to_numpy(), bootstrap, seed=seed)
             rows.append((first, second, found.value, found.low, found.high, len(wide)))
     return pd.DataFrame(rows, columns=["first", "second", "correlation", "low", "high", "heads"])
-
-
-def _tests(
-    model: nn.Module, pixel_values: Tensor, layers: Sequence[int] | None, heads: Sequence[int] | None
-) -> tuple[list[Head], list]:
-    """The heads that are asked for, and each of them on each image."""
-    chosen = chosen_heads(check_model(model), layers, heads)
-    return chosen, every_test(singles(chosen), len(pixel_values))

@@ -117,14 +117,19 @@ def check_model(model: nn.Module) -> Anatomy:
 
 def check_images(pixel_values: Tensor, labels: Tensor | None = None) -> None:
     """Refuse an empty set, a wrong shape, labels of another number of images, or values that are not finite."""
+    check_shape(pixel_values)
+    if labels is not None:
+        check_labels(labels, len(pixel_values))
+    check_finite("pixel_values", pixel_values)
+
+
+def check_shape(pixel_values: Tensor) -> None:
+    """Refuse what is no batch of images, with `ValueError`."""
     if pixel_values.ndim != 4 or len(pixel_values) == 0:
         raise ValueError(
             f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, channel, height, width] with "
             "at least one image"
         )
-    if labels is not None:
-        check_labels(labels, len(pixel_values))
-    check_finite("pixel_values", pixel_values)
 
 
 def check_mode(mode: str, pixel_values: Tensor, donors: Tensor | None, reference: Tensor | None) -> None:

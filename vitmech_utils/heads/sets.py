@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from vitmech_utils.heads.replacements import (
     check_images,
     check_mode,
     check_model,
+    check_shape,
     evaluating,
     replacement,
 )
@@ -188,17 +190,18 @@ def predict_tests(
     seed: int = 0,
     replay: bool = True,
     keep: Outputs | LossesFor | None = None,
+    anatomy: Anatomy | None = None,
 ) -> tuple[Float[Tensor, "image ..."], Float[Tensor, test * kept], str]:
     """Predict single images without single sets: `tests` pairs the number of an image with a set of heads.
 
     Returns what `keep` makes (default: the outputs) of the baseline of all images and of each test in order, float64 on
-    the CPU, and the method. Arguments and errors as in `predict_without_sets`.
+    the CPU, and the method. `anatomy` is `check_model(model)`, where it is known. Arguments and errors as in
+    `predict_without_sets`.
     """
-    keep = keep or Outputs()
-    anatomy = check_model(model)
+    keep, anatomy = keep or Outputs(), anatomy or check_model(model)
     if mode not in HOOK_MODES:
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(HOOK_MODES)}")
-    check_images(pixel_values)
+    check_shape(pixel_values)
     check_mode(mode, pixel_values, donors, reference)
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1 (set, image) pair")
@@ -377,7 +380,7 @@ class _Part:
                 part = places[start : start + batch]
                 at = self._images_of(part)
                 written, later = change(part, at)
-                with change_heads(self.model, later):
+                with change_heads(self.model, later) if later else nullcontext():
                     self._outcome[part] = self._keep(run.resume(layer, at, written), at)
 
     def _one_each(self, difference: Tensor, layer: int) -> Callable:
