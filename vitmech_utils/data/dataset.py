@@ -4,19 +4,23 @@ from vitmech_utils.data.chirp_dataset import (
     HELD_OUT,
     ChirpDataset,
     as_pixels,
+    held_out,
     stack,
     standardize,
     unstandardize,
 )
 from vitmech_utils.data.folders import FolderDataset, FolderError, export_folder
+from vitmech_utils.data.regions import REGIONS
 
 __all__ = [
     "HELD_OUT",
+    "REGIONS",
     "ChirpDataset",
     "FolderDataset",
     "FolderError",
     "as_pixels",
     "export_folder",
+    "held_out",
     "stack",
     "standardize",
     "unstandardize",
