@@ -17,7 +17,7 @@ from vitmech_utils.studies.pruning import plots as pruning_plots
 from vitmech_utils.studies.pruning.measure import (
     choose,
     error_and_time,
-    mse_change,
+    loss_change,
     pareto_front,
     removed_by_hand,
     timings,
@@ -32,7 +32,10 @@ LABELS = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [2.0, 3.0, 0.0], [3.0, 2.0
 def test_effects_are_those_of_the_same_images() -> None:
     near, far = LABELS + 0.1, LABELS.copy()
     far[0] += 1.0
-    rows = trials({"whole": near, "same": near.copy(), "pruned": far}, LABELS, "whole", 200).set_index("name")
+    found = trials(
+        {"whole": near, "same": near.copy(), "pruned": far}, LABELS, "whole", 200, task=ChirpRegressor.task
+    )
+    rows = found.set_index("name")
     assert rows.loc["whole", "mse"] == pytest.approx(0.01)
     assert rows.loc["pruned", "mse"] == pytest.approx(1 / 5)
     assert rows.loc["pruned", "effect"] == pytest.approx(1900)
@@ -42,6 +45,18 @@ def test_effects_are_those_of_the_same_images() -> None:
     assert rows.loc["pruned", "r_start_time"] == pytest.approx(np.corrcoef(far[:, 0], LABELS[:, 0])[0, 1])
     assert rows.loc["pruned", "r_low_end_freq"] < rows.loc["pruned", "r_end_freq"]
     assert (rows["images"] == 5).all()
+
+
+def test_seven_targets_and_class_numbers_keep_all_their_columns() -> None:
+    rng = np.random.default_rng(0)
+    seven = rng.normal(size=(11, 7))
+    columns = trials({"whole": seven}, seven + 0.1 * rng.normal(size=(11, 7)), "whole", 20).columns
+    assert [name for name in columns if name.startswith("r_output")] == [f"r_output_{n}" for n in range(7)]
+    logits, classes = rng.normal(size=(11, 5)), rng.integers(5, size=11)
+    rows = trials({"whole": logits, "less": logits / 2}, classes, "whole", 20).set_index("name")
+    told = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert rows.loc["whole", "loss"] == pytest.approx(-told[np.arange(11), classes].mean())
+    assert rows.loc["less", "effect"] == pytest.approx(rows.loc["less", "loss"] - rows.loc["whole", "loss"])
 
 
 def test_other_images_and_missing_baselines_are_refused() -> None:
@@ -54,11 +69,11 @@ def test_other_images_and_missing_baselines_are_refused() -> None:
 def test_a_change_of_the_mse_is_alike_on_images_of_unlike_baselines() -> None:
     truth = np.random.default_rng(0).normal(size=(40, 3))
     for baseline in (0.0, 0.5):
-        found = mse_change(truth + np.sqrt(0.09 + baseline**2), truth + baseline, truth, 200)
+        found = loss_change(truth + np.sqrt(0.09 + baseline**2), truth + baseline, truth, 200)
         assert (found.value, found.low, found.high) == pytest.approx((0.09, 0.09, 0.09))
     one = truth.copy()
     one[0] += 2.0
-    found = mse_change(one, truth, truth, 500)
+    found = loss_change(one, truth, truth, 500)
     assert found.value == pytest.approx(4 / 40)
     assert found.low < 4 / 40 < found.high
 

@@ -26,7 +26,7 @@ from vitmech_utils.heads.replacements import (
     replacement,
 )
 from vitmech_utils.heads.replay import Replay, ReplayError, computing, predict
-from vitmech_utils.heads.sets import Head, SetPredictions, checked_set
+from vitmech_utils.heads.sets import Head, SetPredictions, checked_set, task_of
 from vitmech_utils.model.anatomy import Anatomy
 
 MOST_OUTPUTS = 32
@@ -99,7 +99,9 @@ def predict_linearized(
     if not baselines:
         raise ValueError("pixel_values yields no images, expected at least one")
     baseline = torch.cat(baselines)
-    return HeadPredictions(baseline, baseline + torch.cat(slopes, 1), layer, head, mode, METHOD)
+    # What a reading makes of the outputs is no longer what the model's own task is about.
+    own = task_of(model) if reading is None else {}
+    return HeadPredictions(baseline, baseline + torch.cat(slopes, 1), layer, head, mode, METHOD, **own)
 
 
 def linearized_sets(predictions: HeadPredictions, sets: Sequence[Iterable[Head]]) -> SetPredictions:
@@ -124,7 +126,9 @@ def linearized_sets(predictions: HeadPredictions, sets: Sequence[Iterable[Head]]
     for row, heads in enumerate(chosen):
         member[row, [places[pair] for pair in heads]] = 1
     ablated = predictions.baseline + torch.einsum("st,tio->sio", member, slopes)
-    return SetPredictions(predictions.baseline, ablated, chosen, predictions.mode, METHOD)
+    return SetPredictions(
+        predictions.baseline, ablated, chosen, predictions.mode, METHOD, predictions.task, predictions.targets
+    )
 
 
 def margin(labels: Tensor) -> Reading:

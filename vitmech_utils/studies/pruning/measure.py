@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils import tasks
 from vitmech_utils.artefacts import digest
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
@@ -30,14 +31,15 @@ from vitmech_utils.heads.pruning import (
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import IMAGE_SIZE, ChirpRegressor
-from vitmech_utils.model.scores import predict_dataset, score
+from vitmech_utils.model.scores import predict_dataset
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, effect_intervals, mean_interval, percent_effect
+from vitmech_utils.statistics import Interval, correlation, effect_intervals, effect_sizes, mean_interval
+from vitmech_utils.tasks import Loss, Task
 
 COMPILED_FROM = 10
 """Repeats from which on compiled models are timed too: compiling takes longer than a few passes ever save."""
-GUESS = 1.0
-"""The MSE of a model that always predicts the mean, on standardized labels."""
+STANDARDIZED = tasks.squared_error(chance=1.0)
+"""Squared error on standardized labels, of which a model that always predicts the mean has an MSE of 1."""
 
 OTHER_REPEATS = 20
 """Repeats at most where a device is not the run's own."""
@@ -244,7 +246,7 @@ def random_trials(
         f"draw {place}": predicted(prune_heads(model, heads), images)
         for place, heads in enumerate(draws[1:], start=2)
     }
-    table = trials(drawn, images["labels"].numpy(), "unpruned", bootstrap).iloc[1:]
+    table = trials(drawn, images["labels"].numpy(), "unpruned", bootstrap, task=ChirpRegressor.task).iloc[1:]
     removed = [" ".join(f"L{layer + 1}H{head + 1}" for layer, head in sorted(heads)) for heads in draws]
     return table.rename(columns={"name": "draw"}).assign(removed=removed)
 
@@ -290,91 +292,109 @@ def trial_table(
     training, against which recovered models stand in the columns effect_same_training, low_.. and high_.. . Besides:
     base, recovered, choice (the base's name without its size), heads (how many are gone), parameters, flops.
     """
-    table = trials({**predictions, **recovered}, labels, "unpruned", bootstrap)
+    table = trials({**predictions, **recovered}, labels, "unpruned", bootstrap, task=ChirpRegressor.task)
     table["base"] = [bases.get(name, name) for name in table["name"]]
     table["recovered"] = table["name"] != table["base"]
     table["choice"] = table["base"].str.replace(r" \(.*", "", regex=True)
     table["heads"] = [len(named.get(base, ())) for base in table["base"]]
     table["parameters"] = [counted[base].parameters for base in table["base"]]
     table["flops"] = [counted[base].flops for base in table["base"]]
-    fair = trials(recovered, labels, control, bootstrap)[["name", "effect", "low", "high"]]
+    fair = trials(recovered, labels, control, bootstrap, task=ChirpRegressor.task)[
+        ["name", "effect", "low", "high"]
+    ]
     fair.columns = ["name", "effect_same_training", "low_same_training", "high_same_training"]
     return table.merge(fair, on="name", how="left")
 
 
 def trials(
-    predictions: Mapping[str, Float[ndarray, "image target"]],
-    labels: Float[ndarray, "image target"],
+    predictions: Mapping[str, Float[ndarray, "image ..."]],
+    labels: ndarray,
     baseline: str,
     bootstrap: int = 2000,
     seed: int = 0,
+    task: Task | str | Loss | None = None,
 ) -> pd.DataFrame:
-    """Tabulate models by their predictions of the same images, standardized like the labels.
+    """Tabulate models by their predictions of the same images.
 
-    Returns one row per model: name, mse, effect (change of the MSE in percent of the model `baseline`), low, high
-    (paired bootstrap over images), r_T, r_low_T, r_high_T for each target T (Pearson's r and its Fisher interval), and
-    images. Raises `ValueError` where the baseline is missing or a model predicts other images.
+    `task` as in `tasks.find`; without one, labels that are numbers mean squared error. Returns one row per model: name,
+    mse (or loss), effect (its change from the model `baseline`, in percent or in the task's unit), low, high (paired
+    bootstrap over images), for each target T its loss_T or, of squared errors, r_T, r_low_T, r_high_T (Pearson's r and
+    its Fisher interval), and images. Raises `ValueError` where the baseline is missing, a model predicts other images,
+    or predictions and labels do not fit.
     """
     if baseline not in predictions:
         raise ValueError(
             f"baseline {baseline!r} has no predictions, expected one of {sorted(predictions)}: predict with it too"
         )
-    other = [name for name, found in predictions.items() if found.shape != labels.shape]
-    if other:
+    expected = predictions[baseline].shape
+    other = [name for name, found in predictions.items() if found.shape != expected]
+    if other or len(labels) != expected[0]:
+        name = other[0] if other else baseline
         raise ValueError(
-            f"{other[0]!r} predicts an array of shape {predictions[other[0]].shape}, expected {labels.shape} as the "
-            "labels have: predict the same images with every model"
+            f"{name!r} predicts an array of shape {predictions[name].shape}, expected "
+            f"{(len(labels), *expected[1:])}: predict the same images with every model"
         )
-    truth = labels.astype(float)
-    errors = {name: ((found - truth) ** 2).mean(1) for name, found in predictions.items()}
-    every = np.stack(list(errors.values()))
-    low, high = effect_intervals(every, errors[baseline], bootstrap, seed=seed)
-    effect = percent_effect(every, errors[baseline])
+    judge = _fitted(task, predictions[baseline], labels)
+    losses = {name: _losses(judge, found, labels) for name, found in predictions.items()}
+    every, whole = np.stack([found.mean(1) for found in losses.values()]), losses[baseline].mean(1)
+    low, high = effect_intervals(every, whole, bootstrap, seed=seed, relative=judge.relative)
+    effect = effect_sizes(every, whole, judge.relative)
     rows = []
     for place, (name, found) in enumerate(predictions.items()):
-        row = {
-            "name": name,
-            "mse": errors[name].mean(),
-            "effect": effect[place],
-            "low": low[place],
-            "high": high[place],
-        }
-        for target in score(found, labels).itertuples():
-            row |= {
-                f"r_{target.target}": target.r,
-                f"r_low_{target.target}": target.low,
-                f"r_high_{target.target}": target.high,
-            }
+        row = {"name": name, judge.column: every[place].mean()}
+        row |= {"effect": effect[place], "low": low[place], "high": high[place]}
+        for number, target in enumerate(judge.targets):
+            if judge.unit == "MSE" and found.ndim == 2:
+                r = correlation(found[:, number], labels.reshape(len(labels), -1)[:, number])
+                row |= {f"r_{target}": r.value, f"r_low_{target}": r.low, f"r_high_{target}": r.high}
+            else:
+                row[f"{judge.column}_{target}"] = losses[name][:, number].mean()
         rows.append(row | {"images": len(labels)})
     return pd.DataFrame(rows)
 
 
-def mse_change(
-    predicted: Float[ndarray, "image target"],
-    baseline: Float[ndarray, "image target"],
-    labels: Float[ndarray, "image target"],
+def loss_change(
+    predicted: Float[ndarray, "image ..."],
+    baseline: Float[ndarray, "image ..."],
+    labels: ndarray,
     bootstrap: int = 2000,
     seed: int = 0,
+    task: Task | str | Loss | None = None,
 ) -> Interval:
-    """By how much the MSE of the same images grows from one model's predictions to another's, in its own unit.
+    """By how much the loss of the same images grows from one model's predictions to another's, in its own unit.
 
-    Other than a percentage it can be held against that of other images, on which the baseline's MSE is another one.
-    The interval is a paired bootstrap over images; all arrays are standardized.
+    Other than a percentage it can be held against that of other images, on which the baseline's loss is another one.
+    The interval is a paired bootstrap over images; `task` as in `trials`.
     """
-    truth = labels.astype(float)
-    return mean_interval(((predicted - truth) ** 2 - (baseline - truth) ** 2).mean(1), bootstrap, seed=seed)
+    judge = _fitted(task, baseline, labels)
+    change = _losses(judge, predicted, labels) - _losses(judge, baseline, labels)
+    return mean_interval(change.mean(1), bootstrap, seed=seed)
 
 
 def well_fitted(
-    predicted: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
+    predicted: Float[ndarray, "image ..."], labels: ndarray, task: Task | str | Loss = STANDARDIZED
 ) -> Bool[ndarray, " image"]:
-    """The images that a model reads: its squared error, over the targets, is below that of a guess (`GUESS`).
+    """The images that a model reads: its loss, over the targets, is below that of a guess (`task.chance`).
 
-    The others hold most of the MSE however few they are. Where they are no exception, but half of the images or more,
-    no image is left out.
+    The others hold most of the loss however few they are. Where they are no exception, but half of the images or more,
+    no image is left out. Raises `ValueError` for a task that tells no chance.
     """
-    read = ((predicted - labels.astype(float)) ** 2).mean(1) < GUESS
+    judge = _fitted(task, predicted, labels)
+    if judge.chance is None:
+        raise ValueError(
+            f"the task {judge.name!r} does not tell the loss of a guess, expected one with `chance`"
+        )
+    read = _losses(judge, predicted, labels).mean(1) < judge.chance
     return read if 2 * read.sum() > len(read) else np.ones_like(read)
+
+
+def _fitted(task: Task | str | Loss | None, predicted: ndarray, labels: ndarray) -> Task:
+    truth = torch.as_tensor(labels)
+    return tasks.find(task, labels=truth).fitted(torch.as_tensor(predicted), truth)
+
+
+def _losses(task: Task, predicted: ndarray, labels: ndarray) -> Float[ndarray, "image target"]:
+    return task(torch.as_tensor(predicted), torch.as_tensor(labels)).numpy()
 
 
 def timings(
@@ -495,7 +515,9 @@ def choice_control(
         "the first less the second": (chosen, layers),
     }
     return {
-        what: {side: mse_change(found[of], found[against], labels) for side, (found, labels) in sides.items()}
+        what: {
+            side: loss_change(found[of], found[against], labels) for side, (found, labels) in sides.items()
+        }
         for what, (of, against) in asked.items()
     }
 
