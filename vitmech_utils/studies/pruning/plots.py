@@ -114,7 +114,7 @@ def chosen(sets: Mapping[str, Heads], early: Heads, layers: int, heads: int) -> 
     return figure
 
 
-def chosen_told(
+def chosen_text(
     sets: Mapping[str, Heads],
     early: Heads,
     layers: int,
@@ -354,9 +354,7 @@ def saving(
     ]
     told = "**Every removal that was timed clearly saves time.**"
     if lines:
-        told = (
-            f"**Where nothing is saved that could be told from noise** (times as fast):\n\n{bullets(lines)}"
-        )
+        told = f"**Where nothing is saved that could be distinguished from noise** (times as fast):\n\n{bullets(lines)}"
     factors = {(row.model, row.batch): _faster(row) for row in eager.itertuples()}
     layers, scattered = models
     return (
