@@ -189,7 +189,7 @@ def lift_changes(
 
 
 def subjects(classes: pd.DataFrame, groups: Groups = GROUPS) -> pd.Series:
-    """What each head of a table of `classify` is about: with the default groups one of `SUBJECTS`, in the table's order.
+    """What each head of a table of `classify` is about, in the table's order; of `GROUPS`, one of `SUBJECTS`.
 
     A mono- or polysemantic head whose regions all lie in one of `groups` is about that group, with regions of several
     groups about "several things"; heads of every other class are about "nothing". A region that is in no group is a
