@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import beta, f
 from scipy.stats import t as student
 
-from vitmech_utils.statistics import check_settings, percentile_bounds
+from vitmech_utils.statistics import Interval, check_settings, percentile_bounds
 
 METHODS = ("percentile", "t", "log-t", "transformed-t", "studentized", "bca", "likelihood")
 Bounds = tuple[Float[ndarray, " row"], Float[ndarray, " row"]]
@@ -95,6 +95,21 @@ def share_intervals(found: Bool[ndarray, "row image"], confidence: float = 0.95)
     low = np.where(count == 0, 0.0, beta.ppf(tail, count, images - count + 1))
     high = np.where(count == images, 1.0, beta.ppf(1 - tail, count + 1, images - count))
     return low, high
+
+
+def divided(
+    above: Float[ndarray, " row"], low: Float[ndarray, " row"], high: Float[ndarray, " row"], below: Interval
+) -> Bounds:
+    """Bounds of `above` / `below`, two estimates from different images, from the bounds of each; `below` is positive.
+
+    Squares of distances add up, those of `below` on the logarithm (Zou and Donner 2008). Where some images are common
+    to both, the bounds are a little too wide.
+    """
+    ratio = above / below.value
+    down, up = np.log(below.value / below.low), np.log(below.high / below.value)
+    less = np.hypot((above - low) / below.value, ratio * np.where(ratio > 0, up, down))
+    more = np.hypot((high - above) / below.value, ratio * np.where(ratio > 0, down, up))
+    return ratio - less, ratio + more
 
 
 def standard_errors(
