@@ -83,6 +83,7 @@ def test_the_cubic_takes_skewness_away_and_leaves_what_has_none():
     plain_low, plain_high = mean_intervals(heavy(), "t")
     assert (low > plain_low).all()
     assert (high > plain_high).all()
+    np.testing.assert_array_equal(mean_intervals(heavy(), "lengthened-t"), (plain_low, high))
     mirrored = mean_intervals(-heavy(), "transformed-t")
     np.testing.assert_allclose(mirrored, (-high, -low))
 
@@ -109,7 +110,18 @@ def test_the_correction_for_skewness_covers_where_percentiles_do_not():
     assert found["percentile"] < 0.88
     assert found["transformed-t"] > 0.91
     assert found["studentized"] > 0.89
-    assert max(found, key=found.get) in ("transformed-t", "studentized")
+    assert found["lengthened-t"] >= max(found.values())
+
+
+def test_the_lengthened_interval_covers_where_the_cubic_is_misled():
+    """Heavy tails on both sides: the skewness of a sample is chance."""
+
+    def balanced(rng, repeats):
+        return rng.standard_t(1.8, size=(repeats, 97))
+
+    guarded = covered("lengthened-t", balanced, 0.0)
+    assert guarded > 0.94
+    assert covered("transformed-t", balanced, 0.0) < guarded - 0.02
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.heads.ablation import HeadPredictions
+from vitmech_utils.heads.control_variates import Selection, corrected_values
+from vitmech_utils.heads.linearized import METHOD
 from vitmech_utils.heads.losses import SQUARED, Loss
 from vitmech_utils.heads.sets import Heads, SetPredictions
 from vitmech_utils.intervals import divided, mean_intervals, ratio_intervals, share_intervals
@@ -22,6 +25,8 @@ ALL = "all"
 """The name of the mean over a model's targets."""
 BREAKING = 0.1
 """Readings break where their loss passes this share of a guess's."""
+# From how many images on, and under which rank correlation of their losses, two lists of images are told apart.
+_TELLING, _SAME_IMAGES = 12, 0.5
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,11 @@ def effect_table(
     held_out: Float[ndarray, "held_out target"],
     limit: float,
     *,
+    exact: Changes | None = None,
+    selection: Selection | None = None,
+    fitted: bool = False,
     names: Sequence[str] | None = None,
-    method: str = "transformed-t",
+    method: str = "lengthened-t",
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -153,55 +161,105 @@ def effect_table(
 
     `held_out` is the loss of the unchanged model on the whole held-out set, per image and target: thousands of images,
     not the few at hand, since all percentages are of its mean. `limit` is the loss from which a reading is broken, such
-    as `BREAKING * loss.guess(labels)`.
+    as `BREAKING * loss.guess(labels)`. Where `found` is of linearized predictions, `exact` may hold the exact changes
+    of the images in `selection`, in its order: all columns are then put right by them (`corrected_values`, which
+    tells of `fitted`).
 
     Returns one row per head (columns layer and head, 0-based; for sets: set, by `names`, and heads, their number) for
-    target `all`, the mean over the targets, and for each target by itself: target, mode, method, images, baseline_loss,
-    low_baseline_loss, high_baseline_loss (the held-out mean), then with low_T and high_T: shift, alignment, effect (the
-    mean over images) and effect_whole (over readings that stay whole, NaN where none does), in percent of
-    baseline_loss or in the loss's own unit, and broken and mended (shares of the images, in [0, 1]); p_value (paired
-    sign flips of the effect) and q_value (Benjamini-Hochberg over the rows of a target).
+    target `all`, the mean over the targets, and for each target by itself: target, mode, method, images, exact_images
+    (those predicted exactly), baseline_loss, low_baseline_loss, high_baseline_loss (the held-out mean), then with
+    low_T and high_T: shift, alignment, effect (the mean over images) and effect_whole (over readings that stay whole,
+    NaN where none does), in percent of baseline_loss or in the loss's own unit, and broken and mended (shares of the
+    images, in [0, 1]); p_value (paired sign flips of the effect) and q_value (Benjamini-Hochberg over the rows of a
+    target).
 
     `method`, `draws` and `seed` are those of `mean_intervals`; percentages allow for the errors of both means. Raises
-    `ValueError` for a held-out loss of other targets, or a limit that is not above 0.
+    `ValueError` for a held-out loss of other targets, a limit that is not above 0, exact changes of other rows, targets
+    or images, or without a selection.
     """
+    _check(found, held_out, limit, exact, selection)
+    parts = []
+    for target, place in ((ALL, slice(None)), *((name, [i]) for i, name in enumerate(found.targets))):
+        whole = baseline_loss(held_out[:, place], confidence)
+        values = seen = _per_image(found.of(target), limit)
+        if exact is not None:
+            seen = _per_image(exact.of(target), limit)
+            values = {
+                name: corrected_values(values[name], seen[name], selection, fitted=fitted, seed=seed)
+                for name in values
+            }
+        columns: dict[str, object] = {"target": target} | _rows(found.sets, names) | {
+            "mode": found.mode,
+            "method": found.method if exact is None else f"{found.method} and {exact.method}",
+            "images": found.images,
+            "exact_images": exact.images if exact is not None else found.images * (found.method != METHOD),
+            "baseline_loss": whole.value, "low_baseline_loss": whole.low, "high_baseline_loss": whole.high,
+        }  # fmt: skip
+        one = np.ones_like(values["effect"])
+        for name, weight in (
+            ("shift", one),
+            ("alignment", one),
+            ("effect", one),
+            ("effect_whole", values["whole"]),
+        ):
+            value, low, high = _mean(values[name], weight, method, draws, confidence, seed)
+            if found.loss.relative:
+                low, high = (100 * bound for bound in divided(value, low, high, whole))
+                value = 100 * value / whole.value
+            columns |= {name: value, f"low_{name}": low, f"high_{name}": high}
+        for name in ("broken", "mended"):
+            low, high = share_intervals(seen[name] > 0, confidence)
+            value = values[name].mean(1)
+            if exact is not None:
+                # Counts of picked images alone say what no picked image shows; else the means of all are sharper.
+                wide_low, wide_high = mean_intervals(values[name], method, draws, confidence, seed)
+                none = np.ptp(values[name], axis=1) == 0
+                low, high = np.where(none, low, wide_low), np.where(none, high, wide_high)
+            value, low, high = (np.clip(share, 0, 1) for share in (value, low, high))
+            columns |= {name: value, f"low_{name}": low, f"high_{name}": high}
+        p_values = paired_p_values(values["effect"], draws, seed)
+        parts.append(pd.DataFrame(columns | {"p_value": p_values, "q_value": adjust(p_values)}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _per_image(one: Changes, limit: float) -> dict[str, Float[ndarray, "test image"]]:
+    """What the table averages, of the changes of one target."""
+    effect, stays = one.effect[..., 0], one.whole(limit).astype(float)
+    return {
+        "shift": one.shift[..., 0],
+        "alignment": one.alignment[..., 0],
+        "effect": effect,
+        "effect_whole": effect * stays,
+        "whole": stays,
+        "broken": one.broken(limit).astype(float),
+        "mended": one.mended(limit).astype(float),
+    }
+
+
+def _check(
+    found: Changes, held_out: ndarray, limit: float, exact: Changes | None, selection: Selection | None
+) -> None:
     if held_out.shape[1] != len(found.targets):
         raise ValueError(
             f"the held-out loss has {held_out.shape[1]} targets, expected the {len(found.targets)} of the changes"
         )
     if not limit > 0:
         raise ValueError(f"limit is {limit}, expected a loss above 0 from which a reading counts as broken")
-    parts = []
-    for place, target in (
-        (slice(None), ALL),
-        *((slice(i, i + 1), name) for i, name in enumerate(found.targets)),
-    ):
-        one, whole = found.of(target), baseline_loss(held_out[:, place], confidence)
-        columns: dict[str, object] = {"target": target} | _rows(found.sets, names) | {
-            "mode": found.mode, "method": found.method, "images": found.images,
-            "baseline_loss": whole.value, "low_baseline_loss": whole.low, "high_baseline_loss": whole.high,
-        }  # fmt: skip
-        effect, stays = one.effect[..., 0], one.whole(limit)
-        means = [
-            (name, values, np.ones_like(values))
-            for name, values in (
-                ("shift", one.shift[..., 0]),
-                ("alignment", one.alignment[..., 0]),
-                ("effect", effect),
-            )
-        ]
-        for name, values, weight in (*means, ("effect_whole", effect * stays, stays.astype(float))):
-            value, low, high = _mean(values, weight, method, draws, confidence, seed)
-            if found.loss.relative:
-                low, high = (100 * bound for bound in divided(value, low, high, whole))
-                value = 100 * value / whole.value
-            columns |= {name: value, f"low_{name}": low, f"high_{name}": high}
-        for name, happened in (("broken", one.broken(limit)), ("mended", one.mended(limit))):
-            low, high = share_intervals(happened, confidence)
-            columns |= {name: happened.mean(1), f"low_{name}": low, f"high_{name}": high}
-        p_values = paired_p_values(effect, draws, seed)
-        parts.append(pd.DataFrame(columns | {"p_value": p_values, "q_value": adjust(p_values)}))
-    return pd.concat(parts, ignore_index=True)
+    if (exact is None) != (selection is None):
+        raise ValueError("expected exact changes and the selection of their images, or neither")
+    if exact is None:
+        return
+    for name in ("sets", "targets", "mode", "loss"):
+        if getattr(exact, name) != getattr(found, name):
+            raise ValueError(f"the exact changes have other {name} than the cheap ones, expected the same")
+    if exact.images != len(selection.images):
+        raise ValueError(f"exact changes of {exact.images} images for a selection of {len(selection.images)}")
+    before = [one.baseline.mean(1) for one in (exact, found.on(selection.images))]
+    # Precision moves losses a little; those of other images have nothing to do with each other.
+    if exact.images >= _TELLING and spearmanr(*before).statistic < _SAME_IMAGES:
+        raise ValueError(
+            "the exact changes are of other images than the selection names: their losses differ"
+        )
 
 
 def _mean(
