@@ -133,6 +133,8 @@ def test_the_table_says_what_the_arrays_say(swept):
     assert everything["broken"].iloc[row] == pytest.approx(found.broken(limit)[row].mean())
     second = table[table["target"] == "two"]
     np.testing.assert_allclose(second["shift"], 100 * found.shift[..., 1].mean(1) / held_out[:, 1].mean())
+    calm = found.shift[row].mean(1)[whole[row]].mean()
+    assert everything["shift_whole"].iloc[row] == pytest.approx(100 * calm / held_out.mean())
     for name in ("shift", "alignment", "effect", "broken", "mended"):
         assert (table[f"low_{name}"] <= table[name]).all()
         assert (table[name] <= table[f"high_{name}"]).all()

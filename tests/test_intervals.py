@@ -5,14 +5,17 @@ import pytest
 from scipy import optimize, stats
 
 from vitmech_utils.intervals import (
+    JOINT_METHODS,
     METHODS,
     corrected_percentiles,
+    joint_interval,
     mean_intervals,
     ratio_intervals,
     redrawn,
     share_intervals,
     standard_errors,
 )
+from vitmech_utils.statistics import spearman
 
 ROWS, IMAGES = 3, 41
 
@@ -179,3 +182,45 @@ def test_unknown_methods_and_settings_are_refused():
         mean_intervals(heavy(), "bca", draws=0)
     with pytest.raises(ValueError, match="confidence is 95"):
         mean_intervals(heavy(), confidence=95.0)
+
+
+@pytest.mark.parametrize("method", JOINT_METHODS)
+def test_a_number_of_all_rows_is_drawn_jointly(method):
+    """The difference of two rows that share their noise is known far better than either."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=199)
+    values = np.stack([noise, noise + 0.5 + 0.01 * rng.normal(size=199)])
+    found = joint_interval(values, lambda means: means[:, 1] - means[:, 0], method, draws=499)
+    assert found.value == pytest.approx(np.diff(values.mean(1))[0])
+    assert found.low < 0.5 < found.high
+    assert found.half_width == pytest.approx(1.96 * 0.01 / 199**0.5, rel=0.15)
+
+
+def test_joint_draws_follow_a_mean_s_own():
+    low, high = mean_intervals(heavy(1), "percentile", draws=299)
+    found = joint_interval(heavy(1), lambda means: means[:, 0], "percentile", draws=299)
+    np.testing.assert_allclose((found.low, found.high), (low[0], high[0]))
+    mirrored = joint_interval(heavy(1), lambda means: means[:, 0], "reflected", draws=299)
+    np.testing.assert_allclose(
+        (mirrored.low, mirrored.high), (2 * found.value - high[0], 2 * found.value - low[0])
+    )
+
+
+def test_an_order_that_noise_blurs_is_corrected_upwards():
+    """Redrawn means are noisier than the means, so their order agrees less with the truth's than theirs."""
+    rng = np.random.default_rng(0)
+    truth = np.linspace(0, 1, 31)
+    values = truth[:, None] + rng.normal(size=(31, 47)) * 2
+
+    def order(means):
+        return spearman(means, np.broadcast_to(truth, means.shape))
+
+    plain, corrected = (
+        joint_interval(values, order, method, draws=999) for method in ("percentile", "corrected")
+    )
+    assert corrected.low > plain.low
+    assert corrected.high > plain.high
+    blank = joint_interval(values, lambda means: np.full(len(means), np.nan), draws=9)
+    assert np.isnan([blank.value, blank.low, blank.high]).all()
+    with pytest.raises(ValueError, match="method is 'bca', expected one of percentile, corrected"):
+        joint_interval(values, order, "bca")

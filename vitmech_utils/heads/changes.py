@@ -168,10 +168,10 @@ def effect_table(
     Returns one row per head (columns layer and head, 0-based; for sets: set, by `names`, and heads, their number) for
     target `all`, the mean over the targets, and for each target by itself: target, mode, method, images, exact_images
     (those predicted exactly), baseline_loss, low_baseline_loss, high_baseline_loss (the held-out mean), then with
-    low_T and high_T: shift, alignment, effect (the mean over images) and effect_whole (over readings that stay whole,
-    NaN where none does), in percent of baseline_loss or in the loss's own unit, and broken and mended (shares of the
-    images, in [0, 1]); p_value (paired sign flips of the effect) and q_value (Benjamini-Hochberg over the rows of a
-    target).
+    low_T and high_T: shift, alignment, effect (means over images), shift_whole and effect_whole (over readings that
+    stay whole, NaN where none does), in percent of baseline_loss or in the loss's own unit, and broken and mended
+    (shares of the images, in [0, 1]); p_value (paired sign flips of the effect) and q_value (Benjamini-Hochberg over
+    the rows of a target).
 
     `method`, `draws` and `seed` are those of `mean_intervals`; percentages allow for the errors of both means. Raises
     `ValueError` for a held-out loss of other targets, a limit that is not above 0, exact changes of other rows, targets
@@ -195,13 +195,8 @@ def effect_table(
             "exact_images": exact.images if exact is not None else found.images * (found.method != METHOD),
             "baseline_loss": whole.value, "low_baseline_loss": whole.low, "high_baseline_loss": whole.high,
         }  # fmt: skip
-        one = np.ones_like(values["effect"])
-        for name, weight in (
-            ("shift", one),
-            ("alignment", one),
-            ("effect", one),
-            ("effect_whole", values["whole"]),
-        ):
+        for name in ("shift", "alignment", "effect", "shift_whole", "effect_whole"):
+            weight = values["whole"] if name.endswith("_whole") else np.ones_like(values["whole"])
             value, low, high = _mean(values[name], weight, method, draws, confidence, seed)
             if found.loss.relative:
                 low, high = (100 * bound for bound in divided(value, low, high, whole))
@@ -229,6 +224,7 @@ def _per_image(one: Changes, limit: float) -> dict[str, Float[ndarray, "test ima
         "shift": one.shift[..., 0],
         "alignment": one.alignment[..., 0],
         "effect": effect,
+        "shift_whole": one.shift[..., 0] * stays,
         "effect_whole": effect * stays,
         "whole": stays,
         "broken": one.broken(limit).astype(float),
