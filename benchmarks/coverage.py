@@ -28,13 +28,13 @@ from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.ablation import HeadPredictions
 from vitmech_utils.heads.changes import ALL, BREAKING, changes
 from vitmech_utils.heads.control_variates import corrected_values, image_sizes, select_images
-from vitmech_utils.heads.layers import EARLY, LATE
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.losses import SQUARED
 from vitmech_utils.intervals import JOINT_METHODS, METHODS, joint_interval, ratio_intervals, share_intervals
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.report.benchmarks import Row
+from vitmech_utils.pipeline.benchmarks import Row
 from vitmech_utils.statistics import spearman
+from vitmech_utils.studies.ablation.measure import EARLY, LATE
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORE = ROOT / "published" / "02_lora_fine_tuning" / "predictions.safetensors"

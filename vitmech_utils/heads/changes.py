@@ -17,7 +17,8 @@ from vitmech_utils.heads.ablation import HeadPredictions
 from vitmech_utils.heads.control_variates import Selection, corrected_values
 from vitmech_utils.heads.linearized import METHOD
 from vitmech_utils.heads.losses import SQUARED, Loss
-from vitmech_utils.heads.sets import Heads, SetPredictions
+from vitmech_utils.heads.hooks import HeadSet
+from vitmech_utils.heads.sets import SetPredictions
 from vitmech_utils.intervals import divided, mean_intervals, ratio_intervals, share_intervals
 from vitmech_utils.statistics import Interval, adjust, paired_p_values
 
@@ -41,7 +42,7 @@ class Changes:
     shift: Float[ndarray, "test image target"]
     effect: Float[ndarray, "test image target"]
     baseline: Float[ndarray, "image target"]
-    sets: tuple[Heads, ...]
+    sets: tuple[HeadSet, ...]
     targets: tuple[str, ...]
     loss: Loss
     mode: str
@@ -272,7 +273,7 @@ def _mean(
         return value, *ratio_intervals(values, weight, method, draws, confidence, seed)
 
 
-def _rows(sets: Sequence[Heads], names: Sequence[str] | None) -> dict[str, object]:
+def _rows(sets: Sequence[HeadSet], names: Sequence[str] | None) -> dict[str, object]:
     if names is not None:
         return {"set": list(names), "heads": [len(heads) for heads in sets]}
     if any(len(heads) != 1 for heads in sets):
