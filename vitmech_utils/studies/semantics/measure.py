@@ -3,7 +3,7 @@
 Twin images differ in one thing, taken away or put elsewhere: does attention follow the thing?
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
