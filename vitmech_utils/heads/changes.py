@@ -15,9 +15,9 @@ from torch import Tensor
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.heads.ablation import HeadPredictions
 from vitmech_utils.heads.control_variates import Selection, corrected_values
+from vitmech_utils.heads.hooks import HeadSet
 from vitmech_utils.heads.linearized import METHOD
 from vitmech_utils.heads.losses import SQUARED, Loss
-from vitmech_utils.heads.hooks import HeadSet
 from vitmech_utils.heads.sets import SetPredictions
 from vitmech_utils.intervals import divided, mean_intervals, ratio_intervals, share_intervals
 from vitmech_utils.statistics import Interval, adjust, paired_p_values
