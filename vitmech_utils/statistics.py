@@ -208,8 +208,8 @@ def rank_correlation(
         )
     rng = np.random.default_rng(seed)
     chosen = rng.integers(first.size, size=(draws, first.size))
-    drawn = _spearman(first[chosen], second[chosen])
-    value = float(_spearman(first[None], second[None])[0])
+    drawn = spearman(first[chosen], second[chosen])
+    value = float(spearman(first[None], second[None])[0])
     if np.isnan(value):
         return Interval(value, value, value)
     low, high = np.nanquantile(drawn, _tails(confidence))
@@ -243,9 +243,10 @@ def _tails(confidence: float) -> list[float]:
     return [(1 - confidence) / 2, (1 + confidence) / 2]
 
 
-def _spearman(
+def spearman(
     first: Float[ndarray, "draw item"], second: Float[ndarray, "draw item"]
 ) -> Float[ndarray, " draw"]:
+    """Rank correlation of each pair of rows; not a number where one of them is constant."""
     a, b = (rankdata(x, axis=1) for x in (first, second))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     with np.errstate(invalid="ignore"):

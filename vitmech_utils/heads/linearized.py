@@ -214,7 +214,7 @@ def _linearize(
         layer: _single(ends[layer][:, : heads.shape[1]] - heads.detach()) for layer, heads in own.items()
     }
     count = outputs.shape[1]
-    slopes = torch.zeros(anatomy.layers, len(images), anatomy.heads, count, dtype=torch.float64)
+    slopes = _single(outputs).new_zeros(anatomy.layers, len(images), anatomy.heads, count)
     for output in range(count):
         # Images do not meet in the model, so one pass for all of them gives each image's own gradient.
         column = torch.zeros_like(outputs)
@@ -223,8 +223,8 @@ def _linearize(
             outputs, list(own.values()), column, retain_graph=output + 1 < count, materialize_grads=True
         )
         for (layer, gain), gradient in zip(gains.items(), gradients, strict=True):
-            slopes[layer, ..., output] = (gain * _single(gradient)).sum((1, 3)).cpu()
-    return outputs.detach().cpu().double(), slopes
+            slopes[layer, ..., output] = (gain * _single(gradient)).sum((1, 3))
+    return outputs.detach().cpu().double(), slopes.cpu().double()
 
 
 def _read(outputs: Tensor, reading: Reading | None, place: slice) -> Float[Tensor, "image output"]:
