@@ -70,7 +70,7 @@ def scores(table: pd.DataFrame) -> pd.DataFrame:
     return shown.loc[list(dict.fromkeys(table["network"]))]
 
 
-def scores_told(mean_r: pd.Series, images: int) -> str:
+def scores_text(mean_r: pd.Series, images: int) -> str:
     """How well the networks do their task; `mean_r` has the correlation by network and figures."""
     return (
         f"Pearson correlations with 95 % intervals, {images:,} images. Averaged over the targets, the bare network "
@@ -129,7 +129,7 @@ def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
     return figure
 
 
-def fates_told(became: Mapping[str, pd.DataFrame]) -> str:
+def fates_text(became: Mapping[str, pd.DataFrame]) -> str:
     """A line on what became of the heads about each subject."""
     tables = {name: table.set_index("subject") for name, table in became.items()}
 
@@ -199,7 +199,7 @@ def lift_change_grids(
     return figure
 
 
-def changes_told(changes: Mapping[str, pd.DataFrame], agree: Interval) -> str:
+def changes_text(changes: Mapping[str, pd.DataFrame], agree: Interval) -> str:
     """How the median head's lifts changed, and how far both networks `agree`."""
     middle = {
         name: table.groupby("region")["doublings"].median()[list(COMPARED)] for name, table in changes.items()
@@ -252,7 +252,7 @@ def effects(tables: Mapping[str, pd.DataFrame], shared: Mapping[str, Interval]) 
     return figure
 
 
-def effects_told(
+def effects_text(
     tables: Mapping[str, pd.DataFrame],
     shared: Mapping[str, Interval],
     moves: pd.DataFrame,
@@ -280,7 +280,7 @@ def effects_told(
 # Controls and verdict
 
 
-def untrained_told(classes: Mapping[str, pd.DataFrame], mean_r: pd.Series) -> str:
+def untrained_text(classes: Mapping[str, pd.DataFrame], mean_r: pd.Series) -> str:
     """How many heads of random weights are about something, and how well their network reads the chirp."""
     counts = {name: int((subjects(table) != "nothing").sum()) for name, table in classes.items()}
     trained = ", ".join(f"{counts[name]} ({name})" for name in TRAINED)
