@@ -29,6 +29,7 @@ from vitmech_utils.studies.attacks.figure_changes import (
 )
 from vitmech_utils.studies.attacks.measure import (
     attack_effects,
+    excess_effect,
     mean_changes,
     predictions,
     worst_draw,

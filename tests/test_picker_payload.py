@@ -7,11 +7,18 @@ import re
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import traitlets
 from PIL import Image
 
-from vitmech_utils.report.picker import HeadPicker, example_arrays, save_page, share_notebook_data
+from vitmech_utils.report.picker import (
+    HeadPicker,
+    example_arrays,
+    head_facts,
+    save_page,
+    share_notebook_data,
+)
 from vitmech_utils.report.picker.payload import quantize
 
 # Distinct primes, so that a transposed axis cannot pass: 2 variants, 3 images, 5 layers, 7 heads, 11 x 13 patches.
@@ -199,3 +206,19 @@ def test_notebooks_are_made_ready_for_static_pages(picker):
     assert second.count('<script type="text/plain" data-vm-chunk') == 0
     assert "application/vnd.jupyter.widget-view+json" not in cells[0]["outputs"][0]["data"]
     assert list(states["state"]) == ["other"]
+
+
+def test_tables_of_heads_become_the_pickers_arrays() -> None:
+    heads = [(layer, head) for layer in range(2) for head in range(3)]
+    classes = pd.DataFrame(heads, columns=["layer", "head"]).assign(
+        map_entropy=np.arange(6) / 7, evidence=[f"seen {place}" for place in range(6)]
+    )
+    classes["class"] = ["sink", "diffuse", "sink", "monosemantic", "diffuse", "positional"]
+    effects = pd.DataFrame({"layer": [1, 0], "head": [2, 1], "effect": [5.0, 3.0], "low": 1.0, "high": 7.0})
+    facts = head_facts(classes.sample(frac=1, random_state=0), effects)
+    assert facts["effect"][1, 2] == 5.0
+    assert facts["effect"][0, 1] == 3.0
+    assert np.isnan(facts["effect"]).sum() == 4
+    assert facts["entropy"][1, 0] == 3 / 7
+    assert facts["head_class"] == [["sink", "diffuse", "sink"], ["monosemantic", "diffuse", "positional"]]
+    assert facts["evidence"][1][2] == "seen 5"

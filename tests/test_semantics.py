@@ -14,7 +14,17 @@ from vitmech_utils.heads.attention import attention_statistics
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, class_changes, classify, sensitivity, unmix
 from vitmech_utils.heads.sinks import find_sinks
-from vitmech_utils.studies.semantics.measure import CHANGES, Change, make_twins, twin_effects
+from vitmech_utils.studies.semantics.measure import (
+    CHANGES,
+    Change,
+    examine,
+    importance_and_focus,
+    lifts,
+    make_twins,
+    surest_and_doubtful,
+    twin_effects,
+    unmixed,
+)
 
 NAMES = ("thing", "other", "rest")
 AREA = np.array([0.05, 0.05, 0.9])
@@ -207,3 +217,45 @@ def test_class_changes_compare_sets_of_regions() -> None:
     after = classify(made_up([[0.4, 0.4, 0.2], [0.05, 0.05, 0.9]]))
     after.loc[0, "regions"] = "other + thing"
     assert class_changes(before, after)["changed"].tolist() == [False, True]
+
+
+def test_examining_a_network_is_all_its_steps_in_one() -> None:
+    places = [(1, 2), (4, 3), (5, 5)]
+    images, model = pictures(places), planted()
+    found = examine(model, images, seed=3)
+    assert found.effects is None
+    assert found.classes.equals(classify(found.statistics, None, found.sinks))
+    own = attention_statistics(model, images, sinks=found.sinks.mask, seed=3)
+    assert own.regions.equals(found.statistics.regions)
+    chirp = found.statistics.regions.query(
+        "query == 'cls' and weighting == 'raw' and sinks == 'kept' and region == 'chirp'"
+    )
+    lift = lifts(found.statistics)[..., REGIONS.index("chirp")]
+    assert lift[0, 1] > 10
+    np.testing.assert_allclose(lift.ravel(), chirp.sort_values(["layer", "head"])["lift"])
+    assert np.isnan(lifts(found.statistics)[..., REGIONS.index("title")]).all()
+    assert unmixed(found.statistics)[0, 1].argmax() == REGIONS.index("chirp")
+
+
+def test_depth_alone_makes_no_correlation_within_layers() -> None:
+    heads = pd.DataFrame(
+        [(layer, head) for layer in range(5) for head in range(7)], columns=["layer", "head"]
+    )
+    noise = np.random.default_rng(0).permutation(len(heads)) / 1000
+    focus = heads.assign(chirp_weight=heads["layer"] + noise)
+    sweep = heads.assign(mode="zero", effect=10.0 * heads["layer"] - 0.001 * heads["head"])
+    table = importance_and_focus(focus, pd.concat([sweep, sweep.assign(mode="mean")]), 50)
+    assert list(table["mode"]) == ["mean", "mean", "zero", "zero"]
+    assert list(table["heads"]) == ["all heads", "within layers"] * 2
+    assert (table["correlation"][table["heads"] == "all heads"] > 0.9).all()
+    assert (table["correlation"][table["heads"] == "within layers"].abs() < 0.5).all()
+
+
+def test_the_surest_heads_are_about_something_and_doubtful_ones_need_not_be() -> None:
+    kinds = ["sink", "monosemantic", "polysemantic", "diffuse", "monosemantic"]
+    classes = pd.DataFrame(
+        {"layer": 0, "head": range(5), "class": kinds, "confidence": [1.0, 0.9, 0.8, 0.1, 0.9]}
+    )
+    listed = surest_and_doubtful(classes.assign(information=[5, 1, 4, 0, 3]), count=2)
+    assert list(listed["head_name"]) == ["L1H5", "L1H2", "L1H4", "L1H3"]
+    assert list(listed["kind"]) == ["strongest", "strongest", "most doubtful", "most doubtful"]

@@ -129,3 +129,8 @@ def stack(dataset: Dataset, count: int | Iterable[int]) -> dict[str, Tensor]:
     if not items:
         raise ValueError("stack needs at least one image")
     return {key: torch.stack([item[key] for item in items]) for key in items[0]}
+
+
+def held_out(count: int, style: "Style | str" = "published", seed: int = 0) -> dict[str, Tensor]:
+    """The first `count` held-out figures of a style as one batch of tensors; styles share their chirps and noise."""
+    return stack(ChirpDataset(count, seed, style, "held-out"), count)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+    from torch import Tensor
 
 WIDTH = 7.2
 """Width of a figure of one panel, in inches."""
@@ -248,6 +249,11 @@ def map_grid(
         pad=0.01,
     )
     return figure
+
+
+def pictures(pixel_values: "Tensor") -> np.ndarray:
+    """Pixel values in [0, 1] [image, 3, row, column] as pictures for show: uint8 [image, row, column, 3]."""
+    return (pixel_values * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def overlay(

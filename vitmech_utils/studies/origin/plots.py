@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 
+from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
 from vitmech_utils.figures.plots import CLASS_COLOURS, WIDE, heatmap
-from vitmech_utils.studies.semantics.plots import SHORT_REGIONS, class_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,7 @@
-"""Does attention follow the thing? Twin images that differ in one thing: taken away, or put elsewhere."""
+"""What heads are about: everything that a class needs of a network, twin images included, and importance and focus.
+
+Twin images differ in one thing, taken away or put elsewhere: does attention follow the thing?
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,18 +10,23 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.data.chirps import LATEST_START, ridge, smooth
-from vitmech_utils.data.dataset import ChirpDataset
+from vitmech_utils.data.dataset import ChirpDataset, held_out
 from vitmech_utils.data.figures import draw
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
-from vitmech_utils.heads.attention_shares import patch_coverage
+from vitmech_utils.heads.attention import attention_maps
+from vitmech_utils.heads.attention_shares import AttentionStatistics, attention_statistics, patch_coverage
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.projections import one_query, watch_projections, without_gradients
+from vitmech_utils.heads.semantics import CLASSES, Thresholds, classify, unmix
+from vitmech_utils.heads.sinks import Sinks, find_sinks
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.statistics import percentile_bounds
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.statistics import Interval, percentile_bounds, rank_correlation
 
 BAR_ALONE = Style(ticks=False, axis_labels=False)
 LABELS_ALONE = Style(title="none", colour_bar="none")
@@ -57,7 +65,170 @@ CHANGES: dict[str, Change] = {
 }
 """What is done to each image. Moving the axis labels moves the ticks with them; the figure moves 16 of 224 pixels."""
 
+FOLLOWED = 2.0
+"""The lift on a region from which on it is worth asking whether a head's attention goes along with it."""
+
 Pair = tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What `examine` finds in a network: sinks, attention statistics, the effects of twins, and every head's class."""
+
+    sinks: Sinks
+    statistics: AttentionStatistics
+    effects: pd.DataFrame | None
+    classes: pd.DataFrame
+
+
+def examine(
+    model: nn.Module,
+    images: Mapping[str, Tensor],
+    twins: "Mapping[str, Pair] | None" = None,
+    seed: int = 0,
+) -> Examined:
+    """Look at one network on stacked images as `stack` gives them, and class its heads.
+
+    Networks that are to be compared get the same `images`, `twins` and `seed`. Without `twins` no head is asked
+    whether it follows what is moved.
+    """
+    sinks = find_sinks(model, sink_looks(images["pixel_values"]))
+    statistics = attention_statistics(model, images, sinks=sinks.mask, seed=seed)
+    effects = None if twins is None else twin_effects(model, twins, seed=seed)
+    return Examined(sinks, statistics, effects, classify(statistics, effects, sinks))
+
+
+def sink_looks(
+    pixel_values: Float[Tensor, "image channel height width"], count: int = 4
+) -> dict[str, Tensor]:
+    """Up to `count` images, other figures with everything moved, and plain noise: looks for `find_sinks`."""
+    few = min(count, len(pixel_values))
+    noise = torch.rand(few, *pixel_values.shape[1:], generator=torch.Generator().manual_seed(0))
+    return {
+        "published": pixel_values[:few],
+        "moved": held_out(few, "moved", seed=1)["pixel_values"],
+        "noise": noise,
+    }
+
+
+def shape_of(model: nn.Module) -> tuple[int, int]:
+    """How many layers, and heads per layer, a model has."""
+    anatomy = find_blocks(model)
+    return anatomy.layers, anatomy.heads
+
+
+def untrained_classes(model: ChirpRegressor, images: Mapping[str, Tensor], seed: int = 0) -> pd.DataFrame:
+    """The classes of `model`'s untrained twin, from half of the images and their attention alone."""
+    half = {name: tensor[: max(2, len(tensor) // 2)] for name, tensor in images.items()}
+    return classify(attention_statistics(model.untrained_twin(), half, seed=seed))
+
+
+def example_maps(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]
+) -> dict[str, Float[Tensor, "..."]]:
+    """The first image [row, column, 3] and every head's map over it [layer, head, row, column]."""
+    return {
+        "image": pixel_values[0].permute(1, 2, 0),
+        "maps": attention_maps(model, pixel_values[:2])[0],
+    }
+
+
+def lifts(statistics: AttentionStatistics) -> Float[ndarray, "layer head region"]:
+    """Every head's lift on every region, of CLS queries by raw weights with sinks kept; NaN where no image has it."""
+    share, area = (statistics.replicates[name][0, 0, 0] for name in ("share", "area"))
+    return share / np.where(area > 0, area, np.nan)
+
+
+def unmixed(statistics: AttentionStatistics) -> Float[ndarray, "layer head region"]:
+    """Every head's unmixed attention on every region, of CLS queries by raw weights with sinks kept."""
+    return unmix(statistics.replicates["share"][0, 0, 0], statistics.profiles[0])
+
+
+def classes_by_layer(classes: pd.DataFrame) -> pd.DataFrame:
+    """Count heads per class, layer by layer: a column layer (from 1) and one per class."""
+    counts = pd.crosstab(classes["layer"] + 1, classes["class"]).reindex(columns=list(CLASSES), fill_value=0)
+    counts.columns.name = None
+    return counts.reset_index()
+
+
+def surest_and_doubtful(classes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
+    """The heads that are surest to be about something, and those whose class is least sure, named and with a kind."""
+    order = ["confidence", "information"]
+    about = classes[classes["class"].isin(["monosemantic", "polysemantic"])]
+    surest = about.sort_values(order, ascending=False).head(count).assign(kind="strongest")
+    doubtful = classes.sort_values(order).head(count).assign(kind="most doubtful")
+    listed = pd.concat([surest, doubtful])
+    return listed.assign(head_name=[f"L{row.layer + 1}H{row.head + 1}" for row in listed.itertuples()])
+
+
+def early_text_or_edge(classes: pd.DataFrame) -> pd.DataFrame:
+    """The heads of layers 1-4 that are about a text or a line of the figure, alone or among others."""
+    about = classes["regions"].str.contains("title|label|frame", regex=True)
+    return classes[about & (classes["layer"] < 4)]
+
+
+def importance_and_focus(
+    focus: pd.DataFrame, sweep: pd.DataFrame, permutations: int, seed: int = 0
+) -> pd.DataFrame:
+    """Rank correlation of effect and attention on the chirp, per ablation mode, over all heads and within layers.
+
+    `focus` has layer, head and chirp_weight; `sweep` is a table of effects of one or more modes. Within layers both
+    are less their layer's mean, so that depth cannot make the correlation. The interval is a bootstrap over heads, the
+    p-value two-sided by permuting heads, with `permutations` draws each (500 at most for the p-value).
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for mode in modes_of(sweep):
+        joined = focus.merge(sweep[sweep["mode"] == mode], on=["layer", "head"])
+        columns = joined[["chirp_weight", "effect"]]
+        within = columns - columns.groupby(joined["layer"]).transform("mean")
+        for heads, pair in {"all heads": columns, "within layers": within}.items():
+            one, other = pair.to_numpy().T
+            found = rank_correlation(one, other, permutations)
+            null = [
+                rank_correlation(one, rng.permutation(other), 1).value for _ in range(min(permutations, 500))
+            ]
+            p_value = (1 + np.sum(np.abs(null) >= abs(found.value))) / (1 + len(null))
+            rows.append((mode, heads, found.value, found.low, found.high, p_value))
+    return pd.DataFrame(rows, columns=["mode", "heads", "correlation", "low", "high", "p_value"])
+
+
+def correlations(table: pd.DataFrame) -> tuple[Interval, Interval]:
+    """The correlations of the first mode of `importance_and_focus`: over all heads, and within layers."""
+    found = table[table["mode"] == table["mode"].iloc[0]].set_index("heads")[["correlation", "low", "high"]]
+    return Interval(*found.loc["all heads"]), Interval(*found.loc["within layers"])
+
+
+def modes_of(sweep: pd.DataFrame) -> list[str]:
+    """The ablation modes of a table of effects, mean ablation first where it is there."""
+    return sorted(sweep["mode"].unique(), key=lambda mode: (mode != "mean", mode))
+
+
+def update_against_lift(updates: pd.DataFrame, growth: Float[ndarray, "layer head"], draws: int) -> Interval:
+    """Rank correlation of the size of each head's update with the change of its lift, in doublings either way."""
+    sizes = updates.groupby(["layer", "head"])["relative"].sum().to_numpy()
+    return rank_correlation(sizes, np.abs(np.log2(growth)).ravel(), draws)
+
+
+def counterparts(classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]) -> dict[str, tuple[int, int]]:
+    """The study's two examples, where they exist, and their nearest counterparts: a name and (layer, head) each."""
+    layers, heads = on_chirp.shape
+    six, last = min(5, layers - 1), layers - 1
+    spread = classes.query("layer == @last")["map_entropy"].to_numpy()
+    wanted = {
+        "layer 6, head 4": (six, min(3, heads - 1)),
+        "layer 6, most on the chirp": (six, int(on_chirp[six].argmax())),
+        "last layer, most spread out": (last, int(spread.argmax())),
+    }
+    return wanted | ({"layer 12, head 12": (last, 11)} if heads >= 12 else {})
+
+
+def classified_otherwise(found: Examined) -> pd.DataFrame:
+    """Every head's class by a stricter `part`, and by the queries of patches instead of CLS; column `rule`."""
+    stricter = classify(found.statistics, found.effects, found.sinks, Thresholds(part=0.5))
+    by_patches = classify(found.statistics, found.effects, found.sinks, query="patches")
+    tables = {"part 0.5": stricter, "patch queries": by_patches}
+    return pd.concat([table.assign(rule=rule) for rule, table in tables.items()], ignore_index=True)
 
 
 def make_twins(count: int, seed: int = 0, changes: Mapping[str, Change] = CHANGES) -> dict[str, Pair]:

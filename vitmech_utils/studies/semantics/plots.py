@@ -1,72 +1,78 @@
-"""Figures of classes: the grid of heads by class, contact sheets, and how counts move with thresholds."""
+"""What chapter 05 shows: classes, contact sheets, what attention follows, what fine-tuning changed, and the words."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
+from jaxtyping import Float
+from numpy import ndarray
 
-from vitmech_utils.figures.plots import CLASS_COLOURS, WIDE, overlay
+from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
+from vitmech_utils.figures.marks import head_names, name_largest
+from vitmech_utils.figures.plots import CLASS_COLOURS, REGION_COLOURS, WIDE, WIDTH, heatmap, overlay
+from vitmech_utils.figures.tables import bullets, named, shown
+from vitmech_utils.heads.semantics import Thresholds
+from vitmech_utils.profiles import Profile
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.semantics.measure import CHANGES, FOLLOWED, early_text_or_edge
+from vitmech_utils.studies.verdicts import Count, Judgement
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-SHORT_REGIONS: dict[str, str] = {
-    "chirp": "chirp",
-    "plot background": "plot",
-    "title": "title",
-    "axis label": "axis",
-    "tick label": "ticks",
-    "colour bar": "bar",
-    "colour-bar label": "bar l.",
-    "frame": "frame",
-    "margin": "margin",
-}
+    from pandas.io.formats.style import Styler
 
 
-def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
-    """Colour each head by its class and name its regions; cells with confidence below 0.8 carry a question mark."""
-    names = list(CLASS_COLOURS)
-    layers, heads = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
-    grid = np.zeros((layers, heads))
-    grid[table["layer"], table["head"]] = [names.index(name) for name in table["class"]]
-    _ = ax.imshow(
-        grid,
-        aspect="auto",
-        cmap=ListedColormap(list(CLASS_COLOURS.values())),
-        vmin=-0.5,
-        vmax=len(names) - 0.5,
+def made_with(profile: Profile, layers: int, heads: int) -> str:
+    """What the page was made with."""
+    plan = profile.semantics
+    return (
+        f"This page was made with profile **{profile.name}**: {layers} layers of {heads} heads, "
+        f"{plan.images:,} held-out images, twins of {plan.twins:,} images under {len(CHANGES)} changes, "
+        f"{plan.permutations:,} permutations. Label-shuffled fine-tuning, a stronger null than random weights, "
+        "costs another training and is not run here."
     )
-    for row in table.itertuples():
-        regions = "\n".join(SHORT_REGIONS.get(name, name) for name in row.regions.split(" + ")[:3])
-        doubt = "?" if row.confidence < 0.8 else ""
-        ink = "black" if row[3] == "diffuse" else "white"
-        ax.text(
-            row.head,
-            row.layer,
-            regions + doubt,
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            color=ink,
-            linespacing=0.9,
-        )
-    ax.set_xticks(range(heads), [str(head + 1) for head in range(heads)])
-    ax.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
-    ax.set(xlabel="head", ylabel="layer")
-    ax.tick_params(length=0)
-    if legend:
-        patches = [Patch(color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
-        ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def contact_sheet(table: pd.DataFrame, image: np.ndarray, maps: np.ndarray, columns: int = 6) -> "Figure":
+# Every head's class
+
+
+def classes_figure(classes: pd.DataFrame) -> "Figure":
+    """The grid of classes, titled with how many heads are about one thing, and about several."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 6.2))
+    class_grid(ax, classes)
+    one, several = ((classes["class"] == name).sum() for name in ("monosemantic", "polysemantic"))
+    ax.set_title(f"{one} heads are about one thing, {several} about several")
+    return figure
+
+
+def layer_counts(by_layer: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+    """Heads per class for every layer (from 1), and how many of them are about the chirp."""
+    chirp = classes[classes["regions"].str.contains("chirp")]
+    on_chirp = chirp.groupby(chirp["layer"] + 1).size()
+    return by_layer.set_index("layer").assign(**{"about the chirp": on_chirp}).fillna(0).astype(int)
+
+
+def strongest_and_doubtful(listed: pd.DataFrame) -> str:
+    """One line of evidence for every head of the table of the surest and the most doubtful heads."""
+    return bullets(
+        f"*{row['kind']}*: **{row['head_name']}**, {row['class']}"
+        f"{_bracketed(row['regions'])}, confidence {row['confidence']:.2f}, "
+        f"information {row['information']:.2f} nats. {row['evidence']}."
+        for _, row in listed.iterrows()
+    )
+
+
+def contact_sheet(
+    table: pd.DataFrame,
+    image: Float[ndarray, "row column 3"],
+    maps: Float[ndarray, "layer head row column"],
+    columns: int = 6,
+) -> "Figure":
     """Show the most confident heads of each class: rows are classes, each map scaled to [0, 1] over one image.
 
-    `image` is [row, column, 3]; `maps` [layer, head, row, column]. A class without heads has no row.
+    A class without heads has no row.
     """
     present = [name for name in CLASS_COLOURS if (table["class"] == name).any()]
     figure, axes = plt.subplots(
@@ -90,7 +96,60 @@ def contact_sheet(table: pd.DataFrame, image: np.ndarray, maps: np.ndarray, colu
     return figure
 
 
-def sensitivity_lines(table: pd.DataFrame, chosen: dict[str, float]) -> "Figure":
+# What attention follows
+
+
+def follow(effects: pd.DataFrame) -> "Figure":
+    """How far heads that look at a region go along when it is moved: one row of dots per region."""
+    moving = effects[effects["change"].str.endswith(" moved")]
+    strong = moving[moving["lift_before"] >= FOLLOWED]
+    order = [region for region in REGION_COLOURS if region in set(strong["region"])]
+    spread = np.random.default_rng(0)
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    for row, region in enumerate(order):
+        part = strong[strong["region"] == region]
+        height = row + spread.uniform(-0.25, 0.25, len(part))
+        ax.scatter(part["follow"], height, s=18, color=REGION_COLOURS[region], alpha=0.8)
+    ax.axvline(Thresholds().follow, color="#444444", linestyle=":")
+    ax.set_yticks(range(len(order)), order)
+    ax.set(xlabel="follow (0 stays, 1 goes along)", xlim=(min(-0.5, strong["follow"].quantile(0.01)), 1.25))
+    followers = int((strong[strong["region"] == "colour bar"]["follow"] > 0.8).sum())
+    ax.set_title(f"{followers} heads go along with the colour bar when it moves")
+    return figure
+
+
+def output_change(effects: pd.DataFrame) -> "Figure":
+    """How much the outputs of a layer's heads change when one thing is taken away."""
+    gone = effects[effects["change"].str.endswith(" removed")].drop_duplicates(["change", "layer", "head"])
+    by_layer = gone.groupby(["change", "layer"])["output_change"].mean().unstack("change")
+    layers = by_layer.index + 1
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    for change in by_layer:
+        region = CHANGES[change].regions[0]
+        ax.plot(layers, by_layer[change], marker="o", color=REGION_COLOURS[region], label=change)
+    ax.set(xlabel="layer", ylabel="relative change of head outputs", ylim=(0, None), xticks=layers)
+    most = by_layer.iloc[-1].idxmax().removesuffix(" removed")
+    ax.set_title(f"In the last layer most depends on: {most}")
+    ax.legend()
+    return figure
+
+
+# Controls
+
+
+def controls(shares: pd.DataFrame, untrained: pd.DataFrame) -> str:
+    """What chirps of other images, and random weights, say: `shares` is a table of `region_shares`."""
+    chirp = shares.query("query == 'cls' and weighting == 'raw' and sinks == 'kept' and region == 'chirp'")
+    own = int(((chirp["q_value"] < 0.05) & (chirp["excess"] > 0)).sum())
+    counts = untrained["class"].value_counts().map("({})".format)
+    return (
+        f"{own} of {len(chirp)} heads give this image's chirp more attention than the place of other images' "
+        f"chirps (false discovery rate 5 %). With random weights the classes are {named(counts)}; their largest "
+        f"information is {untrained['information'].max():.3f} nats (threshold {Thresholds().information})."
+    )
+
+
+def sensitivity_lines(table: pd.DataFrame, chosen: Mapping[str, float]) -> "Figure":
     """Draw the number of heads per class against each threshold; a dotted line marks the value that was chosen."""
     names = list(chosen)
     figure, axes = plt.subplots(1, len(names), figsize=(WIDE, 2.9), sharey=True)
@@ -104,3 +163,112 @@ def sensitivity_lines(table: pd.DataFrame, chosen: dict[str, float]) -> "Figure"
     axes[0].set_ylabel("heads")
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(CLASS_COLOURS), loc="outside lower center")
     return figure
+
+
+# What fine-tuning changed
+
+
+def inherited(growth: Float[ndarray, "layer head"], updates: pd.DataFrame) -> "Figure":
+    """By how much the lift on the chirp grew (as a factor), beside the sizes of the updates of query and value."""
+    figure, axes = plt.subplots(1, 3, figsize=(WIDE, 4.2))
+    heatmap(axes[0], np.log2(growth), label="log2 of lift after / before", diverging=True)
+    axes[0].set_title(f"Lift on the chirp: {np.median(growth):.1f}-fold (median)")
+    for ax, name in zip(axes[1:], ("query", "value"), strict=True):
+        part = updates[updates["projection"] == name]
+        heatmap(ax, part, value="relative", label="update norm / weight norm")
+        ax.set_title(f"LoRA update of {name}")
+    return figure
+
+
+def kept_and_turned(before: pd.DataFrame, after: pd.DataFrame, changes: pd.DataFrame, link: Interval) -> str:
+    """How many heads keep what they are about; `link` correlates a head's update with its change of lift."""
+    chirp = [int(table["regions"].str.contains("chirp").sum()) for table in (before, after)]
+    texts = [early_text_or_edge(table) for table in (before, after)]
+    both = len(texts[0].merge(texts[1], on=["layer", "head"]))
+    return (
+        f"{int((~changes['changed']).sum())} of {len(changes)} heads keep class and regions. {chirp[0]} heads were "
+        f"about the chirp before fine-tuning, {chirp[1]} are after it. Of the {len(texts[1])} text and edge heads in "
+        f"layers 1-4, {both} were text and edge heads before fine-tuning ({len(texts[0])} there in all). Size of a "
+        f"head's update and change of its lift on the chirp: rank correlation {link:.2f} (95 % interval over heads)."
+    )
+
+
+# Importance
+
+
+def importance_table(table: pd.DataFrame) -> "Styler":
+    """The rank correlations of importance and focus."""
+    return shown(table, {"correlation": ".2f", "low": ".2f", "high": ".2f", "p_value": ".3f"})
+
+
+def importance(
+    focus: pd.DataFrame, sweep: pd.DataFrame, classes: pd.DataFrame, correlations: pd.DataFrame
+) -> "Figure":
+    """Effect of each head against its attention on the chirp, under the mode of the first of the `correlations`."""
+    main = correlations.iloc[0]
+    where = ["layer", "head"]
+    joined = focus.merge(sweep[sweep["mode"] == main["mode"]], on=where)
+    joined = joined.merge(classes[[*where, "class"]], on=where)
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.0))
+    for name, colour in CLASS_COLOURS.items():
+        part = joined[joined["class"] == name]
+        ax.scatter(part["chirp_weight"], part["effect"], color=colour, s=26, label=name)
+    name_largest(ax, joined["chirp_weight"], joined["effect"], head_names(joined), joined["effect"])
+    ax.axhline(0, color="#888888", linewidth=0.8)
+    ax.set(xlabel="attention on the chirp (unmixed)", ylabel=f"effect of {main['mode']} ablation (%)")
+    ax.set_yscale("symlog")
+    ax.margins(y=0.15)
+    ax.set_title(f"Rank correlation {main['correlation']:.2f} [{main['low']:.2f}, {main['high']:.2f}]")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def examples(
+    wanted: Mapping[str, tuple[int, int]], classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]
+) -> str:
+    """A paragraph on each of the wanted heads; `on_chirp` is their unmixed attention on the chirp."""
+    heads = on_chirp.shape[1]
+    missing = [f"This model has {heads} heads per layer: there is no head 12 in it."] if heads < 12 else []
+    rows = classes.set_index(["layer", "head"])
+    return "\n\n".join(
+        missing + [_example(name, place, rows.loc[place], on_chirp[place]) for name, place in wanted.items()]
+    )
+
+
+def _example(name: str, place: tuple[int, int], row: Any, on_chirp: float) -> str:
+    return (
+        f"**{name}** is L{place[0] + 1}H{place[1] + 1}: {row['class']}{_bracketed(row['regions'])}, confidence "
+        f"{row['confidence']:.2f}; {on_chirp:.0%} on the chirp; {row['evidence']}."
+    )
+
+
+# Verdict
+
+
+def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: pd.DataFrame) -> pd.DataFrame:
+    """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their mode."""
+    over_all, within = (
+        f"{row['correlation']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for _, row in focus[:2].iterrows()
+    )
+    here = {
+        "C3": f"{counts['C3']} heads of layers 6-11 are about the chirp alone",
+        "C4": f"{counts['C4']} heads of layers 1-4 are monosemantic text or edge detectors",
+        "C5": f"{counts['C5']} heads of the last layer are polysemantic or diffuse",
+        "C6": f"rank correlation {over_all} over all heads, {within} within layers, {focus['mode'].iloc[0]} ablation",
+    }
+    return pd.DataFrame(
+        [(claim, here[claim], found.verdict, found.reason) for claim, found in judged.items()],
+        columns=["claim", "here", "verdict", "reason"],
+    )
+
+
+def verdicts(claims: pd.DataFrame) -> str:
+    """The claims with what is found here, the verdicts and their reasons."""
+    return "In brackets: heads that are so for sure, and heads that may be.\n\n" + bullets(
+        f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
+        for row in claims.itertuples()
+    )
+
+
+def _bracketed(regions: str) -> str:
+    return f" ({regions})" if regions else ""

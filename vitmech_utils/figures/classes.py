@@ -1,0 +1,61 @@
+"""Classes of heads as the figures show them: a grid of layers by heads, coloured by class and labelled by regions."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+
+from vitmech_utils.figures.plots import CLASS_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHORT_REGIONS: dict[str, str] = {
+    "chirp": "chirp",
+    "plot background": "plot",
+    "title": "title",
+    "axis label": "axis",
+    "tick label": "ticks",
+    "colour bar": "bar",
+    "colour-bar label": "bar l.",
+    "frame": "frame",
+    "margin": "margin",
+}
+
+
+def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
+    """Colour each head by its class and name its regions; cells with confidence below 0.8 carry a question mark."""
+    names = list(CLASS_COLOURS)
+    layers, heads = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
+    grid = np.zeros((layers, heads))
+    grid[table["layer"], table["head"]] = [names.index(name) for name in table["class"]]
+    _ = ax.imshow(
+        grid,
+        aspect="auto",
+        cmap=ListedColormap(list(CLASS_COLOURS.values())),
+        vmin=-0.5,
+        vmax=len(names) - 0.5,
+    )
+    for row in table.itertuples():
+        regions = "\n".join(SHORT_REGIONS.get(name, name) for name in row.regions.split(" + ")[:3])
+        doubt = "?" if row.confidence < 0.8 else ""
+        ink = "black" if row[3] == "diffuse" else "white"
+        ax.text(
+            row.head,
+            row.layer,
+            regions + doubt,
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color=ink,
+            linespacing=0.9,
+        )
+    ax.set_xticks(range(heads), [str(head + 1) for head in range(heads)])
+    ax.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
+    ax.set(xlabel="head", ylabel="layer")
+    ax.tick_params(length=0)
+    if legend:
+        patches = [Patch(color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
+        ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0))
