@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -215,7 +215,7 @@ def by_bend(right: Right, bends: Float[ndarray, " image"]) -> pd.DataFrame:
         for bin_name, (low, high) in BENDS.items():
             inside = (bends >= low) & (bends < high)
             if inside.any():
-                found = wilson(right[name, title][inside, TYPE])
+                found = wilson(right[name, title][inside, TYPE] == 1)
                 row = {"model": name, "bin": bin_name, "images": int(inside.sum())}
                 rows.append(row | {"accuracy": found.value, "low": found.low, "high": found.high})
     return pd.DataFrame(rows)
@@ -362,7 +362,7 @@ def part_of_the_way(
     labels: Labels,
     pull: Float[ndarray, " image"],
     sets: ReadingSets,
-    draws: Float[ndarray, "draw image"],
+    draws: Int[ndarray, "draw image"],
 ) -> pd.DataFrame:
     """How much of the way that the lie moves the logit it moves it through each kind of heads: kind, value, low, high.
 

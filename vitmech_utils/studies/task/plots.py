@@ -401,7 +401,7 @@ def surprises(
     )
     flat = chirps.bends < 1
     for name, expected in (("leak", 1.0), ("clean", 0.5)) if flat.any() else ():
-        share = wilson(right[name, FIGURES[name]][flat, TYPE])
+        share = wilson(right[name, FIGURES[name]][flat, TYPE] == 1)
         found.append(
             (
                 abs(expected - share.value),
