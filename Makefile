@@ -1,4 +1,4 @@
-# make book [PROFILE=quick|laptop|paper] [SET="train.steps=3 ..."]   environment, all chapters, the HTML book
+# make book [PROFILE=quick|laptop|gpu|paper] [SET="train.steps=3 ..."]   environment, all chapters, the HTML book
 # make bench   all benchmarks beside their rivals, into the book (~10 minutes on 2 quiet cores)
 # make test    environment, browser if missing, all checks        make lab    JupyterLab on the chapters
 # make cluster what profiles/slurm and profiles/kubernetes need

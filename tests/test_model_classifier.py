@@ -121,9 +121,10 @@ def test_a_pruned_classifier_comes_back_onto_its_origin(pixels, tmp_path):
         assert torch.allclose(recovering(pruned)(pixels).logits, pruned(pixels).logits, atol=1e-6)
 
 
-def test_both_classifiers_see_the_same_chirps_and_are_judged(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_both_classifiers_see_the_same_chirps_and_are_judged(tmp_path, precision):
     values = {"task.steps": 2, "task.batch_size": 2, "task.every": 1, "task.images": 4, "backbone": "tiny"}
-    profile = load_profile("quick", values)
+    profile = load_profile("quick", {**values, "train.precision": precision})
     for title in ("published", "none"):
         training = fine_tune_classifier(profile, 0, title, tmp_path / title, "cpu")
         assert isinstance(training.regressor, SweepClassifier)

@@ -1,6 +1,7 @@
 """Fine-tuning: it learns, resumes to the same bytes, and is scored by known formulas."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model import finetune
 from vitmech_utils.model.finetune import Recipe, fine_tune, fine_tune_profile
-from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.model.regressor import ChirpRegressor, Prediction
 from vitmech_utils.model.scores import correlations, predict_dataset, score
 from vitmech_utils.profiles import load_profile
 
@@ -50,33 +51,36 @@ class Breaking(Stripes):
 
 
 RECIPE = Recipe(steps=12, batch_size=7, every=4, learning_rate=3e-3, warmup_steps=1, precision="float32")
+both_precisions = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 
 
 def weights(regressor):
     return {name: p.detach().clone() for name, p in regressor.named_parameters() if p.requires_grad}
 
 
-def test_training_lowers_the_held_out_loss_and_leaves_the_backbone_alone(tmp_path):
-    regressor = ChirpRegressor.build("tiny")
+@both_precisions
+def test_training_lowers_the_held_out_loss_and_leaves_the_backbone_alone(tmp_path, precision):
+    regressor, recipe = ChirpRegressor.build("tiny"), replace(RECIPE, precision=precision)
     frozen = {n: p.clone() for n, p in regressor.named_parameters() if not p.requires_grad}
-    training = fine_tune(regressor, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "checkpoints")
+    training = fine_tune(regressor, Stripes(84, 0), Stripes(21, 1), recipe, tmp_path / "checkpoints")
     losses = training.history["held_out_loss"].dropna()
     assert losses.iloc[-1] < 0.9 * losses.iloc[0]
     assert list(training.history.loc[training.history["held_out_loss"].notna(), "step"]) == [4, 8, 12]
     assert all(torch.equal(p, frozen[n]) for n, p in training.regressor.named_parameters() if n in frozen)
 
 
-def test_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    whole = ChirpRegressor.build("tiny")
-    fine_tune(whole, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "whole")
+@both_precisions
+def test_killed_training_resumes_to_the_same_weights(tmp_path, precision):
+    whole, recipe = ChirpRegressor.build("tiny"), replace(RECIPE, precision=precision)
+    fine_tune(whole, Stripes(84, 0), Stripes(21, 1), recipe, tmp_path / "whole")
 
     with pytest.raises(KilledError):
-        fine_tune(ChirpRegressor.build("tiny"), Breaking(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")
+        fine_tune(ChirpRegressor.build("tiny"), Breaking(84, 0), Stripes(21, 1), recipe, tmp_path / "parts")
     for start in (5, 6):  # the first goes on from step 4, the second finds the training finished
         resumed = ChirpRegressor.build(
             "tiny", seed=start
         )  # its weights must come from the checkpoint, not from here
-        training = fine_tune(resumed, Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path / "parts")
+        training = fine_tune(resumed, Stripes(84, 0), Stripes(21, 1), recipe, tmp_path / "parts")
         for name, weight in weights(whole).items():
             assert torch.equal(weights(resumed)[name], weight), name
         assert list(training.history.loc[training.history["held_out_loss"].notna(), "step"]) == [4, 8, 12]
@@ -93,7 +97,9 @@ SHORT = {
 }
 
 
-def test_a_restart_begins_the_schedule_again_on_images_not_seen_yet(tmp_path, monkeypatch):
+@both_precisions
+def test_a_restart_begins_the_schedule_again_on_images_not_seen_yet(tmp_path, monkeypatch, precision):
+    short = {**SHORT, "train.precision": precision}
     asked = []
 
     class Noted(ChirpDataset):
@@ -103,7 +109,7 @@ def test_a_restart_begins_the_schedule_again_on_images_not_seen_yet(tmp_path, mo
             return super().__getitem__(index)
 
     monkeypatch.setattr(finetune, "ChirpDataset", Noted)
-    profile = load_profile("quick", {**SHORT, "train.steps": 6, "train.restart": 4})
+    profile = load_profile("quick", {**short, "train.steps": 6, "train.restart": 4})
     training = fine_tune_profile(profile, 0, tmp_path / "whole", "cpu")
     assert sorted(asked[:16]) == list(range(16))
     assert sorted(asked[16:24]) == list(range(16, 24))
@@ -113,12 +119,13 @@ def test_a_restart_begins_the_schedule_again_on_images_not_seen_yet(tmp_path, mo
     assert rates[4] < rates[6]
     assert training.seconds > 0
 
-    first = load_profile("quick", {**SHORT, "train.images": 16, "train.steps": 4})
+    first = load_profile("quick", {**short, "train.images": 16, "train.steps": 4})
     alone = fine_tune_profile(first, 0, tmp_path / "first", "cpu")
     cycle = ChirpRegressor.build(
         "tiny"
     )  # the checkpoint of the first cycle is what a training without restart gives
-    fine_tune(cycle, Stripes(16, 0), Stripes(4, 1), Recipe(4, 4, every=2), tmp_path / "whole" / "from-step-0")
+    recipe = Recipe(4, 4, every=2, precision=precision)
+    fine_tune(cycle, Stripes(16, 0), Stripes(4, 1), recipe, tmp_path / "whole" / "from-step-0")
     for name, weight in weights(alone.regressor).items():
         assert torch.equal(weights(cycle)[name], weight), name
 
@@ -129,10 +136,22 @@ def test_a_restart_begins_the_schedule_again_on_images_not_seen_yet(tmp_path, mo
         assert torch.equal(weights(again.regressor)[name], weight), name
 
 
-def test_a_training_too_short_for_its_restart_has_none(tmp_path):
-    profile = load_profile("quick", {**SHORT, "train.steps": 2, "train.restart": 4})
+@both_precisions
+def test_a_training_too_short_for_its_restart_has_none(tmp_path, precision):
+    profile = load_profile(
+        "quick", {**SHORT, "train.precision": precision, "train.steps": 2, "train.restart": 4}
+    )
     assert list(fine_tune_profile(profile, 0, tmp_path, "cpu").history["step"]) == [1, 2]
     assert not list(tmp_path.glob("from-step-*"))
+
+
+def test_a_prediction_is_made_anew_from_a_mapping_of_its_parts():
+    loss, logits = torch.tensor(2.0), torch.ones(5, 3)
+    for parts in ({"loss": loss, "logits": logits}, {"logits": logits}):
+        again = Prediction(parts)
+        assert list(again) == list(parts)
+        assert all(again[name] is value for name, value in parts.items())
+        assert again.loss is parts.get("loss")
 
 
 def test_merged_regressor_is_not_trainable(tmp_path):

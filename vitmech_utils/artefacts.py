@@ -15,6 +15,10 @@ import numpy as np
 MANIFEST = "manifest.json"
 
 
+class RunError(RuntimeError):
+    """A run folder that is missing, unfinished, stale, mixed or damaged; the message says what mends it."""
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole or untouched.
 

@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (running, taking, staging, building, publishing, checking):
         command.add_argument(
-            "--profile", default="quick", help="quick, laptop, paper, or a YAML file (default: quick)"
+            "--profile", default="quick", help="quick, laptop, gpu, paper, or a YAML file (default: quick)"
         )
     for command in (running, taking, staging, building, publishing):
         command.add_argument("--run-dir", help="the run folder (default: results/<profile>)")

@@ -29,6 +29,10 @@ class Train(Section):
     Every `every` steps the model is judged on held-out images and a checkpoint is kept; `patience` judgements
     without gain end the training. After step `restart`, if it comes to that, the learning rate starts again at its
     largest; no image is seen twice then. Precision `auto` is bfloat16 where the processor computes in it, else float32.
+
+    `hard_share` of the training images, never of held-out ones, are short chirps in much noise, for the classifiers
+    too; 0 is the study's distribution. `validation_images` held-out ones, not those of any score, tell the best
+    checkpoint.
     """
 
     images: Count
@@ -41,6 +45,8 @@ class Train(Section):
     every: Count = 100
     schedule: Literal["cosine", "constant", "reduce_lr_on_plateau"] = "cosine"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    hard_share: Annotated[float, BeforeValidator(no_bool), Field(ge=0, le=1)] = 0.0
+    validation_images: Annotated[Count, Field(ge=2)] = 160
 
     @model_validator(mode="after")
     def _restart_has_images(self) -> "Train":

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitmech_utils.devices import pick_device
 from vitmech_utils.pipeline.execute import up_to_date
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_override, repository_root
 from vitmech_utils.runs import TRAINING, open_chapter
 from vitmech_utils.runs.manifests import RunError, code_of
-from vitmech_utils.runs.run_folders import checkpoint_folder, find_run_dir, pick_device
+from vitmech_utils.runs.run_folders import checkpoint_folder, find_run_dir
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitmech_utils import __version__
-from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_STD, Chirp, generator, paint, sample_chirp
+from vitmech_utils.data.chirps import (
+    HARD_NOISE_LEVELS,
+    LABEL_MEAN,
+    LABEL_STD,
+    NOISE_LEVELS,
+    Chirp,
+    generator,
+    paint,
+    sample_chirp,
+    shortened,
+)
 from vitmech_utils.data.figures import Drawing, Style, draw
 from vitmech_utils.data.style import find_style
 from vitmech_utils.data.waveforms import Waveform, paint_waveform, true_ridge
@@ -39,6 +49,9 @@ class ChirpDataset(Dataset):
     "labels" float32 [3] standardized, and "regions" uint8 [224, 224] indexing REGIONS. Two data sets of the same
     seed and split under two styles are twins: the same chirps and noise. `source` None paints by the recipe; a
     Waveform takes the same chirps through a short-time Fourier transform.
+
+    `hard_share` of the images, in [0, 1], are hard ones: a chirp of one to three seconds in much noise. Which ones
+    follows from (seed, index); the others stay as they are. It is for training, and refused for held-out images.
     """
 
     def __init__(
@@ -48,12 +61,18 @@ class ChirpDataset(Dataset):
         style: Style | str = "published",
         split: Literal["train", "held-out"] = "train",
         source: Waveform | None = None,
+        hard_share: float = 0.0,
     ) -> None:
         if not 0 <= size <= HELD_OUT:
             raise ValueError(f"size is {size}, expected 0 to {HELD_OUT} images")
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}, expected one of {tuple(SPLITS)}")
+        if not 0 <= hard_share <= 1:
+            raise ValueError(f"hard_share is {hard_share!r}, expected a share of the images, in [0, 1]")
+        if hard_share and (split != "train" or source is not None):
+            raise ValueError("hard_share is for training images of the recipe; leave it at 0 for all others")
         generator(seed, 0)  # refuses a seed out of range
+        self.hard_share = hard_share
         self.size, self.seed, self.split, self.style, self.source = (
             size,
             seed,
@@ -70,15 +89,21 @@ class ChirpDataset(Dataset):
             raise IndexError(f"index {index} of a data set of {self.size} images")
         return SPLITS[self.split] + index
 
+    def is_hard(self, index: int) -> bool:
+        """Whether an image is one of the `hard_share`."""
+        stream = self._stream(index)
+        return self.hard_share > 0 and generator(self.seed, stream, "hard").random() < self.hard_share
+
     def chirp(self, index: int) -> Chirp:
         """The chirp of an image, in seconds and hertz."""
-        return sample_chirp(self.seed, self._stream(index))
+        chirp = sample_chirp(self.seed, self._stream(index))
+        return shortened(chirp) if self.is_hard(index) else chirp
 
     def grid(self, index: int) -> Float[ndarray, "128 128"]:
         """The noisy spectrogram of an image; row 0 is 0 Hz, column 0 is 0 s."""
         rng = generator(self.seed, self._stream(index), "noise" if self.source is None else "waveform")
         if self.source is None:
-            return paint(self.chirp(index), rng)
+            return paint(self.chirp(index), rng, HARD_NOISE_LEVELS if self.is_hard(index) else NOISE_LEVELS)
         return paint_waveform(self.chirp(index), rng, self.source)
 
     def title(self, index: int) -> str:
@@ -113,6 +138,7 @@ class ChirpDataset(Dataset):
             "split": self.split,
             "style": json.loads(json.dumps(asdict(self.style))),
             "source": source,
+            **({"hard_share": self.hard_share} if self.hard_share else {}),
         }
 
 

@@ -4,7 +4,7 @@ Nothing here depends on a global random state: every stream is made from (seed, 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,8 @@ LATEST_START = 45.0  # seconds
 DURATIONS = (1.0, 15.0)  # seconds
 MAX_BAND = 30.0  # hertz between start and end
 NOISE_LEVELS = (0.09, 0.3)  # standard deviation before smoothing
+HARD_DURATIONS = (1.0, 3.0)  # seconds: two to six columns of the grid
+HARD_NOISE_LEVELS = (0.2, 0.3)  # the noisier half
 HALF_WIDTH = 2  # bins painted on either side of the ridge
 SWEEPS = ("linear", "exponential")
 
@@ -89,11 +91,11 @@ class Chirp:
 
 
 def generator(seed: int, index: int, purpose: str = "chirp") -> np.random.Generator:
-    """The random stream of image `index` of `seed` for one purpose: "chirp", "noise", "layout" or "waveform"."""
+    """The random stream of image `index` of `seed` for a purpose: "chirp", "noise", "layout", "waveform", "hard"."""
     for name, value in (("seed", seed), ("index", index)):
         if not 0 <= value < 2**63:
             raise ValueError(f"{name} is {value}, expected an integer in [0, 2**63)")
-    kind = ("chirp", "noise", "layout", "waveform").index(purpose)
+    kind = ("chirp", "noise", "layout", "waveform", "hard").index(purpose)
     mask = 2**32 - 1  # fixed 32-bit words, so that no two (seed, index) share their entropy
     words = (seed & mask, seed >> 32, index & mask, index >> 32, kind)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
@@ -107,6 +109,12 @@ def sample_chirp(seed: int, index: int) -> Chirp:
     start_freq = rng.uniform(0, MAX_FREQUENCY)
     end_freq = min(max(start_freq + rng.uniform(-MAX_BAND, MAX_BAND), 0.0), MAX_FREQUENCY)
     return Chirp(start_time, start_freq, end_freq, duration, SWEEPS[int(rng.integers(2))])
+
+
+def shortened(chirp: Chirp) -> Chirp:
+    """The same chirp with its duration moved from the recipe's range into `HARD_DURATIONS`, order kept."""
+    place = (chirp.duration - DURATIONS[0]) / (DURATIONS[1] - DURATIONS[0])
+    return replace(chirp, duration=HARD_DURATIONS[0] + place * (HARD_DURATIONS[1] - HARD_DURATIONS[0]))
 
 
 def path(chirp: Chirp) -> tuple[range, list[float]]:
@@ -158,7 +166,12 @@ def smooth_ridge(painted: Float[ndarray, "128 128"]) -> Float[ndarray, "128 128"
     return level
 
 
-def paint(chirp: Chirp, rng: np.random.Generator) -> Float[ndarray, "128 128"]:
-    """The study's spectrogram of a chirp: ridge plus white noise, smoothed; row 0 is 0 Hz, column 0 is 0 s."""
-    level = rng.uniform(*NOISE_LEVELS)
+def paint(
+    chirp: Chirp, rng: np.random.Generator, levels: tuple[float, float] = NOISE_LEVELS
+) -> Float[ndarray, "128 128"]:
+    """The study's spectrogram of a chirp: ridge plus white noise, smoothed; row 0 is 0 Hz, column 0 is 0 s.
+
+    The noise's standard deviation before smoothing is drawn evenly between the two `levels`.
+    """
+    level = rng.uniform(*levels)
     return smooth(ridge(chirp) + level * rng.standard_normal((BINS, BINS)))

@@ -10,9 +10,11 @@ from vitmech_utils.data.chirp_dataset import (
     unstandardize,
 )
 from vitmech_utils.data.folders import FolderDataset, FolderError, export_folder
+from vitmech_utils.data.regions import REGIONS
 
 __all__ = [
     "HELD_OUT",
+    "REGIONS",
     "ChirpDataset",
     "FolderDataset",
     "FolderError",

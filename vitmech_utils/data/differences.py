@@ -27,16 +27,18 @@ class Pair(NamedTuple):
         return np.abs(self.drawn.astype(np.int16) - self.reference).astype(np.uint8)
 
 
+def draw_both(dataset: ChirpDataset, index: int) -> Pair:
+    """Draw one image of a data set both ways."""
+    image, regions = dataset.drawing(index)
+    reference = draw_with_matplotlib(
+        dataset.grid(index), dataset.chirp(index), dataset.style_of(index), dataset.title(index)
+    )
+    return Pair(index, image, reference.image, regions)
+
+
 def compare(dataset: ChirpDataset, count: int) -> list[Pair]:
     """Draw the first `count` images of a data set both ways."""
-    pairs = []
-    for index in range(count):
-        image, regions = dataset.drawing(index)
-        reference = draw_with_matplotlib(
-            dataset.grid(index), dataset.chirp(index), dataset.style_of(index), dataset.title(index)
-        )
-        pairs.append(Pair(index, image, reference.image, regions))
-    return pairs
+    return [draw_both(dataset, index) for index in range(count)]
 
 
 def worst(pairs: list[Pair]) -> Pair:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
+    from IPython.display import Code
     from pandas.io.formats.style import Styler
 
 HEADINGS = {
@@ -108,6 +109,13 @@ def shown(
     styled = styled.format_index(heading, axis="columns")
     styled = styled.set_caption(caption) if caption else styled
     return styled if index else styled.hide(axis="index")
+
+
+def source(*functions: Callable) -> "Code":
+    """The source of some functions, as a page shows code."""
+    from IPython.display import Code
+
+    return Code("\n\n".join(inspect.getsource(function) for function in functions), language="python")
 
 
 def rule_text(rule: Callable, paragraphs: int | None = None) -> str:

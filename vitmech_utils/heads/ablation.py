@@ -42,7 +42,8 @@ class HeadPredictions:
     """Predictions with every head in place and with each one ablated, on the same images.
 
     `ablated[i]` belongs to layer `layers[i]` and head `heads[i]` (0-based). `method` tells how they were
-    computed: `replay` (prefix once, suffix alone), `hook` (one full pass per head) or `published-code`.
+    computed: `replay` (prefix once, suffix alone), `hook` (one full pass per head), `published-code`, or `linearized`
+    (to first order, `heads.linearized`).
     """
 
     baseline: Float[Tensor, "image target"]
@@ -117,20 +118,7 @@ def predict_without_heads(
     check_mode(mode, pixel_values, donors, reference)
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1 (head, image) pair")
-    chosen_layers = [
-        check_layer(anatomy, layer) for layer in (range(anatomy.layers) if layers is None else layers)
-    ]
-    chosen_heads = list(range(anatomy.heads) if heads is None else heads)
-    for head in chosen_heads:
-        if not 0 <= head < anatomy.heads:
-            raise IndexError(f"head {head} does not exist: this model has heads 0 to {anatomy.heads - 1}")
-    kept = set(anatomy.pairs)
-    tests = [(layer, head) for layer in chosen_layers for head in chosen_heads if (layer, head) in kept]
-    if not tests:
-        raise ValueError(
-            "no head to ablate: layers and heads need at least one number each, or None for all, and must name "
-            "heads that were not pruned"
-        )
+    tests = chosen_heads(anatomy, layers, heads)
     layer_index, head_index = (np.array(column, dtype=np.int64) for column in zip(*tests, strict=True))
     with evaluating(model), torch.inference_mode():
         if mode == "published-code":
@@ -140,7 +128,7 @@ def predict_without_heads(
         new = replacement(
             model, anatomy, pixel_values, mode, reference=reference, donors=donors, batch=batch, seed=seed
         )
-        group = max(1, batch // max(1, len(chosen_heads)))
+        group = max(1, batch // len(np.unique(head_index)))
         replay = replay and can_replay(model, anatomy, _on_model(model, pixel_values[:1]))
         baselines, parts = [], []
         for start in range(0, len(pixel_values), group):
@@ -158,6 +146,30 @@ def predict_without_heads(
         mode,
         "replay" if replay else "hook",
     )
+
+
+def chosen_heads(
+    anatomy: Anatomy, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
+) -> list[tuple[int, int]]:
+    """Every (layer, head), 0-based, of these layers and heads (default: all) that was not pruned; at least one.
+
+    Raises `IndexError` for a layer or head out of range, `ValueError` where nothing is left.
+    """
+    chosen_layers = [
+        check_layer(anatomy, layer) for layer in (range(anatomy.layers) if layers is None else layers)
+    ]
+    numbers = list(range(anatomy.heads) if heads is None else heads)
+    for head in numbers:
+        if not 0 <= head < anatomy.heads:
+            raise IndexError(f"head {head} does not exist: this model has heads 0 to {anatomy.heads - 1}")
+    kept = set(anatomy.pairs)
+    tests = [(layer, head) for layer in chosen_layers for head in numbers if (layer, head) in kept]
+    if not tests:
+        raise ValueError(
+            "no head to ablate: layers and heads need at least one number each, or None for all, and must name "
+            "heads that were not pruned"
+        )
+    return tests
 
 
 def effects(

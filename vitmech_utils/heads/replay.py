@@ -8,7 +8,7 @@ the model's own forward pass before it is used; where the check fails, the longe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -88,6 +88,23 @@ class Replay:
             hidden = self._run(later, hidden)
         return self._finish(hidden)
 
+    @contextmanager
+    def last_block_for_cls(self) -> Iterator[None]:
+        """Let the model itself run its last block for the CLS token alone, where that is known to suffice.
+
+        Serves any images, also in passes that keep gradients; the last block's heads then write for one token.
+        """
+        block = self.anatomy.blocks[-1].block
+        own = block.forward
+
+        def short(*args, **kwargs):
+            with computing(block, own):
+                outcome = self._last_block_for_cls(args[0] if args else kwargs["hidden_states"])
+            return (outcome,) if self._block_is_tuple else outcome
+
+        with computing(block, short) if self._cls_attention_known else nullcontext():
+            yield
+
     def check(self) -> None:
         """Resume one image at the first layer without a change; raise `ReplayError` if the outcome differs."""
         first = torch.zeros(1, dtype=torch.long, device=self.predictions.device)
@@ -141,7 +158,7 @@ class Replay:
         if written is None:
             return _first(block(hidden, *args, **kwargs))
         known = (written, None) if self._branch_is_tuple else written
-        with _forward(self._branches[layer], lambda *_args, **_kwargs: known):
+        with computing(self._branches[layer], lambda *_args, **_kwargs: known):
             return _first(block(hidden, *args, **kwargs))
 
     def _finish(self, hidden: Tensor) -> Tensor:
@@ -160,8 +177,8 @@ class Replay:
         outcome = (hidden,) if self._block_is_tuple else hidden
         with ExitStack() as stack:
             for block in self.anatomy.blocks[:-1]:
-                stack.enter_context(_forward(block.block, self._pass_through))
-            stack.enter_context(_forward(self.anatomy.blocks[-1].block, lambda *_args, **_kwargs: outcome))
+                stack.enter_context(computing(block.block, self._pass_through))
+            stack.enter_context(computing(self.anatomy.blocks[-1].block, lambda *_args, **_kwargs: outcome))
             return predict(self.model, self._first_image)
 
     def _pass_through(self, *args, **kwargs):
@@ -217,7 +234,7 @@ def _first(output) -> Tensor:
 
 
 @contextmanager
-def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
+def computing(module: nn.Module, forward: Callable) -> Iterator[None]:
     """Let `module` compute `forward` instead, on this instance alone, until the context closes."""
     own = vars(module).get("forward")
     module.forward = forward

@@ -26,7 +26,7 @@ class SetPredictions:
     """Predictions with every head in place, and without each set of heads, on the same images.
 
     `ablated[i]` belongs to `sets[i]`, pairs of layer and head (0-based). `method` is `replay` (what comes before the
-    first ablated layer is run once) or `hook` (one full pass for every set and image).
+    first ablated layer is run once), `hook` (one full pass for every set and image) or `linearized`.
     """
 
     baseline: Float[Tensor, "image target"]
@@ -77,7 +77,7 @@ def predict_without_sets(
     Raises `ValueError` (mode, images, unmerged adapter, a set that names a head twice), `IndexError` for a head that
     the model does not have, `AnatomyError`.
     """
-    chosen = tuple(_checked(pairs) for pairs in sets)
+    chosen = tuple(checked_set(pairs) for pairs in sets)
     images = len(pixel_values)
     tests = [(image, place) for place in range(len(chosen)) for image in range(images)]
     baseline, found, method = predict_tests(
@@ -205,7 +205,8 @@ def groups(table: pd.DataFrame, column: str) -> Mapping[str, Heads]:
     return {name: frozenset(heads) for name, heads in sorted(found.items())}
 
 
-def _checked(pairs: Iterable[Head]) -> Heads:
+def checked_set(pairs: Iterable[Head]) -> Heads:
+    """Pairs of layer and head as a set; `ValueError` where one is named twice."""
     listed = [(int(layer), int(head)) for layer, head in pairs]
     if len(set(listed)) < len(listed):
         twice = next(pair for pair in listed if listed.count(pair) > 1)

@@ -18,8 +18,6 @@ from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import told_right
 from vitmech_utils.profiles import Profile
 
-VALIDATION = 96
-"""Held-out images by which a training is judged while it goes on."""
 HEAD_IMAGES, HEAD_STEPS, HEAD_BATCH = 512, 1000, 64
 """Images whose CLS tokens the head is fitted to before the adapters move, and the steps that this takes."""
 
@@ -50,8 +48,9 @@ def fine_tune_classifier(
     title: Literal["published", "none"],
     checkpoints: Path | str,
     device: torch.device | str,
+    workers: int | None = None,
 ) -> Training:
-    """Fine-tune a classifier by the profile's `task` section on fresh chirps under one title.
+    """Fine-tune a classifier by the profile's `task` section on fresh chirps under one title, in `train`'s precision.
 
     First the head alone is fitted to the pre-trained CLS tokens of the first training images, then adapters and head
     are trained together (linear probing, then fine-tuning; Kumar et al. 2022): from a random head, a few hundred images
@@ -62,8 +61,10 @@ def fine_tune_classifier(
     """
     plan = profile.task
     model = SweepClassifier.build(profile.backbone, seed=seed).to(device)
-    images = SweepDataset(plan.steps * plan.batch_size, title, seed=seed, split="train")
-    validation = SweepDataset(min(plan.images, VALIDATION), title, seed=1, split="held-out")
+    hard = profile.train.hard_share
+    images = SweepDataset(plan.steps * plan.batch_size, title, seed=seed, split="train", hard_share=hard)
+    judged = min(plan.images, profile.train.validation_images)
+    validation = SweepDataset(judged, title, seed=1, split="held-out")
     start_head(model, Subset(images, range(min(len(images), HEAD_IMAGES))), seed)
     recipe = Recipe(
         steps=plan.steps,
@@ -71,8 +72,9 @@ def fine_tune_classifier(
         learning_rate=plan.learning_rate,
         warmup_steps=min(10, plan.steps // 2),
         every=plan.every,
+        precision=profile.train.precision,
     )
-    return fine_tune(model, images, validation, recipe, checkpoints, metrics=accuracies)
+    return fine_tune(model, images, validation, recipe, checkpoints, accuracies, workers)
 
 
 def start_head(model: ChirpRegressor, images: Dataset, seed: int = 0) -> None:

@@ -18,11 +18,14 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset
+from vitmech_utils.devices import drawing_workers
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import correlations
 from vitmech_utils.profiles import Profile, Train
 
 ELAPSED = "elapsed.json"
+WARM = 32
+"""Images that a training draws before its workers start, which then inherit what all figures share."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def fine_tune_profile(
     checkpoints: Path | str,
     device: torch.device | str,
     figures: str = "published",
+    workers: int | None = None,
 ) -> Training:
     """Fine-tune the profile's backbone from one seed on fresh chirps, as chapter 02 and `vitmech_utils.train` do.
 
@@ -162,15 +166,17 @@ def fine_tune_profile(
     """
     train = profile.train
     regressor = ChirpRegressor.build(profile.backbone, seed=seed).to(device)
-    images = ChirpDataset(train.images, seed=seed, style=figures, split="train")
-    validation = ChirpDataset(min(train.eval_images, 160), seed=1, style=figures, split="held-out")
+    images = ChirpDataset(train.images, seed=seed, style=figures, split="train", hard_share=train.hard_share)
+    judged = min(train.eval_images, train.validation_images)
+    validation = ChirpDataset(judged, seed=1, style=figures, split="held-out")
     if not train.has_restart:
-        return fine_tune(regressor, images, validation, Recipe.of(train), checkpoints)
+        return fine_tune(regressor, images, validation, Recipe.of(train), checkpoints, workers=workers)
     cycles = []
     for first, last in ((0, train.restart), (train.restart, train.steps)):
         part = Subset(images, range(first * train.batch_size, last * train.batch_size))
         folder = Path(checkpoints, f"from-step-{first}")
-        cycles.append(fine_tune(regressor, part, validation, Recipe.of(train, last - first), folder))
+        recipe = Recipe.of(train, last - first)
+        cycles.append(fine_tune(regressor, part, validation, recipe, folder, workers=workers))
     first, second = cycles
     history = pd.concat(
         [first.history, second.history.assign(step=lambda rows: rows["step"] + train.restart)]
@@ -185,19 +191,24 @@ def fine_tune(
     recipe: Recipe,
     checkpoints: Path | str,
     metrics: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None,
+    workers: int | None = None,
 ) -> Training:
     """Train the adapter and head in place and return the best checkpoint's weights, judged on `held_out`.
 
     With as many training images as `steps * batch_size`, every image is seen once. A call that finds checkpoints in
     the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's. `metrics` names what the
-    history tells of held-out predictions and labels; by default their `correlations`.
+    history tells of held-out predictions and labels; by default their `correlations`. `workers` processes draw images
+    (see `drawing_workers`).
 
     It trains where the regressor is: on the processor, or on one GPU. Under `accelerate launch` each process takes
     its share of every batch, so `batch_size` keeps its meaning; it must be a multiple of the number of processes.
     """
     if regressor.is_merged:
         raise ValueError("this regressor is merged: there is no adapter to train; use ChirpRegressor.build")
-    device_is_gpu = regressor.device.type == "cuda"
+    workers = drawing_workers(regressor.device) if workers is None else workers
+    if workers:
+        for index in range(min(WARM, len(train))):
+            train[index]
     bfloat16 = recipe.precision == "bfloat16" or (
         recipe.precision == "auto" and computes_in_bfloat16(regressor.device)
     )
@@ -223,7 +234,7 @@ def fine_tune(
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         label_names=["labels"],
-        dataloader_num_workers=8 if device_is_gpu else 0,
+        dataloader_num_workers=workers,
         report_to=[],
         disable_tqdm=True,
         log_level="error",

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -39,12 +40,20 @@ SETTINGS, ADAPTER, HEAD = "regressor.json", "adapter_model.safetensors", "head.s
 TRAINING = "training.json"
 
 
-@dataclass
+@dataclass(init=False)
 class Prediction(ModelOutput):
     """What the regressor returns: standardized predictions, and the loss where labels were given."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+
+    def __init__(
+        self, loss: Tensor | Mapping[str, Tensor] | None = None, logits: Tensor | None = None
+    ) -> None:
+        """Take both, or one mapping of both: so accelerate makes an output anew where it trains in bfloat16."""
+        given = loss if isinstance(loss, Mapping) else {"loss": loss, "logits": logits}
+        self.loss, self.logits = given.get("loss"), given.get("logits")
+        self.__post_init__()
 
 
 class ChirpRegressor(nn.Module):

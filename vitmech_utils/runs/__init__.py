@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vitmech_utils.artefacts import folder_hashes, json_text, to_numpy, to_plain, write_atomically
+from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, load_profile, repository_root
 from vitmech_utils.runs import kept
 from vitmech_utils.runs.manifests import (
@@ -37,7 +38,6 @@ from vitmech_utils.runs.run_folders import (
     find_run_dir,
     lock_file,
     partial_folder,
-    pick_device,
     published_adapter,
 )
 

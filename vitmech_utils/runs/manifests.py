@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vitmech_utils.artefacts import MANIFEST, digest, file_hash, write_json
+from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, write_json
 
 FORMAT = 1
 PACKAGE = "vitmech_utils"
@@ -48,10 +48,6 @@ RECORDED_PACKAGES = (
     "torch",
     "transformers",
 )
-
-
-class RunError(RuntimeError):
-    """A run folder that is missing, unfinished, stale, mixed or damaged; the message says what mends it."""
 
 
 # What code a chapter runs

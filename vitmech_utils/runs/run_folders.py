@@ -5,17 +5,13 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from vitmech_utils.artefacts import digest, file_hash, json_text, write_json
 from vitmech_utils.profiles import Profile
 from vitmech_utils.runs.manifests import RunError, check_outputs, code_of, read_manifest, result_digest
-
-if TYPE_CHECKING:
-    import torch
-
 
 LOCK_SECONDS = 10.0  # a killed runner's kernel notices within a second or two and lets go
 ADAPTERS = {
@@ -135,25 +131,3 @@ def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> st
         elif before != now:
             parts.append(f"{prefix}{key}: {before} then, {now} now")
     return ", ".join(part for part in parts if part)
-
-
-def pick_device(profile: Profile) -> "torch.device":
-    """Return the profile's device; `auto` takes CUDA when there is one. Raises `RunError` when it is not there.
-
-    Under `accelerate launch` a plain `cuda` is each process's own GPU.
-    """
-    import torch
-
-    wanted = profile.device
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if wanted == "auto":
-        wanted = "cuda" if available["cuda"] else "cpu"
-    if not available[wanted.partition(":")[0]]:
-        raise RunError(f"device {wanted!r} of profile {profile.name!r} is not available; use device: auto")
-    if wanted == "cuda" and "LOCAL_RANK" in os.environ:
-        wanted = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(wanted)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 
-def made_with(profile: Profile, layers: int, heads: int) -> str:
+def opening(profile: Profile, layers: int, heads: int) -> str:
     """What the page was made with."""
     plan = profile.semantics
     return (

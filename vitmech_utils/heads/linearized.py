@@ -1,0 +1,357 @@
+"""All heads' predictions at once: the model's outputs, linearized in the head gates, one backward pass per output.
+
+`first_order` differentiates the loss, and at a good model's minimum that slope is nothing. The outputs have a slope
+there as everywhere: p + J takes the place of the prediction without the head, and the loss is the true one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from vitmech_utils.heads.ablation import HeadPredictions, chosen_heads
+from vitmech_utils.heads.hooks import capture_heads, change_heads
+from vitmech_utils.heads.replacements import (
+    HOOK_MODES,
+    another_image,
+    check_mode,
+    check_model,
+    evaluating,
+    replacement,
+)
+from vitmech_utils.heads.replay import Replay, ReplayError, computing, predict
+from vitmech_utils.heads.sets import Head, SetPredictions, checked_set
+from vitmech_utils.model.anatomy import Anatomy
+
+MOST_OUTPUTS = 32
+"""Beyond so many outputs, a backward pass for each costs more than ablating every head exactly."""
+METHOD = "linearized"
+
+# What is linearized, from the model's outputs for the images numbered by the slice: [image, quantity].
+Reading = Callable[[Tensor, slice], Tensor]
+
+
+def predict_linearized(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"] | Iterable[Tensor],
+    mode: str = "mean",
+    *,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    reference: Tensor | None = None,
+    donors: Tensor | Iterable[Tensor] | None = None,
+    reading: Reading | None = None,
+    dtype: torch.dtype | None = None,
+    batch: int = 16,
+    seed: int = 0,
+) -> HeadPredictions:
+    """Predict every image without each of the heads, to first order in the head's gate.
+
+    A gate slides a head's output from its own (0) to what `mode` puts there (1). The prediction without the head is
+    p + J, with J the slope of the prediction in the gate at 0: the inner product of what the head's output changes by
+    and the prediction's gradient at that output. One forward pass, and one backward pass per output, give it for all
+    heads at once; `resample` adds a forward pass of the donors. It is exact where the prediction is a straight line in
+    the gate. Modes and their arguments are those of `sweep`, without `published-code`.
+
+    `pixel_values` (and with it `donors`) may also be an iterable of such arrays, each held no longer than needed; mode
+    `mean` then asks for `reference`, `resample` for `donors`. `batch` bounds the images whose activations are held at
+    once, hence the memory. `reading` turns the model's outputs into what is linearized (`margin`,
+    `random_projection`); without it, the outputs themselves. `dtype` torch.bfloat16 multiplies matrices in it
+    (autocast), for processors that have it; activations between blocks keep the model's precision.
+
+    Returns predictions as `predict_without_heads` does, float64 on the CPU, `method` "linearized";
+    `linearized_sets` makes those of sets of heads from them at no further cost. Raises what `sweep` does, and
+    `ValueError` for more than `MOST_OUTPUTS` outputs. Source: the linear model inside a generalized Gauss-Newton step
+    (Schraudolph 2002); the slope of the loss itself is `first_order`.
+    """
+    anatomy = check_model(model)
+    _check_settings(mode, dtype, batch, pixel_values, reference, donors)
+    tests = chosen_heads(anatomy, layers, heads)
+    layer, head = (np.array(column, dtype=np.int64) for column in zip(*tests, strict=True))
+    if mode == "mean" and reference is None:
+        reference = pixel_values
+    baselines: list[Tensor] = []
+    slopes: list[Tensor] = []
+    run: Replay | None = None
+    start = 0
+    with evaluating(model), _frozen(model), _blocks_in(dtype, anatomy), torch.no_grad():
+        for images, others in _batches(model, pixel_values, donors, mode, batch, seed):
+            if start == 0:
+                run = _replay(model, anatomy, images[:1])
+                if mode != "resample":
+                    ends = replacement(model, anatomy, images, mode, reference=reference, batch=batch)(0, 1)
+            place = slice(start, start + len(images))
+            with nullcontext() if run is None else run.last_block_for_cls():
+                if others is not None:
+                    ends = _head_outputs(model, others)
+                baseline, slope = _linearize(
+                    model, anatomy, images, ends, {one for one, _ in tests}, reading, place
+                )
+            baselines.append(_finite(baseline, start))
+            slopes.append(slope[layer, :, head])
+            start = place.stop
+    if not baselines:
+        raise ValueError("pixel_values yields no images, expected at least one")
+    baseline = torch.cat(baselines)
+    return HeadPredictions(baseline, baseline + torch.cat(slopes, 1), layer, head, mode, METHOD)
+
+
+def linearized_sets(predictions: HeadPredictions, sets: Sequence[Iterable[Head]]) -> SetPredictions:
+    """Predict without whole sets of heads from linearized predictions without single ones: p + the sum of their J.
+
+    A set holds pairs of layer and head, 0-based; the empty set gives the baseline. What heads do together beyond the
+    sum of their slopes is not in it. Raises `ValueError` for predictions of another method, a head named twice, or one
+    that the predictions lack.
+    """
+    if predictions.method != METHOD:
+        raise ValueError(
+            f"these predictions were made by {predictions.method!r}, expected {METHOD!r}: sets of heads that are "
+            "ablated exactly do not add up; use predict_without_sets"
+        )
+    chosen = tuple(checked_set(pairs) for pairs in sets)
+    places = {pair: i for i, pair in enumerate(zip(predictions.layers, predictions.heads, strict=True))}
+    missing = sorted(set().union(*chosen) - set(places))
+    if missing:
+        raise ValueError(f"no prediction without {missing[:3]} (layer, head): linearize these heads, too")
+    slopes = predictions.ablated - predictions.baseline
+    member = torch.zeros(len(chosen), len(slopes), dtype=slopes.dtype)
+    for row, heads in enumerate(chosen):
+        member[row, [places[pair] for pair in heads]] = 1
+    ablated = predictions.baseline + torch.einsum("st,tio->sio", member, slopes)
+    return SetPredictions(predictions.baseline, ablated, chosen, predictions.mode, METHOD)
+
+
+def margin(labels: Tensor) -> Reading:
+    """Linearize the margin of each image's own class over all others: one backward pass for any number of classes.
+
+    The margin is m = z_label - logsumexp(other logits), [image, 1]; the cross-entropy is softplus(-m), in nats, which
+    `margin_loss` gives. `labels` [image] are class numbers, 0-based. Raises `ValueError` for labels that are not.
+    """
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)} and dtype {labels.dtype}, expected one class number per image "
+            "([image], integers)"
+        )
+
+    def read(outputs: Tensor, images: slice) -> Float[Tensor, "image 1"]:
+        own = labels[images].to(outputs.device)[:, None]
+        classes = outputs.shape[1]
+        if classes < 2 or len(own) != len(outputs) or own.min() < 0 or own.max() >= classes:
+            raise ValueError(
+                f"{len(labels)} labels from {int(labels.min())} to {int(labels.max())} do not fit images "
+                f"{images.start} to {images.stop - 1} and {classes} logits, expected one class number per image, each "
+                f"between 0 and {classes - 1}, and two classes or more"
+            )
+        others = outputs.scatter(1, own, -torch.inf).logsumexp(1, keepdim=True)
+        return outputs.gather(1, own) - others
+
+    return read
+
+
+def margin_loss(margins: Float[Tensor, "*image 1"]) -> Float[Tensor, "*image 1"]:
+    """The cross-entropy, in nats, of a margin as `margin` reads it: softplus(-m)."""
+    return softplus(-margins)
+
+
+def random_projection(outputs: int, directions: int = 8, seed: int = 0) -> Reading:
+    """Linearize random sums of many outputs: their mean square is unbiased for the outputs' squared length.
+
+    Reads [image, direction], each the sum of all `outputs` with signs drawn from `seed`: for a change d of the
+    outputs, the mean over directions of (its reading)^2 has the expectation |d|^2 and a relative standard deviation of
+    at most sqrt(2 / directions). Labels that go with it are read alike. Source: Hutchinson 1990.
+    """
+    if not 1 <= directions <= MOST_OUTPUTS:
+        raise ValueError(
+            f"directions is {directions}, expected 1 to {MOST_OUTPUTS}: each costs a backward pass"
+        )
+    signs = torch.from_numpy(np.random.default_rng(seed).choice([-1.0, 1.0], size=(outputs, directions)))
+
+    def read(found: Tensor, _images: slice) -> Float[Tensor, "image direction"]:
+        flat = found.flatten(1)
+        if flat.shape[1] != outputs:
+            raise ValueError(
+                f"the model has {flat.shape[1]} outputs, expected the {outputs} that are projected"
+            )
+        return flat @ signs.to(flat)
+
+    return read
+
+
+def _linearize(
+    model: nn.Module,
+    anatomy: Anatomy,
+    images: Float[Tensor, "image 3 height width"],
+    ends: Sequence[Tensor],
+    layers: Iterable[int],
+    reading: Reading | None,
+    place: slice,
+) -> tuple[Float[Tensor, "image output"], Float[Tensor, "layer image head output"]]:
+    """The outputs of one batch and their slopes in the gates of `layers` (zero elsewhere), float64 on the CPU."""
+    lowest, *higher = sorted(layers)
+    own: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[[Tensor], Tensor]:
+        def pass_on(present: Tensor) -> Tensor:
+            # Nothing below the lowest layer is asked for, so the graph begins at its heads.
+            own[layer] = present.detach().requires_grad_() if layer == lowest else present
+            return own[layer]
+
+        return pass_on
+
+    with torch.enable_grad(), change_heads(model, {layer: keep(layer) for layer in (lowest, *higher)}):
+        outputs = _read(predict(model, images), reading, place)
+    gains = {
+        layer: _single(ends[layer][:, : heads.shape[1]] - heads.detach()) for layer, heads in own.items()
+    }
+    count = outputs.shape[1]
+    slopes = torch.zeros(anatomy.layers, len(images), anatomy.heads, count, dtype=torch.float64)
+    for output in range(count):
+        # Images do not meet in the model, so one pass for all of them gives each image's own gradient.
+        column = torch.zeros_like(outputs)
+        column[:, output] = 1
+        gradients = torch.autograd.grad(
+            outputs, list(own.values()), column, retain_graph=output + 1 < count, materialize_grads=True
+        )
+        for (layer, gain), gradient in zip(gains.items(), gradients, strict=True):
+            slopes[layer, ..., output] = (gain * _single(gradient)).sum((1, 3)).cpu()
+    return outputs.detach().cpu().double(), slopes
+
+
+def _read(outputs: Tensor, reading: Reading | None, place: slice) -> Float[Tensor, "image output"]:
+    """What is to be linearized, of a number of columns that is worth a backward pass each."""
+    found = outputs if reading is None else reading(outputs, place)
+    if found.ndim != 2 or len(found) != place.stop - place.start:
+        raise ValueError(
+            f"there are outputs of shape {tuple(found.shape)} to linearize, expected [image, output]: pass a reading "
+            "that turns them into a few numbers per image"
+        )
+    if found.shape[1] > MOST_OUTPUTS:
+        raise ValueError(
+            f"there are {found.shape[1]} outputs to linearize, each of which costs a backward pass, expected at most "
+            f"{MOST_OUTPUTS}: for a cross-entropy pass reading=margin(labels), which needs one pass, for a squared "
+            f"error reading=random_projection({found.shape[1]}), or ablate exactly (predict_without_heads)"
+        )
+    if not found.requires_grad:
+        raise ValueError(
+            "the outputs carry no gradient back to the heads (detached, or computed without gradients), so there is "
+            "nothing to linearize; ablate exactly (predict_without_heads)"
+        )
+    return found
+
+
+def _batches(
+    model: nn.Module,
+    pixel_values: Tensor | Iterable[Tensor],
+    donors: Tensor | Iterable[Tensor] | None,
+    mode: str,
+    batch: int,
+    seed: int,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches of images on the model's device and in its dtype, each with its donors where `mode` takes any."""
+    weight = next(model.parameters())
+    cycle = None
+    if isinstance(pixel_values, Tensor):
+        if mode == "resample" and donors is None:
+            cycle = another_image(len(pixel_values), seed)
+        parts = [(pixel_values, donors)]
+    elif donors is None:
+        parts = ((part, None) for part in pixel_values)
+    else:
+        parts = zip(pixel_values, donors, strict=True)
+    for images, others in parts:
+        check_mode(mode, images, others, None)
+        for start in range(0, len(images), batch):
+            place = slice(start, start + batch)
+            given = images[cycle[place]] if cycle is not None else None if others is None else others[place]
+            yield images[place].to(weight), None if given is None else given.to(weight)
+
+
+def _head_outputs(model: nn.Module, images: Tensor) -> list[Float[Tensor, "image token head size"]]:
+    with capture_heads(model) as heads:
+        predict(model, images)
+    return [heads[layer] for layer in sorted(heads)]
+
+
+def _replay(model: nn.Module, anatomy: Anatomy, image: Tensor) -> Replay | None:
+    """A pass that knows whether the last block can be run for the CLS token alone; None where blocks do not resume."""
+    try:
+        return Replay(model, anatomy, image)
+    except ReplayError:
+        return None
+
+
+def _check_settings(
+    mode: str,
+    dtype: torch.dtype | None,
+    batch: int,
+    pixel_values: Tensor | Iterable[Tensor],
+    reference: Tensor | None,
+    donors: Tensor | Iterable[Tensor] | None,
+) -> None:
+    if mode not in HOOK_MODES:
+        raise ValueError(
+            f"mode is {mode!r}, expected one of {', '.join(HOOK_MODES)}: no other has gates to slide"
+        )
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"dtype is {dtype}, expected torch.bfloat16, torch.float16, or None for the model's own"
+        )
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected at least 1 image")
+    if isinstance(pixel_values, Tensor):
+        if pixel_values.ndim != 4 or len(pixel_values) == 0:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, channel, height, width] with "
+                "at least one image"
+            )
+        check_mode(mode, pixel_values, donors, reference)
+        return
+    for wanted, name, given in (("mean", "reference", reference), ("resample", "donors", donors)):
+        if mode == wanted and given is None:
+            raise ValueError(f"mode {mode!r} over images that come one batch after another needs {name}")
+        if mode != wanted and given is not None:
+            raise ValueError(f"{name} was given for mode {mode!r}, but only mode {wanted!r} uses it")
+
+
+def _finite(baseline: Float[Tensor, "image output"], start: int) -> Float[Tensor, "image output"]:
+    broken = (~torch.isfinite(baseline)).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"the unchanged model's predictions are not finite for image(s) {[start + i for i in broken][:5]}; "
+            "check the images and the model's weights, or run it in float32"
+        )
+    return baseline
+
+
+def _single(values: Tensor) -> Tensor:
+    """In float32 at least: sums over tokens of what half precision holds."""
+    return values.float() if values.element_size() < 4 else values
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Take no gradient of any weight for a while: the graph then keeps far less, and begins at the heads."""
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in trainable:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in trainable:
+            weight.requires_grad_(True)
+
+
+@contextmanager
+def _blocks_in(dtype: torch.dtype | None, anatomy: Anatomy) -> Iterator[None]:
+    """Let the blocks multiply matrices in `dtype`; what comes before and after them keeps the model's precision."""
+    with ExitStack() as stack:
+        for block in anatomy.blocks if dtype is not None else ():
+            cast = torch.autocast(block.output.weight.device.type, dtype)
+            stack.enter_context(computing(block.block, cast(block.block.forward)))
+        yield

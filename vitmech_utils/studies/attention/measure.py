@@ -1,0 +1,100 @@
+"""What chapter 03 measures of attention maps: against the library's own, between queries, and for the picker."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitmech_utils.data.dataset import ChirpDataset, stack
+from vitmech_utils.heads.attention import attention_maps, patch_query_maps
+from vitmech_utils.heads.attention_shares import patch_coverage
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.regressor import ChirpRegressor
+
+Maps = Float[Tensor, "image layer head row column"]
+
+
+def against_library(
+    eager: ChirpRegressor, pixel_values: Float[Tensor, "image 3 height width"], maps: Maps
+) -> dict[str, bool]:
+    """Hold maps of the CLS query against the attentions that the library returns, by its slow (eager) kernel.
+
+    Returns whether all weights are the `same`, and whether each map sums to one minus the share of CLS (`sums`).
+    """
+    prefix = find_blocks(eager).prefix
+    with torch.no_grad():
+        attentions = eager.backbone(pixel_values.to(eager.device), output_attentions=True).attentions
+    cls = torch.stack(attentions, dim=1)[..., 0, :].cpu()
+    left_over = 1 - cls[..., :prefix].sum(-1)
+    return {
+        "same": torch.allclose(maps.flatten(-2), cls[..., prefix:], atol=1e-5),
+        "sums": torch.allclose(maps.sum((-2, -1)), left_over, atol=1e-5),
+    }
+
+
+def map_correlation(one: Maps, other: Maps) -> Float[np.ndarray, " layer"]:
+    """Pearson correlation of two sets of maps, averaged over images and heads, per layer."""
+    one, other = (x.flatten(-2) - x.flatten(-2).mean(-1, keepdim=True) for x in (one, other))
+    return torch.cosine_similarity(one, other, dim=-1).mean((0, 2)).numpy()
+
+
+def query_agreement(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], maps: Maps
+) -> pd.DataFrame:
+    """How alike the CLS query's maps are to those of patch queries: layer (0-based), and a correlation per query."""
+    queries = {"mean over patch queries": "patches", "top-left corner patch": 0}
+    found = {
+        name: map_correlation(maps, attention_maps(model, pixel_values, query))
+        for name, query in queries.items()
+    }
+    agreement = pd.DataFrame(found)
+    agreement.insert(0, "layer", range(maps.shape[1]))
+    return agreement
+
+
+def looks(pixel_values: Float[Tensor, "image 3 height width"]) -> dict[str, Float[Tensor, "image 3 h w"]]:
+    """As many images three times, with as little in common as can be: those given, moved figures, plain noise."""
+    count = len(pixel_values)
+    moved = stack(ChirpDataset(count, seed=1, style="moved", split="held-out"), count)["pixel_values"]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(count, *pixel_values.shape[1:], generator=generator)
+    return {"published": pixel_values, "moved": moved, "noise": noise}
+
+
+def rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """Rows of a table of attention statistics for the CLS query, raw weights, sinks kept, or as asked."""
+    wanted = {"query": "cls", "weighting": "raw", "sinks": "kept"} | wanted
+    return table[np.logical_and.reduce([table[name] == value for name, value in wanted.items()])]
+
+
+def rollout_lift(rolled: Float[Tensor, "row column"], coverage: Float[Tensor, "row column"]) -> float:
+    """The lift of a map on a region that covers each patch by a fraction."""
+    return float((rolled / rolled.sum() * coverage).sum() / coverage.mean())
+
+
+def picker_maps(
+    networks: Mapping[str, nn.Module], decorated: Mapping[str, Tensor], bare: Mapping[str, Tensor]
+) -> dict[str, np.ndarray]:
+    """What the picker shows of some networks, in half precision: maps of images and their undecorated twins, shares.
+
+    `decorated` and `bare` are stacked images. Returns maps, twin_maps [network, image, layer, head, row, column],
+    shares [network, image, layer, head, region], and query_maps, those of every second patch query of the first
+    network's first image.
+    """
+    maps, twins = (
+        torch.stack([attention_maps(network, part["pixel_values"]) for network in networks.values()])
+        for part in (decorated, bare)
+    )
+    first = next(iter(networks.values()))
+    coverage = patch_coverage(decorated["regions"], find_blocks(first).patch)
+    on_patches = maps / maps.sum((-2, -1), keepdim=True)
+    found = {
+        "maps": maps,
+        "twin_maps": twins,
+        "shares": torch.einsum("vilhyx,iryx->vilhr", on_patches, coverage),
+        "query_maps": patch_query_maps(first, decorated["pixel_values"][:1], stride=2),
+    }
+    return {name: values.numpy().astype(np.float16) for name, values in found.items()}

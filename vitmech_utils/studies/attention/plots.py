@@ -1,0 +1,205 @@
+"""What chapter 03 shows: attention maps, what they add up to per region, and what no map shows."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, to_grid
+from vitmech_utils.heads.sinks import Sinks
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.attention.measure import rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LIFTS = ("chirp", "colour bar", "title", "tick label", "axis label", "frame")
+PROFILES = (*LIFTS, "plot background", "margin")
+FALSE_DISCOVERIES = 0.05
+EVEN = 0.98  # entropy of a map, of its maximum, from which on the map is as good as uniform
+ON_SINKS = 0.75  # share of a head's attention from which on it rests on sinks
+
+
+def opening(profile: str, layers: int, heads: int, images: int, device: str) -> str:
+    """What this run of the chapter is made of."""
+    return (
+        f"This page was made with profile **{profile}**: {layers} layers of {heads} heads, "
+        f"{images:,} held-out images, on {device.upper()}. Wall time and memory stand in the chapter's manifest."
+    )
+
+
+def picture(pixel_values: Tensor) -> np.ndarray:
+    """An image tensor [3, height, width] as matplotlib shows it."""
+    return pixel_values.permute(1, 2, 0).numpy()
+
+
+def query_agreement(agreement: pd.DataFrame) -> "Figure":
+    """The correlation of the CLS query's maps with those of other queries, over the layers."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
+    for name in agreement.columns.drop("layer"):
+        ax.plot(agreement["layer"] + 1, agreement[name], marker="o", label=name)
+    ax.axhline(0, color="#888888", linewidth=0.8)
+    ax.set(xlabel="layer", ylabel="correlation with CLS maps", ylim=(-0.5, 1.05))
+    ax.set_xticks(agreement["layer"] + 1)
+    corner = agreement["top-left corner patch"].mean()
+    ax.set_title(f"The corner patch agrees with CLS by {corner:.2f} on average")
+    ax.legend(loc="lower right")
+    return figure
+
+
+def rollout(image: np.ndarray, last: Tensor, rolled: Tensor) -> "Figure":
+    """An image beside the last layer's map and the rollout, each scaled to [0, 1]."""
+    figure, axes = plt.subplots(1, 3, figsize=(WIDE, 3.0))
+    axes[0].imshow(image)
+    axes[0].set_title("image")
+    for ax, name, values in zip(
+        axes[1:], ("last layer, mean of heads", "rollout over all layers"), (last, rolled), strict=True
+    ):
+        unit = (values - values.min()) / (values.max() - values.min())
+        ax.imshow(overlay(image, unit.numpy()))
+        ax.set_title(name)
+    for ax in axes:
+        ax.axis("off")
+    return figure
+
+
+def sinks(found: Sinks, norms: pd.DataFrame) -> str:
+    """How many heads rest on sinks, and whether tokens of abnormal norm were found."""
+    heavy, most = int((found.share >= ON_SINKS).sum()), norms["high_norm_share"].max()
+    top = norms.loc[norms["largest_over_median"].idxmax()]
+    return (
+        f"**Sinks in this checkpoint.** {heavy} of {found.share.size} heads give at least 75 % of the CLS query's "
+        f"attention to the CLS token itself or to sink patches, in each of the three sets. {len(found.table)} pairs of "
+        f"head and patch are sinks: they draw at least eight times an even share everywhere. **High-norm tokens** "
+        f"{{cite}}`darcet2024registers`: {most:.2%} of patches exceed three times the median norm in the layer where "
+        f"they are most frequent; the largest patch norm is {top['largest_over_median']:.1f} times the median (layer "
+        f"{top['layer'] + 1:.0f}). "
+        + (
+            "Such outliers are flagged in the table."
+            if most > 0
+            else "So this checkpoint has none; they were found in larger models than this."
+        )
+    )
+
+
+def magnitudes(heads: pd.DataFrame) -> "Figure":
+    """Per head, the attention that stays on CLS, and how spread out the rest is."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.4))
+    heatmap(left, heads, value="prefix_share", label="share of attention on CLS")
+    left.set_title(f"{mostly_on_cls(heads)} heads look mostly at CLS itself")
+    heatmap(right, heads, value="map_entropy", label="entropy of the map (1 = even)")
+    right.set_title("How spread out the rest is")
+    return figure
+
+
+def mostly_on_cls(heads: pd.DataFrame) -> int:
+    """How many heads keep more than half of their attention on CLS."""
+    return int((heads["prefix_share"] > 0.5).sum())
+
+
+def follows(chirp: pd.DataFrame) -> pd.Series:
+    """True for heads that prefer an image's own chirp to the place of other images' chirps."""
+    return chirp["q_value"] < FALSE_DISCOVERIES
+
+
+def lifts(statistics: pd.DataFrame) -> "Figure":
+    """The lift of every head on some regions, in doublings; dots on the heads that follow the chirp."""
+    figure, axes = plt.subplots(2, 3, figsize=(WIDE, 8.0))
+    for ax, region in zip(axes.flat, LIFTS, strict=True):
+        grid = rows_of(statistics, region=region)
+        grid = grid.assign(doublings=np.log2(grid["lift"].clip(1e-3)), follows=follows(grid).astype(float))
+        marks = to_grid(grid, "follows") == 1 if region == "chirp" else None
+        heatmap(ax, grid, value="doublings", label="log2 lift", diverging=True, limits=(-7, 7), marked=marks)
+        ax.set_title(f"{region}: up to {grid['lift'].max():.0f}-fold")
+    return figure
+
+
+def layer_profile(statistics: pd.DataFrame) -> "Figure":
+    """The mean lift of each layer's heads, per region."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    for region in PROFILES:
+        by_layer = rows_of(statistics, region=region).groupby("layer")
+        mean = by_layer["attention_share"].mean() / by_layer["area_share"].mean()
+        ax.plot(mean.index + 1, mean, marker="o", markersize=3, color=REGION_COLOURS[region], label=region)
+    ax.axhline(1, color="#888888", linewidth=0.8)
+    ax.set(yscale="log", xlabel="layer", ylabel="mean lift of the layer's heads")
+    ax.set_xticks(mean.index + 1)
+    strongest = rows_of(statistics, region="chirp").groupby("layer")["lift"].max().idxmax() + 1
+    ax.set_title(f"The head with the strongest lift on the chirp is in layer {strongest}")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def other_weights(moved: Interval, by_patch: Interval, most: float) -> str:
+    """Whether the order of heads depends on weighting, query and sinks; `most` is the largest change without sinks."""
+    return (
+        f"Heads ordered by their attention share on the chirp can be ordered again with weights multiplied by what is "
+        f"moved (rank correlation {moved:.2f}, 95 % interval over heads) and with patch queries in place of CLS "
+        f"({by_patch:.2f}). Leaving sink patches out changes no head's share by more than {most:.3f}."
+    )
+
+
+def control(chirp: pd.DataFrame, random: pd.DataFrame) -> str:
+    """The lift on the chirp, and how many heads follow it, with trained and with random weights."""
+    return (
+        f"With random weights the largest lift on the chirp is {random['lift'].max():.2f}, in the fine-tuned model "
+        f"{chirp['lift'].max():.1f}. Against other images' chirps, {follows(chirp).sum()} of {len(chirp)} fine-tuned "
+        f"heads and {follows(random).sum()} of {len(random)} random heads differ at a false discovery rate of 5 %; "
+        f"random heads do so by at most {random['excess'].abs().max():.4f} of their attention, fine-tuned heads by "
+        f"up to {chirp['excess'].max():.2f}."
+    )
+
+
+def picker_settings(
+    kept: Mapping[str, np.ndarray],
+    decorated: Mapping[str, Tensor],
+    bare: Mapping[str, Tensor],
+    coverage: Tensor,
+    statistics: pd.DataFrame,
+    heads: pd.DataFrame,
+) -> dict[str, Any]:
+    """Arguments of the head picker: kept maps, stacked images, their regions, lifts and entropies.
+
+    It opens on the head with the strongest lift on the chirp.
+    """
+    lift = np.stack([to_grid(rows_of(statistics, region=name), "lift") for name in REGIONS], -1)
+    chirp = REGIONS.index("chirp")
+    layer, head = np.unravel_index(lift[..., chirp].argmax(), lift.shape[:2])
+    images, twins = (
+        (part["pixel_values"] * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        for part in (decorated, bare)
+    )
+    return {
+        **kept,
+        "images": images,
+        "twin_images": twins,
+        "area_shares": coverage.mean((-2, -1)).numpy(),
+        "lift": lift,
+        "entropy": to_grid(heads, "map_entropy"),
+        "entropy_unit": "of its maximum",
+        "twins": ("decorated", "undecorated"),
+        "image_labels": [f"chirp {index + 1}" for index in range(len(images))],
+        "regions": REGIONS,
+        "measure": f"lift:{chirp}",
+        "layer": int(layer),
+        "head": int(head),
+    }
+
+
+def verdict(chirp: pd.DataFrame, heads: pd.DataFrame) -> str:
+    """What the maps show, and what a map scaled to [0, 1] hides."""
+    best = chirp.loc[chirp["lift"].idxmax()]
+    return (
+        f"Maps do show what heads look at: the strongest head, layer {best['layer'] + 1}, head {best['head'] + 1}, "
+        f"gives the chirp {best['attention_share']:.0%} of its attention on {best['area_share']:.1%} of the area (lift "
+        f"{best['lift']:.0f}, 95 % interval {best['lift_low']:.0f} to {best['lift_high']:.0f}), and "
+        f"{follows(chirp).sum()} of {len(chirp)} heads follow this image's chirp and not another's. But a map scaled "
+        f"to [0, 1] looks the same whether a head gives the image all of its attention or next to none: "
+        f"{mostly_on_cls(heads)} heads keep more than half on CLS. {(heads['map_entropy'] > EVEN).sum()} maps are "
+        f"uniform, which would be a failure signature if they were many. Whether a head means *one* thing is the "
+        f"question of [](05_mono_or_polysemantic.ipynb); whether it matters, that of [](04_head_ablation.ipynb)."
+    )

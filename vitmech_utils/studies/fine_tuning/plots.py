@@ -1,0 +1,137 @@
+"""What chapter 02 shows: how a training went, how well its adapter reads chirps, and where it acted."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
+from vitmech_utils.data.dataset import unstandardize
+from vitmech_utils.figures.plots import WIDE, WIDTH
+from vitmech_utils.figures.tables import plain
+from vitmech_utils.profiles import Profile
+from vitmech_utils.studies.fine_tuning.measure import STUDY, against_study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+
+def opening(profile: Profile, device: str) -> str:
+    """What this run of the chapter is made of."""
+    train = profile.train
+    return (
+        f"This page was made with profile **{profile.name}**: backbone `{profile.backbone}`, "
+        f"{train.steps:,} training steps of {train.batch_size} images, scored on {train.eval_images:,} held-out "
+        f"images, on {device.upper()}."
+    )
+
+
+def trained(run: Mapping, shown: Mapping | None = None) -> str:
+    """What this run's training cost; `shown` is the record of the published adapter that the page shows instead."""
+    text = (
+        f"{run['steps']:,} steps of {run['batch_size']} images took {run['wall_seconds']:,.0f} s "
+        f"on {run['device'].upper()}."
+    )
+    if shown is None:
+        return text
+    restart = f", with a restart after {shown['restart']:,} of them," if shown.get("restart") else ""
+    return (
+        f"{text} That is a rehearsal: it shows that training runs. **From here on this page shows the published "
+        f"adapter**, trained with profile {shown['profile']} for {shown['steps']:,} steps of {shown['batch_size']} "
+        f"images{restart} in {shown['wall_seconds'] / 60:,.0f} minutes."
+    )
+
+
+def learning_curves(record: Mapping) -> "Figure":
+    """Loss, and correlation per target, against steps, from a training's record."""
+    history = pd.DataFrame(record["history"])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 3.4))
+    for column, label in (("train_loss", "training"), ("held_out_loss", "validation")):
+        rows = history.dropna(subset=[column])
+        marker = "o" if column == "held_out_loss" else None
+        left.plot(rows["step"], rows[column], marker=marker, label=label)
+    left.set(xlabel="step", ylabel="MSE (standardized labels)", yscale="log")
+    left.set_title("The loss falls on images never seen")
+    if record.get("restart"):
+        for ax, label in ((left, "restart"), (right, None)):
+            ax.axvline(record["restart"], color="#444444", linewidth=0.8, linestyle=":", label=label)
+    left.legend()
+    for name in LABEL_NAMES:
+        rows = history.dropna(subset=[f"r_{name}"])
+        right.plot(rows["step"], rows[f"r_{name}"], marker="o", label=plain(name))
+    right.set(xlabel="step", ylabel="Pearson r (validation)", title="All three targets are learned")
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=8)
+    return figure
+
+
+def score_table(table: pd.DataFrame) -> "Styler":
+    """Pearson's r with its interval, MSE, and the error in seconds or hertz, per target."""
+    rows = table.assign(
+        target=table["target"].map(plain),
+        interval=[f"{low:.4f} to {high:.4f}" for low, high in zip(table["low"], table["high"], strict=True)],
+        error=[f"{rmse:.2f} {unit}" for rmse, unit in zip(table["rmse"], table["unit"], strict=True)],
+    )[["target", "r", "interval", "mse", "error", "images"]]
+    formats = {"r": "{:.4f}", "mse": "{:.4f}"}
+    return (
+        rows.style.hide(axis="index")
+        .format(formats)
+        .set_caption("Score on held-out images (error: root mean square)")
+    )
+
+
+def predictions(found: Mapping[str, np.ndarray], table: pd.DataFrame) -> "Figure":
+    """Predicted against true values per target, in seconds and hertz; `found` holds both, standardized."""
+    figure, axes = plt.subplots(1, len(LABEL_NAMES), figsize=(WIDE, 3.3))
+    labels, read = (unstandardize(found[name]) for name in ("labels", "predictions"))
+    for i, (ax, name, unit) in enumerate(zip(axes, LABEL_NAMES, LABEL_UNITS, strict=True)):
+        limits = (
+            min(labels[:, i].min(), read[:, i].min()) - 2,
+            max(labels[:, i].max(), read[:, i].max()) + 2,
+        )
+        ax.plot(limits, limits, color="0.6", lw=1, zorder=0)
+        ax.scatter(labels[:, i], read[:, i], s=9, alpha=0.5, linewidths=0)
+        ax.set(xlabel=f"true {plain(name)} ({unit})", ylabel=f"predicted ({unit})", xlim=limits, ylim=limits)
+        ax.set(aspect="equal", title=f"{plain(name)}: r = {table['r'][i]:.3f}")
+    return figure
+
+
+def control_table(controls: pd.DataFrame) -> "Styler":
+    """MSE and spread of the fine-tuned model and its controls."""
+    caption = (
+        "MSE on standardized labels; spread is the standard deviation of predictions over that of labels"
+    )
+    return (
+        controls.style.hide(axis="index").format({"MSE": "{:.3f}", "spread": "{:.2f}"}).set_caption(caption)
+    )
+
+
+def update_norms(norms: pd.DataFrame) -> "Figure":
+    """The relative LoRA update per layer and projection: mean over heads, bars from the least to the most changed."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    for projection, part in norms.groupby("projection"):
+        layers = part.groupby("layer")["relative"]
+        middle, low, high = (100 * found for found in (layers.mean(), layers.min(), layers.max()))
+        ax.errorbar(
+            middle.index + 1, middle, yerr=[middle - low, high - middle], marker="o", capsize=3, label=projection
+        )  # fmt: skip
+    ax.set(xlabel="layer", ylabel="relative update (%)", ylim=(0, None))
+    ax.set_xticks(range(1, norms["layer"].max() + 2))
+    top = norms.groupby("layer")["relative"].mean().idxmax() + 1
+    ax.set_title(f"Fine-tuning moved layer {top} most")
+    ax.legend()
+    return figure
+
+
+def verdict(table: pd.DataFrame, backbone: str) -> str:
+    """How the adapter stands to the study's figure, and where it is weakest."""
+    start, weakest = table.set_index("target").loc["start_time"], table.loc[table["r"].idxmin()]
+    return (
+        f"For the start time r = **{start['r']:.4f}** (95 % interval {start['low']:.4f} to {start['high']:.4f}, "
+        f"{start['images']:,} images) against the study's {STUDY}: this adapter **{against_study(start)}**. The "
+        f"weakest target is the {plain(weakest['target'])} with r = {weakest['r']:.4f}. The comparison is not quite "
+        f"even: the study fine-tuned ViT-B/16 on stored images for up to a hundred passes; this adapter "
+        f"sits on `{backbone}`."
+    )

@@ -1,0 +1,258 @@
+"""What the published procedure does to a model, step by step, and what each step does to its outcome."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+from vitmech_utils.data.dataset import unstandardize
+from vitmech_utils.heads import published_code as published
+from vitmech_utils.heads.attention import attention_maps
+from vitmech_utils.heads.hooks import capture_heads
+from vitmech_utils.heads.replacements import constant_output
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.statistics import (
+    Interval,
+    effect_intervals,
+    mean_interval,
+    percent_effect,
+    rank_correlation,
+)
+
+NOISE = 1e-4
+"""By how much predictions may differ from one batch size to another."""
+QUERIES: dict[str, str | int] = {"CLS": "cls", "corner patch": 0, "mean of patches": "patches"}
+"""Whose attention can be drawn: what the regression head reads, what the published overlay shows, and all patches'."""
+
+Predictions = Float[Tensor, "*scenario image target"]
+
+
+def sizes(model: nn.Module) -> dict[str, int]:
+    """How many layers, heads per layer, and rows per head a model has."""
+    anatomy = find_blocks(model)
+    return {"layers": anatomy.layers, "heads": anatomy.heads, "head_size": anatomy.head_size}
+
+
+@torch.inference_mode()
+def predictions(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], batch: int = 16
+) -> Float[Tensor, "image target"]:
+    """Standardized predictions, float64 on the processor."""
+    device = next(model.parameters()).device
+    return torch.cat([model(part.to(device)).logits.double().cpu() for part in pixel_values.split(batch)])
+
+
+def zeroed_rows(model: nn.Module, layer: int = 0) -> list[int]:
+    """The rows of a layer's query weight that are zero when the procedure has gone through all its 'heads'."""
+    block = find_blocks(copy.deepcopy(model)).blocks[layer]
+    before = block.query.weight.detach().clone()
+    for number in range(find_blocks(model).heads):
+        published.zero_rows(block, number)
+    return (block.query.weight != before).any(1).nonzero().flatten().tolist()
+
+
+# What is put back
+
+
+def moved(change: Predictions) -> bool:
+    """True if any prediction differs by more than the noise of another batch size."""
+    return bool((change.abs() > NOISE).any())
+
+
+def layer_orders(layers: int) -> dict[str, list[int]]:
+    """The order in which the procedure visits the layers, and two others."""
+    order = np.arange(layers)
+    return {
+        "published": order.tolist(),
+        "reversed": order[::-1].tolist(),
+        "random": np.random.default_rng(0).permutation(order).tolist(),
+    }
+
+
+def other_orders(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    batch: int,
+    orders: Mapping[str, Sequence[int]],
+) -> dict[str, Float[Tensor, "layer head image target"]]:
+    """The scenarios' predictions in every order but the published one."""
+    return {
+        name: published.published_procedure(model, pixel_values, batch, order=list(order))[1]
+        for name, order in orders.items()
+        if name != "published"
+    }
+
+
+def drift(
+    scenarios: Mapping[str, Float[Tensor, "layer head image target"]],
+    baseline: Float[Tensor, "image target"],
+    labels: Float[Tensor, "image target"],
+    orders: Mapping[str, Sequence[int]],
+    bootstrap: int,
+) -> pd.DataFrame:
+    """The outcome by layer in each order: order, layer, its position in the order, effect, low, high (percent)."""
+    usual = (baseline - labels).square().mean(-1).numpy()
+    rows = []
+    for name, found in scenarios.items():
+        error = (found - labels).square().mean(-1).numpy().mean(1)
+        low, high = effect_intervals(error, usual, bootstrap)
+        position = np.argsort(orders[name])
+        for layer, effect in enumerate(percent_effect(error, usual)):
+            rows.append((name, layer, int(position[layer]), effect, low[layer], high[layer]))
+    return pd.DataFrame(rows, columns=["order", "layer", "position", "effect", "low", "high"])
+
+
+def follows(table: pd.DataFrame) -> dict[str, float]:
+    """Mean rank correlation, over the orders of `drift`, of the outcome with the position, and with the layer."""
+    return {
+        key: np.mean(
+            [
+                rank_correlation(part[key].to_numpy(float), part["effect"].to_numpy(), 200).value
+                for _, part in table.groupby("order")
+            ]
+        )
+        for key in ("position", "layer")
+    }
+
+
+def published_heatmap(
+    scenarios: Float[Tensor, "layer head image target"],
+    baseline: Float[Tensor, "image target"],
+    labels: Float[Tensor, "image target"],
+) -> pd.DataFrame:
+    """The procedure's heatmap as a table: layer, head (0-based; rather a row of head 1), effect in percent."""
+    layers, heads, images = scenarios.shape[:3]
+    errors = (scenarios - labels).square().mean(-1).numpy().reshape(-1, images)
+    usual = (baseline - labels).square().mean(-1).numpy()
+    return pd.DataFrame(
+        {
+            "layer": np.repeat(np.arange(layers), heads),
+            "head": np.tile(np.arange(heads), layers),
+            "effect": percent_effect(errors, usual),
+        }
+    )
+
+
+# What is loaded, compared and fed
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the documented loading step leads to: names that match or do not, and the model's predictions."""
+
+    matched: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    predictions: Float[Tensor, "image target"]
+
+    @property
+    def inside(self) -> list[str]:
+        """The names that match in the backbone or its adapters."""
+        return [name for name in self.matched if not name.startswith("head.")]
+
+
+def as_documented(
+    adapter: Path, backbone: str, pixel_values: Float[Tensor, "image 3 height width"], device: torch.device
+) -> Loaded:
+    """Load a trained adapter into a fresh model as documented, and predict with it."""
+    fresh = ChirpRegressor.build(backbone, seed=1)
+    report = published.documented_loading(ChirpRegressor.load(adapter), fresh)
+    found = predictions(fresh.merged().to(device), pixel_values)
+    return Loaded(report.matched, report.unexpected, found)
+
+
+def scored(
+    predicted: Mapping[str, Float[Tensor, "image target"]],
+    labels: Float[Tensor, "image target"],
+    bootstrap: int,
+) -> pd.DataFrame:
+    """The MSE of several models on the same images: model, mse, low, high."""
+    rows = []
+    for name, found in predicted.items():
+        interval = mean_interval((found - labels).square().mean(1).numpy(), bootstrap)
+        rows.append((name, interval.value, interval.low, interval.high))
+    return pd.DataFrame(rows, columns=["model", "mse", "low", "high"])
+
+
+def in_raw_units(
+    predicted: Float[Tensor, "image target"], labels: Float[Tensor, "image target"], bootstrap: int
+) -> dict[str, Interval]:
+    """The MSE against raw labels of standardized outputs (`mixed`), and of outputs brought back (`proper`)."""
+    raw = torch.as_tensor(unstandardize(labels.numpy()))
+    mixed = (predicted - raw).square().mean(1).numpy()
+    proper = np.square(unstandardize(predicted.numpy()) - raw.numpy()).mean(1)
+    return {"mixed": mean_interval(mixed, bootstrap), "proper": mean_interval(proper, bootstrap)}
+
+
+def normalized(model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]) -> dict[str, Tensor]:
+    """Predictions from pixels as the analysis feeds them, and the ranges of pixels as trained and as analysed."""
+    fed = published.imagenet_normalized(pixel_values)
+    return {
+        "predictions": predictions(model, fed),
+        "trained_on": torch.stack([pixel_values.min(), pixel_values.max()]),
+        "analysed": torch.stack([fed.min(), fed.max()]),
+    }
+
+
+# Whose attention is drawn, and what zeroed weights leave behind
+
+
+def views(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]
+) -> dict[str, Float[Tensor, "image layer head row column"]]:
+    """Every head's map for each of `QUERIES`."""
+    device = next(model.parameters()).device
+    return {name: attention_maps(model, pixel_values.to(device), query) for name, query in QUERIES.items()}
+
+
+def likeness(maps: Mapping[str, Float[Tensor, "image layer head row column"]]) -> dict[str, float]:
+    """Mean rank correlation with the map of CLS over images, layers and heads, for every other query."""
+
+    def alike(first: Tensor, second: Tensor) -> float:
+        a, b = (found.flatten(-2).flatten(0, 2).double().cpu().numpy() for found in (first, second))
+        return np.mean([rank_correlation(x, y, 1).value for x, y in zip(a, b, strict=True)])
+
+    return {name: alike(maps["CLS"], found) for name, found in maps.items() if name != "CLS"}
+
+
+def bias_is_left(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], layer: int, head: int
+) -> bool:
+    """Whether a head without query, key and value weights still says its value bias, at every token of every image."""
+    anatomy, twin = find_blocks(model), copy.deepcopy(model)
+    block, own = find_blocks(twin).blocks[layer], anatomy.columns(head)
+    with torch.no_grad():
+        for projection in (block.query, block.key, block.value):
+            projection.weight[own] = 0
+    with torch.inference_mode(), capture_heads(twin, [layer]) as left:
+        twin(pixel_values.to(next(model.parameters()).device))
+    bias = constant_output(anatomy.blocks[layer], anatomy)[0, 0, head]
+    return torch.allclose(left[layer][:, :, head], bias, atol=NOISE)
+
+
+def constant_shares(
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]
+) -> Float[ndarray, "layer head"]:
+    """Length of what a head adds without weights, over the mean length of what it adds with them.
+
+    After the output projection, over tokens and images.
+    """
+    anatomy = find_blocks(model)
+    with torch.inference_mode(), capture_heads(model) as whole:
+        model(pixel_values.to(next(model.parameters()).device))
+    share = np.empty((anatomy.layers, anatomy.heads))
+    for layer, block in enumerate(anatomy.blocks):
+        columns = block.output.weight.unflatten(1, (anatomy.heads, anatomy.head_size))
+        constant = torch.einsum("ohd,hd->ho", columns, constant_output(block, anatomy)[0, 0]).norm(dim=1)
+        written = torch.einsum("ohd,bthd->btho", columns, whole[layer]).norm(dim=-1).mean((0, 1))
+        share[layer] = (constant / written.clamp_min(1e-12)).detach().cpu()
+    return share

@@ -1,0 +1,197 @@
+"""What chapter 06 shows: the rows that are zeroed, the drift, both heatmaps, three queries' maps, and the words."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+
+from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap, overlay
+from vitmech_utils.figures.tables import pipe_table, shown
+from vitmech_utils.heads.published_code import MixedUnits
+from vitmech_utils.profiles import Profile
+from vitmech_utils.statistics import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+
+def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
+    """What the page was made with."""
+    return (
+        f"This page was made with profile **{profile.name}**: {sizes['layers']} layers of {sizes['heads']} heads; the "
+        f"whole procedure runs on {profile.ablation.other_images:,} held-out images in three orders of the layers, the "
+        f"other comparisons on {profile.audit.images:,}."
+    )
+
+
+def rows(zeroed: Sequence[int], sizes: Mapping[str, int]) -> "Figure":
+    """A strip of one query weight's rows: bands for heads, lines for what is zeroed."""
+    heads, size = sizes["heads"], sizes["head_size"]
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.6))
+    for head in range(heads):
+        span = (head * size, (head + 1) * size)
+        ax.axvspan(*span, color="#EEEEEE" if head % 2 else "#DDDDDD")
+        ax.text(sum(span) / 2, 0.75, f"head {head + 1}", ha="center", va="center")
+    ax.vlines(np.array(zeroed) + 0.5, 0, 0.5, color="#D55E00", label="zeroed")
+    ax.set(xlim=(0, heads * size), ylim=(0, 1), xlabel="row of the query weight", yticks=[])
+    owners = sorted({row // size + 1 for row in zeroed})
+    ax.set_title(f"What the procedure calls {heads} heads lies within head {', '.join(map(str, owners))}")
+    return figure
+
+
+def orders(drift: pd.DataFrame, follows: Mapping[str, float]) -> "Figure":
+    """The outcome in three orders of the layers, against the layer and against its place in the order."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.6), sharey=True)
+    labels = {"layer": "layer", "position": "place in the order of zeroing"}
+    for ax, (key, label) in zip(axes, labels.items(), strict=True):
+        for name, part in drift.groupby("order", sort=False):
+            part = part.sort_values(key)
+            ax.plot(part[key] + 1, part["effect"], "o-", markersize=4, label=name)
+        ax.axhline(0, color="#444444", linewidth=0.8)
+        ax.set(xlabel=label, title=f"against {label.split(' ')[0]}: rank correlation {follows[key]:+.2f}")
+    axes[0].set_ylabel("change of the MSE (%)")
+    axes[1].legend(title="order of layers", loc="upper left")
+    return figure
+
+
+def what_it_follows(follows: Mapping[str, float]) -> str:
+    """What the outcome follows more closely."""
+    return "the place in the order" if abs(follows["position"]) > abs(follows["layer"]) else "the layer"
+
+
+def orders_told(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
+    """What the three orders show."""
+    last = {name: part.loc[part["position"].idxmax(), "effect"] for name, part in drift.groupby("order")}
+    return (
+        f"Here the outcome follows **{what_it_follows(follows)}** more closely: mean rank correlation "
+        f"{follows['position']:+.2f} with the place in the order, {follows['layer']:+.2f} with the layer. All three "
+        "orders end near the same point, because they end with the same weights: "
+        f"{', '.join(f'{name} {value:+.2f} %' for name, value in last.items())}."
+    )
+
+
+def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figure":
+    """The procedure's heatmap beside the exact one; `same` is their rank correlation."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
+    titled = {"published procedure": theirs, f"exact, {ours['mode'].iloc[0]} ablation": ours}
+    for ax, (title, table) in zip(axes, titled.items(), strict=True):
+        heatmap(ax, table, label="effect on the MSE (%)", diverging=True, linear=1.0)
+        ax.set_title(title)
+    axes[0].set_xlabel("'head' (a row of head 1)")
+    figure.suptitle(f"Rank correlation of the two: {same.value:+.2f}", x=0.01, ha="left")
+    return figure
+
+
+def heatmaps_told(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> str:
+    """How alike the two heatmaps are."""
+    return (
+        f"The rank correlation between the two heatmaps is {same:+.2f} (95 % interval over heads). The largest change "
+        f"that the procedure finds is {theirs['effect'].abs().max():.2f} %, the largest effect of a whole head "
+        f"{ours['effect'].abs().max():.1f} %."
+    )
+
+
+def loading(table: pd.DataFrame) -> "Styler":
+    """The scores of what is loaded."""
+    return shown(table, {"mse": ".3f", "low": ".3f", "high": ".3f"})
+
+
+def units_told(found: Mapping[str, Interval], units: MixedUnits, images: int) -> str:
+    """What the mixed units do to a baseline."""
+    apart = units.predicting_nothing - units.perfect_but_standardized
+    return (
+        f"By execution, on {images} images: our fine-tuned model's standardized outputs against raw labels score "
+        f"{found['mixed']:.0f}; its outputs brought back to seconds and hertz score {found['proper']:.1f}. In the "
+        f"first figure a model's quality is all but invisible: perfect and useless lie {apart:.0f} apart, "
+        f"{(units.predicting_nothing / units.perfect_but_standardized - 1):.1%} of the loss. An effect in percent of "
+        "such a baseline is small whatever the head does."
+    )
+
+
+def pixels_told(fed: Mapping[str, object], trained_on: Interval, normalized: Interval) -> str:
+    """What the other pixels do to the model."""
+    (low, high), (lowest, highest) = (map(float, fed[name]) for name in ("trained_on", "analysed"))
+    return (
+        f"Values as trained lie between {low:.1f} and {high:.1f}, as analysed between {lowest:.1f} and {highest:.1f}. "
+        f"The fine-tuned model's MSE is {trained_on:.3f} on the first and {normalized:.3f} on the second."
+    )
+
+
+def queries(
+    image: Float[ndarray, "row column 3"],
+    maps: Mapping[str, Float[ndarray, "row column"]],
+    likeness: Mapping[str, float],
+) -> "Figure":
+    """One head's map over one image for three queries, each scaled to [0, 1]."""
+    figure, axes = plt.subplots(1, 3, figsize=(WIDE, 3.2))
+    for ax, (name, found) in zip(axes, maps.items(), strict=True):
+        found = (found - found.min()) / max(found.max() - found.min(), 1e-12)
+        ax.imshow(overlay(image, found))
+        ax.set_title(name if name == "CLS" else f"{name}: correlation {likeness[name]:.2f}")
+        ax.set_axis_off()
+    return figure
+
+
+def constants(share: Float[ndarray, "layer head"]) -> "Figure":
+    """How much of its size each head keeps without its weights."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
+    heatmap(ax, share, label="size of the constant / mean size of the output")
+    ax.set_title(f"The median head keeps {np.median(share):.0%} of its size")
+    return figure
+
+
+def verdict(
+    sizes: Mapping[str, int],
+    follows: Mapping[str, float],
+    matched: int,
+    units: Mapping[str, Interval],
+    pixels: Mapping[str, Interval],
+    corner: float,
+    constant: float,
+) -> str:
+    """The eight observations in a table: what the study sets out to do, what its code does, and what is seen here.
+
+    `matched` backbone weights find their partner; `corner` is the corner patch's rank correlation with CLS, `constant`
+    the part of its size that the median head keeps.
+    """
+    steps = [
+        ("zero a head", f"zeroes one of its first head's {sizes['head_size']} rows", "only head 1 touched"),
+        ("ablate, then predict", "predicts, then ablates", "the first batch is one step behind"),
+        (
+            "ablate one at a time",
+            "never restores",
+            f"follows {what_it_follows(follows)}: {follows['position']:+.2f} place, {follows['layer']:+.2f} layer",
+        ),
+        (
+            "analyse the fine-tuned model",
+            "loads its regression head alone",
+            f"{matched} backbone weights matched",
+        ),
+        (
+            "compare like units",
+            "standardized against raw",
+            f"{units['mixed'].value:.0f} instead of {units['proper'].value:.1f}",
+        ),
+        (
+            "feed what training fed",
+            "normalizes by ImageNet",
+            f"MSE {pixels['normalized'].value:.3f} instead of {pixels['trained_on'].value:.3f}",
+        ),
+        (
+            "show what the model attends to",
+            "shows the corner patch",
+            f"rank correlation {corner:.2f} with CLS",
+        ),
+        ("silence the head", "leaves its biases", f"median constant {constant:.0%} of the usual size"),
+    ]
+    headings = ("", "the study sets out to", "the published code does", "seen here")
+    return (
+        pipe_table(headings, [(number, *step) for number, step in enumerate(steps, start=1)])
+        + "\n\nThe published numbers for C1 and C2 therefore neither support nor contradict the claims; "
+        "[](04_head_ablation.ipynb) asks the model anew."
+    )
