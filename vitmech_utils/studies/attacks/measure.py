@@ -21,13 +21,14 @@ from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
 from vitmech_utils.heads.attacks import Attack, attack, random_noise, squared_errors
-from vitmech_utils.heads.attention_shares import AttentionStatistics
+from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.pruning import recovering
 from vitmech_utils.heads.replacements import evaluating
 from vitmech_utils.heads.replay import predict
+from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.profiles import Profile
@@ -193,9 +194,9 @@ def most_open(excess: Mapping[str, Interval]) -> list[str]:
 # The heads that look at a region
 
 
-def heads_by_target(statistics: AttentionStatistics) -> pd.DataFrame:
+def heads_by_target(model: nn.Module, images: Mapping[str, Tensor]) -> pd.DataFrame:
     """The heads that clearly look at each target, as `heads_looking_at` has them, at most as many as a layer has."""
-    most = statistics.mean_weights.shape[2]
+    statistics, most = attention_statistics(model, images), find_blocks(model).heads
     found = {target: heads_looking_at(statistics, regions, most) for target, regions in TARGETS.items()}
     return pd.concat([table.assign(target=target) for target, table in found.items()], ignore_index=True)
 

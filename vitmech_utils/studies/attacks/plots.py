@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 from jaxtyping import Float
 from torch import Tensor
 
@@ -65,11 +64,11 @@ MODELS: dict[str, tuple[str, str]] = {
 # What the chapter shows, in its order
 
 
-def opening(profile: "Profile") -> Markdown:
+def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.attacks
     budgets = listed(f"{budget:g}" for budget in sorted(plan.budgets))
-    return Markdown(
+    return (
         f"This page was made with profile **{profile.name}**: {plan.images:,} held-out images, attacks of "
         f"{counted(plan.steps, 'gradient step')} on up to {plan.pixels:,} pixels of a region, budgets of {budgets} in "
         f"1/255, random starts: {plan.restarts} at the largest budget, one below it. Further training takes "
@@ -90,12 +89,10 @@ def natural(table: pd.DataFrame) -> "Figure":
     )
 
 
-def natural_table(table: pd.DataFrame) -> Markdown:
+def natural_table(table: pd.DataFrame) -> str:
     """What natural changes do, target by target."""
     listing = frame_table(table, {"name": "change", **_EFFECTS})
-    return Markdown(
-        f"Change of the MSE, of all targets together and of each in percent of its own:\n\n{listing}"
-    )
+    return f"Change of the MSE, of all targets together and of each in percent of its own:\n\n{listing}"
 
 
 def budgets(table: pd.DataFrame, excess: Mapping[str, Interval]) -> "Figure":
@@ -107,13 +104,13 @@ def budgets(table: pd.DataFrame, excess: Mapping[str, Interval]) -> "Figure":
     )
 
 
-def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> Markdown:
+def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
     """What attacks at the largest budget do, beside the worst random draw."""
     top, weakest = table["budget"].max(), most_open(excess)[0]
     rows = table[(table["budget"] == top) & (table["kind"] != NOISE)]
     rows = rows.assign(pixels=rows["pixels"].round().astype(int))
     listing = frame_table(rows, {"target": "region", "kind": "change", "pixels": "pixels", **_EFFECTS})
-    return Markdown(
+    return (
         f"Change of the MSE at a budget of {top:g}/255:\n\n{listing}\n\nOf the decorations the {weakest} lets most "
         f"harm through: beyond the worst random draw {excess[weakest]:+,.0f} % of the clean MSE; the plot background "
         f"{excess['plot background']:+,.0f} %, the chirp {excess['chirp']:+,.0f} %. For scale: a model that always "
@@ -132,7 +129,7 @@ def vulnerability(table: pd.DataFrame, follows: Interval) -> "Figure":
 
 def ablations_table(
     looking: pd.DataFrame, ablations: pd.DataFrame, follows: Interval, random_sets: int
-) -> Markdown:
+) -> str:
     """The heads that look at each region, and what ablating them does."""
     kinds, rows = ablations.set_index(["target", "kind"]), []
     images = ablations["images"].iloc[0]
@@ -143,14 +140,14 @@ def ablations_table(
         rows.append([target, listed(head_names(own)), *effects, images])
     heads, others = "heads that look at it", f"as many other heads (random sets: {random_sets})"
     regions = ablations.loc[ablations["kind"] == OWN, "target"].nunique()
-    return Markdown(
+    return (
         f"{pipe_table(['region', heads, 'ablated together', others, 'images'], rows)}\n\nOver the {regions} regions "
         f"vulnerability and ablation effect have a rank correlation of {follows:+.2f} (95 % interval over regions). So "
         "few regions say little, whatever the number."
     )
 
 
-def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], bootstrap: int) -> Markdown:
+def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], bootstrap: int) -> str:
     """What single heads carry of an attack, against their ablation effect."""
     lines = []
     for target, part in per_head.groupby("target", sort=False):
@@ -162,7 +159,7 @@ def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], 
             f"{part['images'].iloc[0]} images); most is carried by {listed(head_names(first))}, of which {mine} "
             f"belong to the heads named above for the {target}"
         )
-    return Markdown(f"What a head carries of an attack, against its ablation effect:\n\n{bullets(lines)}")
+    return f"What a head carries of an attack, against its ablation effect:\n\n{bullets(lines)}"
 
 
 def carried(table: pd.DataFrame, beyond: Mapping[str, Interval]) -> "Figure":
@@ -181,7 +178,7 @@ def carried_text(
     excess: Mapping[str, Interval],
     beyond: Mapping[str, Interval],
     same_layers: Mapping[str, Interval],
-) -> Markdown:
+) -> str:
     """How much of the harm the heads that look at a region carry, and how much more than others do."""
     columns = {
         "target": "attacked",
@@ -196,7 +193,7 @@ def carried_text(
         "images": "images",
     }
     listing = frame_table(table[table["kind"] == OWN], columns)
-    return Markdown(f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images.")
+    return f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images."
 
 
 def defences(table: pd.DataFrame, closed: pd.DataFrame) -> "Figure":
@@ -210,7 +207,7 @@ def defences(table: pd.DataFrame, closed: pd.DataFrame) -> "Figure":
 
 def defences_table(
     table: pd.DataFrame, closed: pd.DataFrame, natural: pd.DataFrame, again: pd.DataFrame
-) -> Markdown:
+) -> str:
     """What an attack adds to each model, and what the worst natural change does after the further training."""
     less = closed.set_index(["target", "defence", "less_than"])
 
@@ -230,15 +227,15 @@ def defences_table(
     worst = worst_style(natural)
     before = natural.set_index("name").loc[worst, "effect"]
     after = listed(f"{percent(row)} ({row['name']})" for _, row in again.iterrows())
-    return Markdown(
+    return (
         f"{frame_table(table, columns)}\n\nIn percent of the clean MSE with all heads. The style that did most harm "
         f"to the model as it was, *{worst}* ({before:+,.0f} %), stands after the further training at {after}."
     )
 
 
-def rules() -> Markdown:
+def rules() -> str:
     """Both rules in their own words."""
-    return Markdown("\n\n".join(rule_text(rule) for rule in RULES.values()))
+    return "\n\n".join(rule_text(rule) for rule in RULES.values())
 
 
 def verdict(
@@ -246,7 +243,7 @@ def verdict(
     by_layers: Judgement,
     attacked: Mapping[str, Interval],
     claims: pd.DataFrame,
-) -> Markdown:
+) -> str:
     """What the rules say of this run, and what C8's would say with random heads of the same layers."""
     row = claims.iloc[0]
     claimed = {
@@ -254,7 +251,7 @@ def verdict(
         "Q6": "attacks on extraneous regions lower the accuracy although ablation says that those heads don't matter",
     }
     effects = listed(f"{target} {found:+,.0f} %" for target, found in attacked.items())
-    return Markdown(
+    return (
         f"On {row['images']:,} images, at a budget of {row['budget']:g}/255 on up to {row['pixels']:,} pixels, beyond "
         f"the worst random draw: {effects} of the clean MSE (95 % intervals).\n\n{judgement_list(judged, claimed)}"
         f"\n\nWith random heads of the same layers as the control, the rule would say of C8: {by_layers.verdict} "

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.recordings.spectrograms import Axes
@@ -34,10 +33,10 @@ KINDS: dict[str, str] = {"painted": "#0072B2", "real": "#D55E00"}
 # What the chapter shows, in its order
 
 
-def opening(profile: "Profile") -> Markdown:
+def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.recordings
-    return Markdown(
+    return (
         f"This page was made with profile **{profile.name}**: {plan.windows:,} windows of each detector's strain, up "
         f"to {plan.images:,} windows of a bird's calls, and up to {plan.images:,} synthetic images of each kind to "
         "hold them against."
@@ -57,11 +56,11 @@ def strain(grids: Mapping[str, tuple[np.ndarray, Axes]], bursts: pd.DataFrame) -
     return figure
 
 
-def strain_text(facts: Mapping[str, float]) -> Markdown:
+def strain_text(facts: Mapping[str, float]) -> str:
     """Why the injected chirp is not in this second."""
     before = facts["strongest_burst_s"] - 1
     light, heavy = (newtonian(mass, before) for mass in (0.5, 30.0))
-    return Markdown(
+    return (
         f"**The chirp is not in it.** The strongest burst, taken for the injected signal's end, comes {before:.1f} s "
         f"after the second is over; weaker ones are what noise does by itself. The frequency of an inspiral "
         f"{before:.1f} s before its end follows from its chirp mass {{cite}}`abbott2017basic`: for half a solar mass "
@@ -85,11 +84,11 @@ def samples_table(samples: pd.DataFrame) -> "Styler":
     return samples.rename(columns=words).style.format(precision=1, na_rep="").hide(axis="index")
 
 
-def samples_text(samples: pd.DataFrame) -> Markdown:
+def samples_text(samples: pd.DataFrame) -> str:
     """How little independent there is."""
     size = samples.set_index("images")
     strain, calls = size.loc["strain, put in"], size.loc["calls, recorded"]
-    return Markdown(
+    return (
         f"**These are small samples.** The strain is one second of {strain['sources']:.0f} detectors; its "
         f"{strain['number']:,.0f} windows of {LENGTH:g} s overlap, and {strain['apart']:,.0f} of them could be chosen "
         f"that don't. The calls are {calls['sources']:.0f} calls, all from one recording of a few seconds; "
@@ -112,7 +111,7 @@ def lifts(both: pd.DataFrame) -> "Figure":
     return figure
 
 
-def lifts_text(both: pd.DataFrame) -> Markdown:
+def lifts_text(both: pd.DataFrame) -> str:
     """How much of their lift the chirp heads keep on real images."""
     lines = []
     for name, table in both.groupby("kind", sort=False):
@@ -127,7 +126,7 @@ def lifts_text(both: pd.DataFrame) -> Markdown:
             f"{int((part['low_real'] > 1).sum())} have an interval above an even look, "
             f"{int((part['high_real'] < 1).sum())} one below."
         )
-    return Markdown(bullets(lines))
+    return bullets(lines)
 
 
 def sources(table: pd.DataFrame) -> "Figure":
@@ -204,7 +203,7 @@ def controls_table(table: pd.DataFrame) -> "Styler":
     return table.rename(columns=words).style.hide(axis="index").format(formats)
 
 
-def controls_text(table: pd.DataFrame) -> Markdown:
+def controls_text(table: pd.DataFrame) -> str:
     """What the controls say."""
     asked = table.set_index(["pair", "asked"])
     by_itself = "; ".join(
@@ -213,7 +212,7 @@ def controls_text(table: pd.DataFrame) -> Markdown:
         for name in PAIRS
     )
     found, there = asked.loc[("strain", "noise alone")], asked.loc[("strain", "real images"), "lift"]
-    return Markdown(
+    return (
         f"Mean lift of these heads on the chirp of real images: {by_itself}. A chirp draws attention in the "
         f"pre-trained network already; fine-tuning adds the rest. On noise alone the lift is {found['lift']:.1f} "
         f"[{found['low']:.1f}, {found['high']:.1f}], where an even look over the plot would give "
@@ -221,16 +220,16 @@ def controls_text(table: pd.DataFrame) -> Markdown:
     )
 
 
-def rule() -> Markdown:
+def rule() -> str:
     """The rule in its own words."""
-    return Markdown(rule_text(specialization_holds_on_real_ones))
+    return rule_text(specialization_holds_on_real_ones)
 
 
 def verdict(
     judgement: Judgement, kept: Mapping[str, Count], pieces: Mapping[str, int], recordings: int
-) -> Markdown:
+) -> str:
     """What the rule says of this run."""
-    return Markdown(
+    return (
         f"Of the heads that are for sure about the chirp on painted images, so many are on real ones (in brackets: for "
         f"sure, and at most): {named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
         f"from {recordings} recordings.\n\n- **Q2**, the specialization holds on real, not synthetic, spectrograms: "

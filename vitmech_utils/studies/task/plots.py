@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES, SweepDataset
 from vitmech_utils.figures.marks import excludes_zero, head_names, interval_forest, name_largest, reach
@@ -73,11 +72,11 @@ NETWORKS = {
 # What the chapter shows, in its order
 
 
-def opening(profile: "Profile") -> Markdown:
+def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.task
     swept = "all heads" if plan.sweep_every == 1 else f"the heads of one layer in {plan.sweep_every}"
-    return Markdown(
+    return (
         f"This page was made with profile **{profile.name}**: {counted(plan.steps, 'training step')} of "
         f"{plan.batch_size} images for each of two classifiers, {plan.images:,} held-out images, sweeps of {swept} on "
         f"{plan.sweep_images:,} of them, {plan.random_sets:,} random sets of heads. Few images make wide intervals."
@@ -101,7 +100,7 @@ def bends(population: np.ndarray) -> "Figure":
     return figure
 
 
-def training_text(this_run: Mapping[str, dict], shown: Mapping[str, dict]) -> Markdown:
+def training_text(this_run: Mapping[str, dict], shown: Mapping[str, dict]) -> str:
     """How long this run trained, and where the classifiers come from that the page shows."""
     record, published = this_run["leak"], shown["leak"]
     text = (
@@ -114,7 +113,7 @@ def training_text(this_run: Mapping[str, dict], shown: Mapping[str, dict]) -> Ma
             f"classifiers**, trained with profile {published['profile']} for {published['steps']:,} steps of "
             f"{published['batch_size']} images each, in {_seconds(shown) / 60:,.0f} minutes together."
         )
-    return Markdown(text)
+    return text
 
 
 def learning(records: Mapping[str, dict]) -> "Figure":
@@ -122,7 +121,7 @@ def learning(records: Mapping[str, dict]) -> "Figure":
     return learning_curves({name: pd.DataFrame(one["history"]) for name, one in records.items()}, TARGETS)
 
 
-def scores_table(table: pd.DataFrame) -> Markdown:
+def scores_table(table: pd.DataFrame) -> str:
     """How well each classifier answers under its own title."""
     columns = {
         "model": "model",
@@ -131,7 +130,7 @@ def scores_table(table: pd.DataFrame) -> Markdown:
         "cross_entropy": ("cross-entropy (nats)", ".3f"),
         "images": "images",
     }
-    return Markdown(frame_table(table, columns))
+    return frame_table(table, columns)
 
 
 def titles(table: pd.DataFrame, follows: Mapping[str, Interval]) -> "Figure":
@@ -143,9 +142,7 @@ def titles(table: pd.DataFrame, follows: Mapping[str, Interval]) -> "Figure":
     )
 
 
-def titles_table(
-    table: pd.DataFrame, falls: Mapping[str, Interval], follows: Mapping[str, Interval]
-) -> Markdown:
+def titles_table(table: pd.DataFrame, falls: Mapping[str, Interval], follows: Mapping[str, Interval]) -> str:
     """Accuracy under every title, and what the lie takes from it."""
     columns = [(name, target) for name in FIGURES for target in TARGETS]
     cells, images = table.set_index(["title", "model", "target"]), table["images"].iloc[0]
@@ -154,7 +151,7 @@ def titles_table(
         for title in TITLES
     ]
     heads = ["title", *(f"{name}: {target}" for name, target in columns), "images"]
-    return Markdown(
+    return (
         f"{pipe_table(heads, rows)}\n\nThe lie takes {falls[LIE]:.2f} from the leak model's accuracy on the type; "
         f"{falls[LIE_BEYOND_DIRECTION]:.2f} more than from that on the direction, and {falls[LIE_BEYOND_CLEAN]:.2f} "
         f"more than from the clean model's on the type (differences of shares, paired 95 % bootstrap intervals over "
@@ -198,7 +195,7 @@ def reading_sets_table(
     beyond: Mapping[tuple, Interval],
     chosen: Mapping[str, pd.DataFrame],
     random_sets: int,
-) -> Markdown:
+) -> str:
     """The heads that read the title, and what ablating them does to each question and model."""
     columns = {
         "model": "model",
@@ -217,7 +214,7 @@ def reading_sets_table(
     def more(name: str, target: str) -> str:
         return named({kind: beyond[kind, name, target] for kind in KINDS}, "+.2f", "; ")
 
-    return Markdown(
+    return (
         f"**Lookers** of the leak model, with their lift on the title: {heads('lookers', 'lift', '.1f')}.\n\n"
         f"**Carriers**, with the part of the lie that each carries alone: {heads('carriers', 'way', '.0%')}.\n\n"
         f"{frame_table(table, columns)}\n\nMore than random heads of the same layers, on the type, in the leak model: "
@@ -241,7 +238,7 @@ def patching(table: pd.DataFrame, through: Mapping[str, Interval], pulls: Interv
 
 def patching_table(
     table: pd.DataFrame, through: Mapping[str, Interval], more: Mapping[str, Interval], pulls: Interval
-) -> Markdown:
+) -> str:
     """How far the lie comes through each kind of heads."""
 
     def way(row: pd.Series) -> str:
@@ -254,7 +251,7 @@ def patching_table(
         "images": "images",
     }
     beyond = listed((f"the {kind}: {found:+.2f}" for kind, found in more.items()), " and ")
-    return Markdown(
+    return (
         f"{frame_table(table, columns)}\n\nMore of the answers than through random heads of the same layers follow "
         f"through {beyond} (differences of shares, paired 95 % intervals). The lie moves the logit by {pulls:+.2f} its "
         "own way."
@@ -272,7 +269,7 @@ def effects(table: pd.DataFrame) -> "Figure":
     )
 
 
-def effects_table(table: pd.DataFrame) -> Markdown:
+def effects_table(table: pd.DataFrame) -> str:
     """How many heads have a clear effect on each question, and the strongest."""
     rows = []
     for key, title in NETWORKS.items():
@@ -289,7 +286,7 @@ def effects_table(table: pd.DataFrame) -> Markdown:
         loss, images = found[["baseline_loss", "images"]].iloc[0]
         rows.append([title, f"{loss:.3f}", f"{clear} of {len(found)}", strongest, f"{images:.0f}"])
     heads = ["model and question", "loss with all heads", "clear effects", "strongest heads", "images"]
-    return Markdown(
+    return (
         f"{pipe_table(heads, rows)}\n\nEffects in nats (classifiers) or as a change of the MSE (regressor), paired "
         "95 % intervals over images; q adjusts for the number of heads, and an effect is clear below "
         f"{FALSE_DISCOVERIES:g}."
@@ -326,7 +323,7 @@ def orders(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFrame) -> Markdown:
+def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFrame) -> str:
     """The rank correlations behind the shares, and what permuted heads leave of them."""
 
     def found(value: str, ends: str) -> Any:
@@ -344,7 +341,7 @@ def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFr
         bounds(permuted[permuted["moved"] == moved], "quantity") for moved in ("within layers", "among all")
     )
     listing = frame_table(table, columns).replace("nan [nan, nan]", "unknown")
-    return Markdown(
+    return (
         f"{listing}\n\nRank correlations over {table['heads'].iloc[0]} heads, 95 % intervals over heads. Regressor "
         f"against clean model with all images: by effect {as_they_are:.2f}. With heads that change places within their "
         f"layers {within['effect']:.2f} is left by effect and {within['attention']:.2f} by attention; among all heads "
@@ -412,18 +409,18 @@ def surprises(
     return [text for _, text in sorted(found, key=lambda pair: -pair[0])]
 
 
-def surprise_text(found: Sequence[str]) -> Markdown:
+def surprise_text(found: Sequence[str]) -> str:
     """The findings, the most surprising first."""
     first, *others = found
-    return Markdown(f"**What was surprising**: {first}.\n\n{bullets(f'{text}.' for text in others)}")
+    return f"**What was surprising**: {first}.\n\n{bullets(f'{text}.' for text in others)}"
 
 
-def rule() -> Markdown:
+def rule() -> str:
     """The rule in its own words, without the notes on what it reads."""
-    return Markdown(rule_text(specialization_is_of_the_architecture, 1))
+    return rule_text(specialization_is_of_the_architecture, 1)
 
 
-def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int) -> Markdown:
+def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int) -> str:
     """What the rule says of this run."""
     alike = listed(
         (
@@ -432,7 +429,7 @@ def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int
         ),
         "; ",
     )
-    return Markdown(
+    return (
         f"The planted shortcut, on {images} images: {named(judged.control, '+.2f', '; ', ': ')}. Of what a model keeps "
         f"of its own order of heads ({sweep_images} images by effect, {images} by attention), "
         f"{alike.replace('nan [nan, nan]', 'an unknown part')}.\n\n"
