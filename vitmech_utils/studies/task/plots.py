@@ -36,8 +36,10 @@ from vitmech_utils.studies.task.measure import (
     Chirps,
     Judged,
     Right,
+    asked_of,
     bounds,
     first_heads,
+    heads_of,
     random_of,
 )
 from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, HALF, MOST, Judgement
