@@ -111,6 +111,11 @@ class Anatomy:
         """Number of layers."""
         return len(self.blocks)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of layers and of heads per layer: the layer x head grid of tables and figures."""
+        return self.layers, self.heads
+
     def every(self, step: int) -> list[int]:
         """Every `step`-th layer, 0-based and in order, the last one among them; `step` 1 gives all."""
         return list(range(self.layers - 1, -1, -step))[::-1]

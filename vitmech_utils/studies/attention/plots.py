@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, to_grid
+from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, pictures, to_grid
 from vitmech_utils.heads.sinks import Sinks
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.attention.measure import rows_of
@@ -30,11 +30,6 @@ def opening(profile: str, layers: int, heads: int, images: int, device: str) -> 
         f"This page was made with profile **{profile}**: {layers} layers of {heads} heads, "
         f"{images:,} held-out images, on {device.upper()}. Wall time and memory stand in the chapter's manifest."
     )
-
-
-def picture(pixel_values: Tensor) -> np.ndarray:
-    """An image tensor [3, height, width] as matplotlib shows it."""
-    return pixel_values.permute(1, 2, 0).numpy()
 
 
 def query_agreement(agreement: pd.DataFrame) -> "Figure":
@@ -169,10 +164,7 @@ def picker_settings(
     lift = np.stack([to_grid(rows_of(statistics, region=name), "lift") for name in REGIONS], -1)
     chirp = REGIONS.index("chirp")
     layer, head = np.unravel_index(lift[..., chirp].argmax(), lift.shape[:2])
-    images, twins = (
-        (part["pixel_values"] * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-        for part in (decorated, bare)
-    )
+    images, twins = (pictures(part["pixel_values"]) for part in (decorated, bare))
     return {
         **kept,
         "images": images,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from vitmech_utils.data import chirps
@@ -78,7 +78,7 @@ def inside_plot(regions: UInt8[ndarray, "row column"], margin: int = 2) -> Bool[
     return inside
 
 
-def title_lengths(images: ChirpDataset, indices: Sequence[int]) -> Float[ndarray, " image"]:
+def title_lengths(images: ChirpDataset, indices: Sequence[int]) -> Int[ndarray, " image"]:
     """How many columns of each image have dark ink above the plot, where the title stands."""
     above = np.stack([images.drawing(index).image[ABOVE_PLOT].min(axis=(0, 2)) for index in indices])
     return (above < INK).sum(axis=1)
