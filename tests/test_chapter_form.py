@@ -14,7 +14,6 @@ PRESENTATION = 0.10
 NOT_YET = {
     "07",
     "08",
-    "12",
 }
 # Cells longer than CELL_LINES, by chapter and the cell's first line, each with its reason.
 LONGER: dict[tuple[str, str], str] = {}

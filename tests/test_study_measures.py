@@ -8,6 +8,7 @@ import torch
 from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES
 from vitmech_utils.heads.sets import SetPredictions
+from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.attacks import figure_changes
 from vitmech_utils.studies.attacks import measure as attacks
@@ -212,6 +213,18 @@ class TestTask:
             "carriers": 3,
             task.random_of("carriers"): 4.5,
         }
+
+    def test_random_sets_leave_the_chosen_heads_out(self):
+        model = ChirpRegressor.tiny(seed=0, layers=3, heads=4)
+        looking, carrying = (pd.DataFrame({"layer": [0, 2], "head": [head, 1]}) for head in (1, 3))
+        chosen = {"lookers": looking, "carriers": carrying}
+        drawn = task.ReadingSets.drawn(model, chosen, 3, np.random.default_rng(0))
+        assert drawn.sets[0] == [(0, 1), (2, 1)]
+        assert drawn.sets[4] == [(0, 3), (2, 1)]
+        for start, own in ((0, drawn.sets[0]), (4, drawn.sets[4])):
+            for heads in drawn.sets[start + 1 : start + 4]:
+                assert not set(heads) & set(own)
+                assert [layer for layer, _ in heads] == [0, 2]
 
     def test_half_of_the_way_is_a_half(self):
         sets = task.ReadingSets([[(0, 0)]] * 4, draws=1)

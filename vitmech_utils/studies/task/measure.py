@@ -6,7 +6,7 @@ Networks are the `leak` and the `clean` classifier and, later, the regressor. He
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -306,11 +306,12 @@ class ReadingSets:
 
     @classmethod
     def drawn(
-        cls, model: nn.Module, chosen: Mapping[str, Sequence[Head]], draws: int, rng: np.random.Generator
+        cls, model: nn.Module, chosen: Mapping[str, pd.DataFrame], draws: int, rng: np.random.Generator
     ) -> ReadingSets:
         """The chosen heads of each kind of `KINDS`, and `draws` random sets for each."""
-        others = {kind: other_heads(model, chosen[kind], draws, rng, same_layers=True) for kind in KINDS}
-        return cls([heads for kind in KINDS for heads in (list(chosen[kind]), *others[kind])], draws)
+        heads = {kind: heads_of(chosen[kind]) for kind in KINDS}
+        others = {kind: other_heads(model, heads[kind], draws, rng, same_layers=True) for kind in KINDS}
+        return cls([one for kind in KINDS for one in (heads[kind], *others[kind])], draws)
 
     def by_kind(self, found: Float[ndarray, "set image *target"]) -> ByKind:
         """Split what was found for every set into the chosen heads and the mean over their random sets."""
