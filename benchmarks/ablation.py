@@ -25,7 +25,6 @@ from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.pipeline.benchmarks import Row
 from vitmech_utils.runs.manifests import peak_memory_mib
 from vitmech_utils.statistics import rank_correlation
-from vitmech_utils.studies.ablation.measure import squared_errors
 
 # What float32 adds up otherwise in another order of batches; a missed head changes predictions by far more.
 SAME = 1e-4
@@ -52,7 +51,7 @@ def sweep(model, pixels) -> np.ndarray:
 
 def hook(model, pixels) -> np.ndarray:
     """One full forward pass per head through a plain hook."""
-    return predict_without_heads(model, pixels, "zero", batch=10**6, replay=False).ablated.numpy()
+    return predict_without_heads(model, pixels, "zero", batch=len(pixels), replay=False).ablated.numpy()
 
 
 def retold(model, pixels) -> np.ndarray:
@@ -124,7 +123,7 @@ def images_saved(found: HeadPredictions, labels: torch.Tensor) -> np.ndarray:
     The published procedure reports one loss per scenario beside one baseline loss, so its reader can only treat the
     two as separate samples. Keeping each image's error with and without the head gives the paired interval.
     """
-    changed, baseline = squared_errors(found, labels.double())
+    changed, baseline = found.losses(labels.double()).mean()
     return (changed.var(1) + baseline.var()) / (changed - baseline).var(1)
 
 

@@ -1,5 +1,7 @@
 """Attention maps and region statistics: planted heads, hand-computed shares, streaming against batch, bad input."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,11 +10,10 @@ from transformers import Dinov2Config, Dinov2Model
 
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.regions import region_coverage as coverage_of_one
+from vitmech_utils.heads import attention
 from vitmech_utils.heads.attention import (
     attention_maps,
-    attention_statistics,
     patch_query_maps,
-    region_shares,
     rollout,
     unit_scale,
 )
@@ -24,6 +25,8 @@ from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
 
 PATCH, SIDE = 32, 7
+attention_statistics = partial(attention.attention_statistics, regions=REGIONS)
+region_shares = partial(attention.region_shares, regions=REGIONS)
 CHIRP, TITLE = REGIONS.index("chirp"), REGIONS.index("title")
 
 

@@ -140,7 +140,9 @@ def test_pairing_saves_what_the_variances_say(modules: None) -> None:
     before = np.array([0.0, 2.0, 4.0, 6.0])
     after = before + np.array([1.0, 1.0, 2.0, 2.0])
     predicted = [torch.tensor(errors).sqrt()[:, None].expand(4, 3) for errors in (before, after)]
-    found = HeadPredictions(predicted[0], predicted[1][None], np.array([0]), np.array([0]), "zero", "hook")
+    found = HeadPredictions(
+        predicted[0], predicted[1][None], np.array([0]), np.array([0]), "zero", "hook", "squared error"
+    )
     assert images_saved(found, torch.zeros(4, 3)) == pytest.approx([(20 / 3 + 29 / 3) * 3])
 
 

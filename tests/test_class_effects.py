@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_without_heads
-from vitmech_utils.heads.effects import ALL, class_changes, error_changes
+from vitmech_utils.heads.effects import ALL, loss_changes
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.replacements import mean_outputs
 from vitmech_utils.model.classifier import SweepClassifier
@@ -40,11 +40,13 @@ def made_up(changes: list[list[float]], layers: list[int]) -> HeadPredictions:
         np.arange(count),
         "mean",
         "replay",
+        "binary cross-entropy",
+        ("type",),
     )
 
 
 def test_changes_are_those_of_hooks_and_of_the_definition(model, pixels):
-    found = class_changes(
+    found = loss_changes(
         predict_without_heads(model, pixels, "mean", layers=[2, 11], heads=[0, 5], batch=4), LABELS
     )
     means = mean_outputs(model, pixels)
@@ -57,7 +59,7 @@ def test_changes_are_those_of_hooks_and_of_the_definition(model, pixels):
                 after = loss(model(pixels).logits, truth)
             assert np.allclose(found.changes[place], (after - before).numpy(), atol=1e-8)
     assert np.allclose(found.baseline, before.numpy(), atol=1e-8)
-    table = found.effects(bootstrap=200).set_index(["target", "layer", "head"])
+    table = found.by_target(bootstrap=200).set_index(["target", "layer", "head"])
     assert len(table) == 3 * 4
     assert table.loc[("type", 2, 5), "effect"] == pytest.approx(found.changes[1, :, 0].mean())
     assert table.loc[(ALL, 11, 0), "effect"] == pytest.approx(found.changes[2].mean())
@@ -69,7 +71,7 @@ def test_errors_of_a_regressor_are_those_of_the_sweep(pixels):
     model = ChirpRegressor.build("tiny", seed=1).merged().double()
     labels = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
     predictions = predict_without_heads(model, pixels, "mean", layers=[4], batch=12)
-    ours = error_changes(predictions, labels).effects(bootstrap=200, seed=5).query("target == 'all'")
+    ours = loss_changes(predictions, labels).by_target(bootstrap=200, seed=5).query("target == 'all'")
     theirs = effects(predictions, labels, bootstrap=200, seed=5)
     assert np.allclose(ours["effect"], theirs["mse"] - theirs["baseline_mse"])
     assert np.allclose(ours["p_value"], theirs["p_value"])
@@ -79,10 +81,8 @@ def test_errors_of_a_regressor_are_those_of_the_sweep(pixels):
 def test_intervals_hold_the_mean_and_p_values_tell_noise_from_effect():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(2, 40)) * 0.1
-    found = class_changes(
-        made_up([(0.3 + noise[0]).tolist(), noise[1].tolist()], [0, 1]), torch.ones(40, 1), ["type"]
-    )
-    table = found.effects(bootstrap=1000).query("target == 'type'")
+    found = loss_changes(made_up([(0.3 + noise[0]).tolist(), noise[1].tolist()], [0, 1]), torch.ones(40, 1))
+    table = found.by_target(bootstrap=1000).query("target == 'type'")
     assert ((table["low"] < table["effect"]) & (table["effect"] < table["high"])).all()
     for row, values in zip(table.itertuples(), found.of("type"), strict=True):
         error = 1.96 * values.std() / math.sqrt(40)
@@ -94,33 +94,31 @@ def test_intervals_hold_the_mean_and_p_values_tell_noise_from_effect():
 
 
 def test_layers_share_the_harm():
-    found = class_changes(
-        made_up([[0.3, 0.3], [0.1, 0.1], [-0.2, -0.2]], [0, 1, 1]), torch.ones(2, 1), ["type"]
-    )
+    found = loss_changes(made_up([[0.3, 0.3], [0.1, 0.1], [-0.2, -0.2]], [0, 1, 1]), torch.ones(2, 1))
     table = found.by_layer(bootstrap=100).query("target == 'type'")
     assert table["share"].tolist() == pytest.approx([0.75, 0.25])
     assert table["effect"].tolist() == pytest.approx([0.3, -0.05])
     assert table["share_low"].tolist() == pytest.approx([0.75, 0.25])  # both images are alike
-    idle = class_changes(made_up([[-0.1, -0.2], [-0.2, -0.1]], [0, 1]), torch.ones(2, 1), ["type"])
+    idle = loss_changes(made_up([[-0.1, -0.2], [-0.2, -0.1]], [0, 1]), torch.ones(2, 1))
     assert idle.by_layer(bootstrap=100)["share"].isna().all()
 
 
 def test_what_does_not_fit_is_refused(model, pixels):
     predictions = predict_without_heads(model, pixels, "zero", layers=[0], heads=[0])
-    with pytest.raises(ValueError, match=r"labels hold 0.3, expected 0 or 1: take those of a SweepDataset"):
-        class_changes(predictions, torch.full((3, 2), 0.3))
+    with pytest.raises(ValueError, match=r"labels hold 0.3, expected 0 or 1 for each target"):
+        loss_changes(predictions, torch.full((3, 2), 0.3))
     with pytest.raises(ValueError, match=r"labels has shape \(2, 2\), expected \(3, 2\): one row per image"):
-        class_changes(predictions, LABELS[:2])
-    with pytest.raises(ValueError, match=r"labels has shape \(3, 3\), expected \(3, 2\)"):
-        class_changes(predictions, torch.zeros(3, 3))
+        loss_changes(predictions, LABELS[:2])
+    with pytest.raises(ValueError, match=r"labels has shape \(3, 3\), but .* expected labels \(3, 2\)"):
+        loss_changes(predictions, torch.zeros(3, 3))
     with pytest.raises(ValueError, match=r"predicts 2 target\(s\), expected 3 \(start_time"):
-        error_changes(predictions, torch.zeros(3, 3))
+        loss_changes(predictions, torch.zeros(3, 2), ChirpRegressor.task)
     with pytest.raises(ValueError, match="labels: not finite"):
-        class_changes(predictions, LABELS * math.nan)
+        loss_changes(predictions, LABELS * math.nan)
     with pytest.raises(ValueError, match="target is 'colour', expected all or one of type, direction"):
-        class_changes(predictions, LABELS).of("colour")
+        loss_changes(predictions, LABELS).of("colour")
     with pytest.raises(ValueError, match="bootstrap is 0"):
-        class_changes(predictions, LABELS).effects(bootstrap=0)
+        loss_changes(predictions, LABELS).by_target(bootstrap=0)
 
 
 def test_cross_entropies_are_nats_and_sets_may_stand_in_front():

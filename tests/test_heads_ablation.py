@@ -14,6 +14,7 @@ from vitmech_utils.heads.replacements import MODES, another_image
 from vitmech_utils.heads.replay import Replay
 from vitmech_utils.model.anatomy import AnatomyError, find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.tasks import squared_error
 
 EVERY_HEAD = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
 
@@ -232,7 +233,7 @@ def test_outcomes_do_not_depend_on_the_batch():
 def test_the_table_of_effects_is_the_formula():
     model, (pixels, labels) = zoo("vit"), pictures(13)
     found = predict_without_heads(model, pixels, "zero")
-    table = sweep(model, pixels, labels, "zero", targets=("a", "b", "c"), seed=5)
+    table = sweep(model, pixels, labels, "zero", squared_error(("a", "b", "c")), seed=5)
     assert list(table["layer"]) == [layer for layer, _ in EVERY_HEAD]
     assert list(table["head"]) == [head for _, head in EVERY_HEAD]
     before, after = ((x - labels).square() for x in (found.baseline, found.ablated))
@@ -242,7 +243,7 @@ def test_the_table_of_effects_is_the_formula():
     np.testing.assert_allclose(table["effect_b"], 100 * (after[..., 1].mean(1) / before[:, 1].mean() - 1))
     assert ((table["low"] <= table["effect"]) & (table["effect"] <= table["high"])).all()
     assert (table["q_value"] >= table["p_value"]).all()
-    pd.testing.assert_frame_equal(table, effects(found, labels, ("a", "b", "c"), seed=5))
+    pd.testing.assert_frame_equal(table, effects(found, labels, squared_error(("a", "b", "c")), seed=5))
 
 
 def test_layers_and_heads_limit_the_sweep():

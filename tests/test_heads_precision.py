@@ -2,7 +2,7 @@
 
 import torch
 
-from vitmech_utils.heads.replay import to_float64, widest_float
+from vitmech_utils.tasks import to_float64, widest_float
 
 
 def test_apple_s_gpus_have_no_float64_and_all_else_has():

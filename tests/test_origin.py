@@ -15,8 +15,13 @@ from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.studies.origin.measure import (
     GROUPS,
     SUBJECTS,
+    apart,
+    clear_changes,
     fates,
+    in_brief,
+    joined,
     lift_changes,
+    recipe_table,
     subjects,
     total_change,
     transitions,
@@ -194,3 +199,50 @@ def test_a_readout_refuses_what_it_cannot_be_fitted_on() -> None:
         with_readout(model, ChirpDataset(1, seed=0))
     with pytest.raises(ValueError, match=r"merged\(\)"):
         with_readout(ChirpRegressor.build("tiny", seed=0), ChirpDataset(4, seed=0))
+
+
+def test_tables_of_networks_are_joined_and_taken_apart_in_order() -> None:
+    tables = {
+        "fine-tuned": table(("sink", "", 0.9), ("diffuse", "", 0.5)),
+        "bare": table(("monosemantic", "title", 1.0)),
+    }
+    again = apart(joined(tables))
+    assert list(again) == ["fine-tuned", "bare"]
+    for name, frame in tables.items():
+        pd.testing.assert_frame_equal(again[name], frame)
+
+
+def test_clear_changes_are_counted_up_and_down_and_zero_where_there_are_none() -> None:
+    rows = [
+        ("chirp", 2.0, 0.01),
+        ("chirp", 1.0, 0.01),
+        ("chirp", -1.0, 0.04),
+        ("title", -3.0, 0.06),
+        ("margin", 1.0, 0),
+    ]
+    one = pd.DataFrame(rows, columns=["region", "doublings", "q_value"])
+    counts = clear_changes({"one": one, "none": one.assign(q_value=1.0)}).set_index(["region", "direction"])
+    assert counts.loc[("chirp", "more")].tolist() == [2, 0]
+    assert counts.loc[("chirp", "less")].tolist() == [1, 0]
+    assert counts["one"].sum() == 3, (
+        "a region that is not compared does not count, nor does an unclear change"
+    )
+
+
+def test_trainings_are_compared_by_what_they_must_share_and_not_by_precision() -> None:
+    record = {
+        "steps": 7,
+        "batch_size": 4,
+        "distinct_images": 28,
+        "seed": 0,
+        "history": [{"learning_rate": None}],
+    }
+    record["history"] += [{"learning_rate": 1e-3}, {"learning_rate": 5e-4}]
+    other = record | {"restart": 3, "precision": "bfloat16"}
+    both = {"bare": in_brief(other), "fine-tuned": in_brief(record)}
+    table_of_both = recipe_table(both)
+    assert list(table_of_both) == ["fine-tuned", "bare"]
+    assert table_of_both.loc["largest learning rate"].tolist() == [1e-3, 1e-3]
+    differing = table_of_both.index[table_of_both["fine-tuned"] != table_of_both["bare"]]
+    assert list(differing) == ["restart at step"]
+    assert [both[name]["precision"] for name in table_of_both] == ["not recorded", "bfloat16"]

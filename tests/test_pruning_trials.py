@@ -8,10 +8,23 @@ import torch
 from heads_zoo import pictures, zoo
 from matplotlib.colors import to_rgba
 
+from vitmech_utils.heads.costs import Costs
 from vitmech_utils.heads.pruning import prune_heads
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.runs import kept
 from vitmech_utils.studies.pruning import measure as pruning_trials
 from vitmech_utils.studies.pruning import plots as pruning_plots
-from vitmech_utils.studies.pruning.measure import mse_change, pareto_front, timings, trials, well_fitted
+from vitmech_utils.studies.pruning.measure import (
+    choose,
+    error_and_time,
+    loss_change,
+    pareto_front,
+    removed_by_hand,
+    timings,
+    trial_table,
+    trials,
+    well_fitted,
+)
 
 LABELS = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [2.0, 3.0, 0.0], [3.0, 2.0, 1.0], [-1.0, -2.0, 0.5]])
 
@@ -19,7 +32,10 @@ LABELS = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [2.0, 3.0, 0.0], [3.0, 2.0
 def test_effects_are_those_of_the_same_images() -> None:
     near, far = LABELS + 0.1, LABELS.copy()
     far[0] += 1.0
-    rows = trials({"whole": near, "same": near.copy(), "pruned": far}, LABELS, "whole", 200).set_index("name")
+    found = trials(
+        {"whole": near, "same": near.copy(), "pruned": far}, LABELS, "whole", 200, task=ChirpRegressor.task
+    )
+    rows = found.set_index("name")
     assert rows.loc["whole", "mse"] == pytest.approx(0.01)
     assert rows.loc["pruned", "mse"] == pytest.approx(1 / 5)
     assert rows.loc["pruned", "effect"] == pytest.approx(1900)
@@ -29,6 +45,18 @@ def test_effects_are_those_of_the_same_images() -> None:
     assert rows.loc["pruned", "r_start_time"] == pytest.approx(np.corrcoef(far[:, 0], LABELS[:, 0])[0, 1])
     assert rows.loc["pruned", "r_low_end_freq"] < rows.loc["pruned", "r_end_freq"]
     assert (rows["images"] == 5).all()
+
+
+def test_seven_targets_and_class_numbers_keep_all_their_columns() -> None:
+    rng = np.random.default_rng(0)
+    seven = rng.normal(size=(11, 7))
+    columns = trials({"whole": seven}, seven + 0.1 * rng.normal(size=(11, 7)), "whole", 20).columns
+    assert [name for name in columns if name.startswith("r_output")] == [f"r_output_{n}" for n in range(7)]
+    logits, classes = rng.normal(size=(11, 5)), rng.integers(5, size=11)
+    rows = trials({"whole": logits, "less": logits / 2}, classes, "whole", 20).set_index("name")
+    told = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert rows.loc["whole", "loss"] == pytest.approx(-told[np.arange(11), classes].mean())
+    assert rows.loc["less", "effect"] == pytest.approx(rows.loc["less", "loss"] - rows.loc["whole", "loss"])
 
 
 def test_other_images_and_missing_baselines_are_refused() -> None:
@@ -41,11 +69,11 @@ def test_other_images_and_missing_baselines_are_refused() -> None:
 def test_a_change_of_the_mse_is_alike_on_images_of_unlike_baselines() -> None:
     truth = np.random.default_rng(0).normal(size=(40, 3))
     for baseline in (0.0, 0.5):
-        found = mse_change(truth + np.sqrt(0.09 + baseline**2), truth + baseline, truth, 200)
+        found = loss_change(truth + np.sqrt(0.09 + baseline**2), truth + baseline, truth, 200)
         assert (found.value, found.low, found.high) == pytest.approx((0.09, 0.09, 0.09))
     one = truth.copy()
     one[0] += 2.0
-    found = mse_change(one, truth, truth, 500)
+    found = loss_change(one, truth, truth, 500)
     assert found.value == pytest.approx(4 / 40)
     assert found.low < 4 / 40 < found.high
 
@@ -137,3 +165,80 @@ def test_hollow_marks_are_recovered_models_and_bars_end_at_their_bounds() -> Non
     figure = pruning_plots.chosen_grids({"first order": {(0, 1), (2, 0)}}, 3, 2)
     assert figure.axes[0].images[0].get_array().tolist() == [[0, 1], [0, 0], [1, 0]]
     plt.close("all")
+
+
+def test_choices_are_named_by_kind_and_size() -> None:
+    one, two = {(0, 1)}, {(0, 1), (2, 0)}
+    choices = pruning_trials.Choices(
+        {("least effect", 1): one, ("least effect", 2): two, ("random", 2): two}, [two]
+    )
+    assert choices.named == {"least effect (1)": one, "least effect (2)": two, "random (2)": two}
+    assert choices.of_size(2) == {"least effect": two, "random": two}
+
+
+def test_choices_are_kept_and_read_back_as_they_were(tmp_path) -> None:
+    choices = pruning_trials.Choices({("least effect", 2): {(0, 1), (2, 0)}}, [{(1, 1)}, set()])
+    assert kept.load(kept.save(tmp_path, "choices", choices)) == choices
+
+
+def test_heads_are_chosen_in_five_ways_and_three_sizes() -> None:
+    model = ChirpRegressor.tiny(seed=0, layers=3, heads=2)
+    images = {"pixel_values": torch.rand(2, 3, 224, 224), "labels": torch.randn(2, 3)}
+    early = {(0, 0), (0, 1)}
+    single = pd.DataFrame(
+        [(layer, head) for layer in range(3) for head in range(2)], columns=["layer", "head"]
+    )
+    single["effect"] = [0.1, 6.0, -0.2, 3.0, 0.0, -9.0]
+    found = choose(model, early, single, images, random_sets=3, rounds=2, bootstrap=10, seed=0)
+    sizes = {("layers 1-3", 2), ("least effect", 1), ("least effect", 2), ("least effect", 4)}
+    sizes |= {("first order", 2), ("in rounds", 2), ("in rounds", 4), ("random", 2)}
+    assert set(found.sets) == sizes
+    assert all(len(heads) == size for (_, size), heads in found.sets.items())
+    assert found.sets["least effect", 2] == {(2, 0), (0, 0)}, "the least change, up or down"
+    assert len(found.draws) == 3
+    assert found.sets["random", 2] == found.draws[0]
+
+
+def test_a_removal_is_what_muting_is_and_saves_what_is_counted_by_hand() -> None:
+    found = removed_by_hand({(0, 0), (0, 1), (0, 2), (0, 3), (2, 1)})
+    assert found["same"]
+    assert found["flops"][0] == found["flops"][1] > 0
+    assert found["parameters"][0] == found["parameters"][1] > 0
+
+
+def test_trials_tell_where_a_recovered_model_comes_from() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=(9, 3))
+    scales = {"unpruned": 0.1, "few (2)": 0.5}
+    near = {name: labels + rng.normal(scale=scale, size=labels.shape) for name, scale in scales.items()}
+    after = {"few (2), recovered": labels + 0.2, "unpruned, trained on": labels + 0.1}
+    costs = Costs(parameters=7, attention_parameters=3, flops=11, attention_flops=5)
+    table = trial_table(
+        near,
+        after,
+        labels,
+        bases={"few (2), recovered": "few (2)", "unpruned, trained on": "unpruned"},
+        named={"few (2)": {(0, 0), (0, 1)}},
+        counted={"unpruned": costs, "few (2)": costs},
+        control="unpruned, trained on",
+        bootstrap=20,
+    ).set_index("name")
+    assert table["choice"].tolist() == ["unpruned", "few", "few", "unpruned"]
+    assert table["recovered"].tolist() == [False, False, True, True]
+    assert table["heads"].tolist() == [0, 2, 2, 0]
+    assert table.loc["few (2), recovered", "effect_same_training"] == pytest.approx(300)
+    assert np.isnan(table.loc["few (2)", "effect_same_training"])
+
+
+def test_error_and_time_are_joined_per_batch_with_the_front() -> None:
+    table = pd.DataFrame(
+        {"name": ["a", "a2", "b"], "base": ["a", "a", "b"], "choice": "x", "heads": 1,
+         "recovered": [False, True, False], "effect": 0.0, "low": 0.0, "high": 0.0, "mse": [1.0, 0.5, 2.0]}
+    )  # fmt: skip
+    times = pd.DataFrame(
+        {"model": ["a", "b"], "batch": 2, "seconds": [0.2, 0.4], "low": [0.1, 0.3], "high": [0.3, 0.5],
+         "speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0}
+    )  # fmt: skip
+    plane = error_and_time(table, times).set_index("name")
+    assert plane["milliseconds"].tolist() == [100.0, 100.0, 200.0]
+    assert plane["pareto_front"].tolist() == [False, True, False]

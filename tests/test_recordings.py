@@ -600,7 +600,7 @@ class TestByImage:
         maps[1, ...] = 0.25
         regions = torch.zeros(2, 4, 4, dtype=torch.uint8)
         regions[:, :2, :1] = CHIRP  # half of the first patch
-        shares, areas = image_shares(ByImage(maps, np.zeros((2, 3), np.float32)), regions)
+        shares, areas = image_shares(ByImage(maps, np.zeros((2, 3), np.float32)), regions, CHIRP)
         np.testing.assert_allclose(shares.ravel(), [0.5, 0.125])
         np.testing.assert_allclose(areas, [0.125, 0.125])
         lift = lift_over_blocks(shares.ravel(), areas, ["a", "b"])
@@ -609,7 +609,7 @@ class TestByImage:
         with pytest.raises(ValueError, match="as many of each"):
             lift_over_blocks(shares.ravel(), areas, ["a"])
         with pytest.raises(ValueError, match="region maps have shape"):
-            image_shares(ByImage(maps, np.zeros((2, 3), np.float32)), regions[:1])
+            image_shares(ByImage(maps, np.zeros((2, 3), np.float32)), regions[:1], CHIRP)
 
     def test_it_reads_what_the_model_says(self):
         model = ChirpRegressor.tiny(seed=0, layers=2, heads=3).eval()

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_attention import pictures, planted, random_images
+from test_attention import attention_statistics, pictures, planted, random_images
 
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
-from vitmech_utils.heads.attention import attention_statistics
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, class_changes, classify, sensitivity, unmix
 from vitmech_utils.heads.sinks import find_sinks
@@ -150,7 +149,7 @@ def test_planted_chirp_head_is_monosemantic_and_follows() -> None:
     before = pictures(places)
     shifted = pictures([((row + 3) % 7, column) for row, column in places])
     change = {"chirp moved": Change(("chirp",), "moved")}
-    effects = twin_effects(model, {"chirp moved": (before, shifted)}, change)
+    effects = twin_effects(model, {"chirp moved": (before, shifted)}, change, regions=REGIONS)
     head = effects.query("layer == 0 and head == 1").iloc[0]
     assert head.follow == pytest.approx(1, abs=1e-3)
     assert head.low <= head.follow <= head.high
@@ -171,7 +170,10 @@ def test_planted_place_head_is_positional_or_sink_but_never_about_a_thing() -> N
     elsewhere = {name: tensor.clone() for name, tensor in images.items()}
     elsewhere["regions"] = images["regions"].roll(64, dims=1)
     effects = twin_effects(
-        model, {"title moved": (images, elsewhere)}, {"title moved": Change(("title",), "moved")}
+        model,
+        {"title moved": (images, elsewhere)},
+        {"title moved": Change(("title",), "moved")},
+        regions=REGIONS,
     )
     moved_table = classify(attention_statistics(model, images), effects)
     assert moved_table.query("layer == 0 and head == 1")["class"].item() == "positional"
@@ -183,7 +185,9 @@ def test_planted_place_head_is_positional_or_sink_but_never_about_a_thing() -> N
 def test_removal_leaves_the_new_place_empty_with_its_reason() -> None:
     before = pictures([(1, 2), (5, 5)])
     after = {"pixel_values": torch.zeros_like(before["pixel_values"]), "regions": before["regions"]}
-    effects = twin_effects(planted(), {"gone": (before, after)}, {"gone": Change(("chirp",), "removed")})
+    effects = twin_effects(
+        planted(), {"gone": (before, after)}, {"gone": Change(("chirp",), "removed")}, regions=REGIONS
+    )
     head = effects.query("layer == 0 and head == 1").iloc[0]
     assert np.isnan(head.lift_after)
     assert "removed" in head.reason
@@ -222,7 +226,7 @@ def test_class_changes_compare_sets_of_regions() -> None:
 def test_examining_a_network_is_all_its_steps_in_one() -> None:
     places = [(1, 2), (4, 3), (5, 5)]
     images, model = pictures(places), planted()
-    found = examine(model, images, seed=3)
+    found = examine(model, images, seed=3, regions=REGIONS)
     assert found.effects is None
     assert found.classes.equals(classify(found.statistics, None, found.sinks))
     own = attention_statistics(model, images, sinks=found.sinks.mask, seed=3)

@@ -40,6 +40,7 @@ def without(sets: list, ablated: list[float], images: int = 4) -> SetPredictions
         tuple(frozenset(heads) for heads in sets),
         "mean",
         "hook",
+        "squared error",
     )
 
 

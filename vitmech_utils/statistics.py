@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.stats import false_discovery_control, quantile, rankdata
+from scipy.stats import false_discovery_control, pearsonr, quantile, rankdata
 
 # Elements of the largest temporary array (draws x images); bounds memory to about 130 MB.
 _BLOCK = 2**24
@@ -44,8 +44,15 @@ def check_settings(draws: int, confidence: float) -> None:
 def percent_effect(
     changed: Float[ndarray, "test image"], baseline: Float[ndarray, " image"]
 ) -> Float[ndarray, " test"]:
-    """Change of the mean squared error in percent of the same images' baseline, signed."""
+    """Change of the mean loss in percent of the same images' baseline, signed."""
     return 100 * (changed.mean(1) / baseline.mean() - 1)
+
+
+def effect_sizes(
+    changed: Float[ndarray, "test image"], baseline: Float[ndarray, " image"], relative: bool = True
+) -> Float[ndarray, " test"]:
+    """Change of the mean loss: in percent of the baseline (`percent_effect`), or, not `relative`, in its own unit."""
+    return percent_effect(changed, baseline) if relative else changed.mean(1) - baseline.mean()
 
 
 def effect_intervals(
@@ -54,8 +61,9 @@ def effect_intervals(
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    relative: bool = True,
 ) -> tuple[Float[ndarray, " test"], Float[ndarray, " test"]]:
-    """Percentile bootstrap interval of `percent_effect`, in percent, from images drawn with replacement.
+    """Percentile bootstrap interval of `effect_sizes` from images drawn with replacement.
 
     Each draw takes the same images for the baseline and for every test (paired). With fewer than about
     twenty images such intervals are somewhat too narrow; a single image has none, its bounds are NaN. Source: Efron
@@ -64,7 +72,7 @@ def effect_intervals(
     check_settings(draws, confidence)
     if baseline.size == 1:
         return np.full(len(changed), np.nan), np.full(len(changed), np.nan)
-    drawn = _effect_draws(changed, baseline, draws, seed)
+    drawn = effect_draws(changed, baseline, draws, seed, relative)
     low, high = np.quantile(drawn, _tails(confidence), axis=0)
     return low, high
 
@@ -100,7 +108,7 @@ def ratio_of_effects(
     check_settings(draws, confidence)
     pair = np.stack([above, below])
     value = percent_effect(pair, baseline)
-    drawn = _effect_draws(pair, baseline, draws, seed)
+    drawn = effect_draws(pair, baseline, draws, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.nanquantile(drawn[:, 0] / drawn[:, 1], _tails(confidence))
         return Interval(float(value[0] / value[1]), float(low), float(high))
@@ -173,6 +181,15 @@ def ratio_of_medians(
     return Interval(float(np.median(above) / np.median(below)), float(low), float(high))
 
 
+def correlation(
+    first: Float[ndarray, " item"], second: Float[ndarray, " item"], confidence: float = 0.95
+) -> Interval:
+    """Pearson's correlation, in [-1, 1], with its Fisher interval."""
+    fit = pearsonr(first, second)
+    interval = fit.confidence_interval(confidence)
+    return Interval(float(fit.statistic), float(interval.low), float(interval.high))
+
+
 def rank_correlation(
     first: Float[ndarray, " item"],
     second: Float[ndarray, " item"],
@@ -191,17 +208,22 @@ def rank_correlation(
         )
     rng = np.random.default_rng(seed)
     chosen = rng.integers(first.size, size=(draws, first.size))
-    drawn = _spearman(first[chosen], second[chosen])
-    value = float(_spearman(first[None], second[None])[0])
+    drawn = spearman(first[chosen], second[chosen])
+    value = float(spearman(first[None], second[None])[0])
     if np.isnan(value):
         return Interval(value, value, value)
     low, high = np.nanquantile(drawn, _tails(confidence))
     return Interval(value, float(low), float(high))
 
 
-def _effect_draws(
-    changed: Float[ndarray, "test image"], baseline: Float[ndarray, " image"], draws: int, seed: int
+def effect_draws(
+    changed: Float[ndarray, "test image"],
+    baseline: Float[ndarray, " image"],
+    draws: int,
+    seed: int = 0,
+    relative: bool = True,
 ) -> Float[ndarray, "draw test"]:
+    """`effect_sizes` of images drawn with replacement, the same ones for the baseline and for every test."""
     rng = np.random.default_rng(seed)
     images = baseline.size
     stacked = np.vstack([baseline, changed]).T
@@ -209,8 +231,11 @@ def _effect_draws(
     for size in _blocks(draws, images):
         counts = rng.multinomial(images, np.full(images, 1 / images), size=size).astype(float)
         means = counts @ stacked
-        with np.errstate(divide="ignore", invalid="ignore"):
-            effects.append(100 * (means[:, 1:] / means[:, :1] - 1))
+        if relative:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                effects.append(100 * (means[:, 1:] / means[:, :1] - 1))
+        else:
+            effects.append((means[:, 1:] - means[:, :1]) / images)
     return np.concatenate(effects)
 
 
@@ -218,9 +243,10 @@ def _tails(confidence: float) -> list[float]:
     return [(1 - confidence) / 2, (1 + confidence) / 2]
 
 
-def _spearman(
+def spearman(
     first: Float[ndarray, "draw item"], second: Float[ndarray, "draw item"]
 ) -> Float[ndarray, " draw"]:
+    """Rank correlation of each pair of rows; not a number where one of them is constant."""
     a, b = (rankdata(x, axis=1) for x in (first, second))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     with np.errstate(invalid="ignore"):

@@ -25,6 +25,7 @@ from vitmech_utils.data.chirps import (
     shortened,
 )
 from vitmech_utils.data.figures import Drawing, Style, draw
+from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import find_style
 from vitmech_utils.data.waveforms import Waveform, paint_waveform, true_ridge
 
@@ -53,6 +54,8 @@ class ChirpDataset(Dataset):
     `hard_share` of the images, in [0, 1], are hard ones: a chirp of one to three seconds in much noise. Which ones
     follows from (seed, index); the others stay as they are. It is for training, and refused for held-out images.
     """
+
+    region_names = REGIONS
 
     def __init__(
         self,

@@ -16,9 +16,12 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils import tasks
 from vitmech_utils.heads.replacements import check_images, check_model, evaluating
-from vitmech_utils.heads.replay import predict, to_float64, widest_float
+from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.sets import LossesFor
 from vitmech_utils.model.anatomy import AnatomyError
+from vitmech_utils.tasks import Loss, Task, to_float64, widest_float
 
 LEVELS = 255
 """Budgets count in steps of an 8-bit pixel, of which [0, 1] holds so many."""
@@ -35,8 +38,8 @@ class Attack:
     """
 
     pixel_values: Float[Tensor, "image 3 height width"]
-    predictions: Float[Tensor, "image target"]
-    clean: Float[Tensor, "image target"]
+    predictions: Float[Tensor, "image ..."]
+    clean: Float[Tensor, "image ..."]
     budget: float
     pixels: Int[ndarray, " image"]
     passes: int
@@ -45,40 +48,44 @@ class Attack:
 def attack(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
-    labels: Float[Tensor, "label target"],
+    labels: Tensor | None,
     mask: Bool[Tensor, "mask mask_height mask_width"],
     budget: float,
+    task: Task | str | Loss | None = None,
     *,
     steps: int = 10,
     restarts: int = 1,
     batch: int = 8,
     seed: int = 0,
-    clean: Float[Tensor, "label target"] | None = None,
+    clean: Float[Tensor, "label ..."] | None = None,
 ) -> Attack:
-    """Raise the squared error on each image by changing only the pixels in `mask`, each channel by at most `budget`.
+    """Raise the loss on each image by changing only the pixels in `mask`, each channel by at most `budget`.
 
     `model` returns predictions (or an output with `logits`), its LoRA adapters merged, and may stand under
-    `change_heads`; `labels` are standardized. Each of `restarts` begins at a random point within the budget and takes
-    `steps` of `OVERSHOOT * budget / steps` along the sign of the gradient, clipped to the budget and to [0, 1]. The
-    worst image that was seen is kept, the clean one included, so an attack never lowers an error. Random numbers depend
-    on (`seed`, image, restart) alone, not on `batch`. A budget of 0 returns the clean images after one pass. The
-    model's mode, weights and gradients stay as they were; outside the mask images are bit-identical. `clean` are this
-    model's predictions of the unchanged images where they are known: that saves a pass.
+    `change_heads`; `labels` and `task` are as in `ablation.sweep`, and the loss is the sum over the targets. Each of
+    `restarts` begins at a random point within the budget and takes `steps` of `OVERSHOOT * budget / steps` along the
+    sign of the gradient, clipped to the budget and to [0, 1]. The worst image that was seen is kept, the clean one
+    included, so an attack never lowers a loss. Random numbers depend on (`seed`, image, restart) alone, not on `batch`.
+    A budget of 0 returns the clean images after one pass. The model's mode, weights and gradients stay as they were;
+    outside the mask images are bit-identical. `clean` are this model's predictions of the unchanged images where they
+    are known: that saves a pass.
 
     Raises `ValueError` before any pass: images that are empty, not finite or outside [0, 1], labels that do not match,
     a mask of another shape or without a pixel in some image, a budget outside [0, 255], counts below 1, an unmerged
-    adapter; and later for predictions that are not finite. Sources: Goodfellow et al. 2015 (the sign of the gradient),
-    Madry et al. 2018 (projection, random starts), Brown et al. 2017 (changes confined to a part of the image).
+    adapter; and later for predictions that are not finite or do not fit labels and task. Sources: Goodfellow et al.
+    2015 (the sign of the gradient), Madry et al. 2018 (projection, random starts), Brown et al. 2017 (changes confined
+    to a part of the image).
     """
     _check(model, pixel_values, labels, mask, budget, steps=steps, restarts=restarts, batch=batch)
     restarts = restarts if budget else 0
+    judge = LossesFor(tasks.find(task, model, labels), labels)
     settings = budget / LEVELS, steps, restarts, seed
     found, predictions, unchanged = [], [], []
     with evaluating(model):
         for start in range(0, len(pixel_values), batch):
             part = slice(start, start + batch)
             said = None if clean is None else clean[part]
-            parts = _attack(model, pixel_values[part], labels[part], mask[part], said, start, *settings)
+            parts = _attack(model, pixel_values[part], judge, mask[part], said, start, *settings)
             for kept, new in zip((found, predictions, unchanged), parts, strict=True):
                 kept.append(new)
     return Attack(
@@ -91,14 +98,14 @@ def attack(
 def random_noise(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
-    labels: Float[Tensor, "label target"],
+    labels: Tensor | None,
     mask: Bool[Tensor, "mask mask_height mask_width"],
     budget: float,
     *,
     draws: int = 1,
     batch: int = 8,
     seed: int = 0,
-) -> Float[Tensor, "draw image target"]:
+) -> Float[Tensor, "draw image ..."]:
     """Predictions when every channel of the pixels in `mask` moves by `budget` up or down, at random; the control.
 
     The same norm on the same pixels as an attack has, without its gradient; pixels stay in [0, 1]. Random numbers
@@ -126,13 +133,14 @@ def squared_errors(
     predictions: Float[Tensor, "*draw image target"], labels: Float[Tensor, "image target"]
 ) -> Float[ndarray, "*draw image target"]:
     """Squared error of standardized predictions, per image and target, float64."""
-    return (predictions.cpu().double() - labels.cpu().double()).square().numpy()
+    return tasks.squared_error()(predictions.cpu(), labels.cpu()).numpy()
 
 
 def gradient_error(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
-    labels: Float[Tensor, "label target"],
+    labels: Tensor | None,
+    task: Task | str | Loss | None = None,
     *,
     directions: int = 8,
     step: float = 1e-6,
@@ -140,25 +148,28 @@ def gradient_error(
 ) -> float:
     """How far the gradient that `attack` climbs lies from central differences: the largest relative deviation.
 
-    Slopes of the squared error along random directions in the image, by the gradient and by two passes each. Give the
+    Slopes of the loss along random directions in the image, by the gradient and by two passes each. Give the
     model in float64, where a right gradient leaves less than about a millionth. Errors as in `attack`.
     """
     mask = torch.ones(len(pixel_values), *pixel_values.shape[2:], dtype=torch.bool)
     _check(model, pixel_values, labels, mask, 0.0, directions=directions)
     weight = next(model.parameters())
-    clean, truth = pixel_values.to(weight), labels.to(weight)
+    clean, numbers = pixel_values.to(weight), torch.arange(len(pixel_values))
+    judge = LossesFor(tasks.find(task, model, labels), labels)
     rng = np.random.default_rng(seed)
     with evaluating(model):
         point = clean.clone().requires_grad_(True)
         with torch.enable_grad():
-            error = (predict(model, point) - truth).square().sum()
-            (slope,) = torch.autograd.grad(error, point)
+            said = predict(model, point)
+            own = said.detach()
+            judge.begin(own, 1)
+            (slope,) = torch.autograd.grad(judge(said, own, numbers).sum(), point)
         worst = 0.0
         with torch.no_grad():
             for _ in range(directions):
                 along = torch.from_numpy(rng.standard_normal(tuple(clean.shape))).to(weight)
                 ends = [
-                    (predict(model, clean + sign * step * along) - truth).square().sum() for sign in (1, -1)
+                    judge(predict(model, clean + sign * step * along), own, numbers).sum() for sign in (1, -1)
                 ]
                 measured, told = (ends[0] - ends[1]).item() / (2 * step), (slope * along).sum().item()
                 worst = max(worst, abs(measured - told) / max(abs(measured), abs(told), 1e-300))
@@ -168,7 +179,7 @@ def gradient_error(
 def _attack(
     model: nn.Module,
     pixel_values: Tensor,
-    labels: Tensor,
+    judge: LossesFor,
     mask: Tensor,
     said: Tensor | None,
     first: int,
@@ -180,13 +191,16 @@ def _attack(
     """Attack one batch whose first image is number `first`: images, predictions, clean predictions, on the CPU."""
     weight = next(model.parameters())
     clean, where = pixel_values.to(weight), mask[:, None].to(weight.device)
-    truth = to_float64(labels.to(weight.device))
+    numbers = torch.arange(first, first + len(clean))
     if said is None:
         with torch.no_grad():
             said = predict(model, clean)
     unchanged = _finite(said, first)
     predictions = unchanged.to(weight.device, widest_float(weight.device))
-    worst, kept = (predictions - truth).square().sum(1), clean.clone()
+    own = predictions
+    if first == 0:
+        judge.begin(own, 1)
+    worst, kept = judge(own, own, numbers).sum(1), clean.clone()
     low, high = (clean - reach).clamp_(min=0), (clean + reach).clamp_(max=1)
     for restart in range(restarts):
         start = _noise(clean, (seed, 0, restart), first, lambda rng, size: rng.uniform(-1, 1, size=size))
@@ -196,11 +210,12 @@ def _attack(
             with torch.set_grad_enabled(climbing):
                 changed.requires_grad_(climbing)
                 said = predict(model, changed)
-                error = (to_float64(said) - truth).square().sum(1)
+                error = judge(said, own, numbers).sum(1)
             _finite(said.detach(), first)
             better = error.detach() > worst
             worst = torch.where(better, error.detach(), worst)
-            predictions = torch.where(better[:, None], to_float64(said.detach()), predictions)
+            shown = better.reshape(-1, *[1] * (predictions.ndim - 1))
+            predictions = torch.where(shown, to_float64(said.detach()), predictions)
             kept[better] = changed.detach()[better]
             if climbing:
                 (slope,) = torch.autograd.grad(error.sum(), changed)
@@ -229,7 +244,7 @@ def _count(mask: Tensor) -> Int[ndarray, " image"]:
 
 
 def _finite(predictions: Tensor, first: int) -> Tensor:
-    broken = (~torch.isfinite(predictions)).any(1).nonzero().flatten().tolist()
+    broken = (~torch.isfinite(predictions)).flatten(1).any(1).nonzero().flatten().tolist()
     if broken:
         raise ValueError(
             f"the model's predictions are not finite for image(s) {[first + place for place in broken][:5]}; check its "
@@ -239,11 +254,11 @@ def _finite(predictions: Tensor, first: int) -> Tensor:
 
 
 def _check(
-    model: nn.Module, pixel_values: Tensor, labels: Tensor, mask: Tensor, budget: float, **counts: int
+    model: nn.Module, pixel_values: Tensor, labels: Tensor | None, mask: Tensor, budget: float, **counts: int
 ) -> None:
     with contextlib.suppress(AnatomyError):  # an attack needs no heads, only plain weights
         check_model(model)
-    check_images(pixel_values, labels, labels.shape[-1] if labels.ndim else 0)
+    check_images(pixel_values, labels)
     low, high = pixel_values.min().item(), pixel_values.max().item()
     if low < 0 or high > 1:
         raise ValueError(

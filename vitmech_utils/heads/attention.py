@@ -1,7 +1,7 @@
 """Attention maps of every head over an image, and what they add up to per region."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,10 +10,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention_shares import (
     AttentionStatistics,
     attention_statistics,
+    names_of_regions,
     patch_coverage,
     region_shares,
 )
@@ -26,6 +26,7 @@ from vitmech_utils.heads.projections import (
 )
 from vitmech_utils.model.anatomy import Anatomy
 from vitmech_utils.statistics import Interval
+from vitmech_utils.tasks import Task
 
 __all__ = [
     "AttentionStatistics",
@@ -162,15 +163,19 @@ def _device(model: nn.Module) -> torch.device:
 
 
 class ByImage(NamedTuple):
-    """The CLS query's attention over patches (each map sums to 1) and the model's output for every image."""
+    """The CLS query's attention over patches (each map sums to 1) and the model's output for every image.
+
+    `names` are those of the model's regions, as far as its task names any.
+    """
 
     maps: Float[ndarray, "image layer head patch"]
-    predictions: Float[ndarray, "image target"]
+    predictions: Float[ndarray, "image ..."]
+    names: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
 def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
-    """Note what each image gets while a regressor is run by anything else, such as `attention_statistics`.
+    """Note what each image gets while a model is run by anything else, such as `attention_statistics`.
 
     Yields a function that returns what was seen so far, in the order of the images; float32, on the CPU.
     """
@@ -185,11 +190,15 @@ def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
 
     def seen() -> ByImage:
         maps = torch.stack([torch.cat(layers[layer]) for layer in sorted(layers)], dim=1)
-        return ByImage(maps.numpy(), torch.cat(outputs).numpy())
+        task = getattr(model, "task", None)
+        names = task.regions if isinstance(task, Task) else ()
+        return ByImage(maps.numpy(), torch.cat(outputs).numpy(), names)
 
-    hook = model.register_forward_hook(
-        lambda _, __, output: outputs.append(output.logits.detach().float().cpu())
-    )
+    def note(_model: nn.Module, _inputs: tuple, output) -> None:
+        found = output if isinstance(output, Tensor) else output.logits
+        outputs.append(found.detach().float().cpu())
+
+    hook = model.register_forward_hook(note)
     try:
         with without_gradients(model), watch_projections(model, receive) as anatomy:
             yield seen
@@ -198,7 +207,7 @@ def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
 
 
 def by_image(model: nn.Module, images: Mapping[str, Tensor], batch: int = 16) -> ByImage:
-    """Read a regressor once over stacked images (`pixel_values`), on its own device; float32 maps and predictions."""
+    """Read a model once over stacked images (`pixel_values`), on its own device; float32 maps and predictions."""
     device = next(model.parameters()).device
     with reading_by_image(model) as seen:
         for part in images["pixel_values"].split(batch):
@@ -207,20 +216,27 @@ def by_image(model: nn.Module, images: Mapping[str, Tensor], batch: int = 16) ->
 
 
 def image_shares(
-    read: ByImage, regions: Tensor, region: str = "chirp"
+    read: ByImage, regions: Tensor, region: str | int, names: Sequence[str] | None = None
 ) -> tuple[Float[ndarray, "image layer head"], Float[ndarray, " image"]]:
     """Attention share of a region for each image and head, and the region's area share of each image.
 
     `regions` [image, height, width] need not be the region map of what was seen: another one asks what attention would
-    fall there anyway. Raises ValueError where it does not fit the maps.
+    fall there anyway. `region` is a number in it, or one of `names` (default: those of the model that was read). Raises
+    ValueError where the maps do not fit, or for an unknown region.
     """
+    if isinstance(region, str):
+        known = names_of_regions(names or read.names)
+        if region not in known:
+            raise ValueError(f"unknown region {region!r}, expected one of {', '.join(known)}")
+        region = known.index(region)
     count, patches = read.maps.shape[0], read.maps.shape[-1]
     side = regions.shape[-1] / patches**0.5
     if len(regions) != count or side != int(side):
         raise ValueError(
             f"region maps have shape {tuple(regions.shape)}, expected {count} of a size that {patches} patches fill"
         )
-    coverage = patch_coverage(regions, int(side))[:, REGIONS.index(region)].flatten(1).double().numpy()
+    every = patch_coverage(regions, int(side), max(int(regions.max()), region) + 1)
+    coverage = every[:, region].flatten(1).double().numpy()
     return np.einsum("ilhp,ip->ilh", read.maps, coverage), coverage.mean(1)
 
 

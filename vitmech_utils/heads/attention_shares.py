@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention_sums import RunningSums
 from vitmech_utils.heads.attention_tables import head_table, region_table
 from vitmech_utils.heads.projections import (
@@ -23,6 +22,7 @@ from vitmech_utils.heads.projections import (
     without_gradients,
 )
 from vitmech_utils.model.anatomy import Anatomy
+from vitmech_utils.tasks import Task
 
 QUERIES = ("cls", "patches")
 WEIGHTINGS = ("raw", "value-norm")
@@ -71,12 +71,13 @@ def attention_statistics(
     shuffles: int = 4,
     batch: int = 16,
     seed: int = 0,
-    regions: Sequence[str] = REGIONS,
+    regions: Sequence[str] | None = None,
 ) -> AttentionStatistics:
     """Read every head once over `images` and sum up where its attention goes.
 
     `images` is a dataset of items, a dict of stacked tensors or an iterable of batches, each with `pixel_values`
-    [.., 3, height, width] and `regions` [.., height, width], integers that index `regions`.
+    [.., 3, height, width] and `regions` [.., height, width], integers that index the names `regions`. Without these
+    names, the images' own are taken (a data set's `region_names`), or else those of the model's task.
 
     Attention shares are of the attention that falls on patches (CLS and registers are counted in
     `prefix_share`), so that lift = attention share / area share is 1 for a head that looks everywhere alike; both
@@ -89,8 +90,9 @@ def attention_statistics(
     marks patches that the rows with sinks "removed" leave out. Intervals are 95 % percentile intervals of a Poisson
     bootstrap over images (Chamandy et al. 2012), whose weights depend on (seed, image index) alone.
 
-    Raises ValueError for no images, missing or ill-shaped region maps, region numbers without a name.
+    Raises ValueError for no images, missing or ill-shaped region maps, regions or region numbers without a name.
     """
+    regions = names_of_regions(regions, images, model)
     sums = None
     collected: list[Float[Tensor, "variant image head token"]] = []
     entropies: list[Float[Tensor, "query image head"]] = []
@@ -138,10 +140,36 @@ def attention_statistics(
     )
 
 
+def names_of_regions(
+    regions: Sequence[str] | None = None, images: object = None, model: object = None
+) -> tuple[str, ...]:
+    """What the numbers in region maps are called: as given, as the images say, or as the model's own task does.
+
+    Raises `ValueError` where nobody names them.
+    """
+    task = getattr(model, "task", None)
+    own = task.regions if isinstance(task, Task) else ()
+    names = tuple(regions or getattr(images, "region_names", ()) or own)
+    if not names:
+        raise ValueError(
+            "the regions have no names: pass regions=('background', 'object', ...), one for each number in the "
+            "region maps"
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"regions name {twice[0]!r} more than once, expected a name of its own for each number"
+        )
+    return names
+
+
 def patch_coverage(
-    regions: torch.Tensor, patch: int, count: int = len(REGIONS)
+    regions: torch.Tensor, patch: int, count: int | None = None
 ) -> Float[Tensor, "image region row column"]:
-    """Fraction of each patch that each region covers; the regions of a patch sum to 1."""
+    """Fraction of each patch that each of `count` regions covers (default: up to the largest number in the maps).
+
+    The regions of a patch sum to 1.
+    """
+    count = int(regions.max()) + 1 if count is None else count
     rows, columns = regions.shape[-2] // patch, regions.shape[-1] // patch
     # Every pixel becomes (its patch, its region) and is counted once: no one-hot copy of the image.
     patches = torch.arange(rows * columns).view(rows, columns)

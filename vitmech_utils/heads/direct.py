@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.heads.effects import Answers
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
     check_mode,
@@ -15,9 +16,10 @@ from vitmech_utils.heads.replacements import (
     replacement,
 )
 from vitmech_utils.heads.replay import TOLERANCE, Replay, ReplayError
-from vitmech_utils.heads.sets import SetPredictions, singles
+from vitmech_utils.heads.sets import SetPredictions, singles, task_of
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import effect_intervals, percent_effect
+from vitmech_utils.statistics import effect_intervals, effect_sizes
+from vitmech_utils.tasks import Loss, Task
 
 
 def predict_directly(
@@ -25,6 +27,7 @@ def predict_directly(
     pixel_values: Float[Tensor, "image 3 height width"],
     mode: str = "mean",
     *,
+    task: Task | str | Loss | None = None,
     reference: Tensor | None = None,
     donors: Tensor | None = None,
     batch: int = 16,
@@ -57,28 +60,28 @@ def predict_directly(
             baselines.append(run.predictions.cpu().double())
             parts.append(run.without_each_head(new(start, start + len(images))).cpu().double())
     return SetPredictions(
-        torch.cat(baselines), torch.cat(parts, 1), tuple(singles(anatomy.pairs)), mode, "direct"
-    )
+        torch.cat(baselines), torch.cat(parts, 1), tuple(singles(anatomy.pairs)), mode, "direct",
+        **task_of(model, task),
+    )  # fmt: skip
 
 
 def direct_effects(
-    total: SetPredictions,
-    direct: SetPredictions,
-    labels: Float[Tensor, "image target"],
+    total: Answers,
+    direct: Answers,
+    labels: Tensor | None,
     bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    *,
+    task: Task | str | Loss | None = None,
 ) -> pd.DataFrame:
     """Tabulate total and direct effects of the same heads on the same images, and what later layers make of them.
 
     Returns one row per head: layer, head (0-based), mode, images, and for each T of total, direct and later (total
-    minus direct): effect_T in percent of the baseline's MSE, low_T, high_T (paired bootstrap over images). A negative
-    `later` where `direct` is positive is self-repair. Raises `ValueError` where the two do not belong together.
+    minus direct): effect_T in percent of the baseline's loss or in the task's unit, low_T, high_T (paired bootstrap
+    over images). A negative `later` where `direct` is positive is self-repair. `task` as in `Answers.losses`. Raises
+    `ValueError` where the two do not belong together, or labels do not fit.
     """
-    if labels.shape != total.baseline.shape:
-        raise ValueError(
-            f"labels has shape {tuple(labels.shape)}, expected {tuple(total.baseline.shape)} as the predictions have"
-        )
     if (
         total.sets != direct.sets
         or total.mode != direct.mode
@@ -88,12 +91,12 @@ def direct_effects(
             "the total and the direct predictions are of other heads, images or modes, expected the same ones: "
             "predict both with the same arguments, the sets of the total one being single heads in order"
         )
-    without, baseline = total.errors(labels)
-    straight, _ = direct.errors(labels)
-    heads = [next(iter(heads)) for heads in total.sets]
+    losses = total.losses(labels, task)
+    without, baseline = losses.mean()
+    straight, _ = direct.losses(labels, task).mean()
     columns: dict[str, object] = {
-        "layer": [layer for layer, _ in heads],
-        "head": [head for _, head in heads],
+        "layer": losses.layers,
+        "head": losses.heads,
         "mode": total.mode,
         "images": baseline.size,
     }
@@ -102,9 +105,9 @@ def direct_effects(
         ("direct", straight),
         ("later", baseline + without - straight),
     ):
-        low, high = effect_intervals(changed, baseline, bootstrap, confidence, seed)
+        low, high = effect_intervals(changed, baseline, bootstrap, confidence, seed, losses.relative)
         columns |= {
-            f"effect_{name}": percent_effect(changed, baseline),
+            f"effect_{name}": effect_sizes(changed, baseline, losses.relative),
             f"low_{name}": low,
             f"high_{name}": high,
         }
@@ -129,7 +132,7 @@ class _Direct(Replay):
         else:
             self._cls = self._run(self._last, self._inputs[-1])[:, :1]
 
-    def without_each_head(self, new: list[Tensor]) -> Float[Tensor, "head image target"]:
+    def without_each_head(self, new: list[Tensor]) -> Float[Tensor, "head image ..."]:
         """Predictions with each head's change written straight into the last hidden state."""
         found = []
         for layer, block in enumerate(self.anatomy.blocks):

@@ -1,168 +1,261 @@
-"""What single heads do to a loss, in its own unit: nats for a classifier, MSE for a regressor.
-
-A percentage would not do here: the cross-entropy of a question that a model answers for sure is next to nothing, and
-any change of next to nothing is a huge percentage.
-"""
+"""What ablated heads do to a task's loss, tabulated: in percent of the baseline or in the loss's own unit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.data.sweep_labels import TARGETS
-from vitmech_utils.heads.ablation import HeadPredictions
-from vitmech_utils.heads.replacements import check_images
-from vitmech_utils.model.scores import cross_entropies
-from vitmech_utils.statistics import adjust, check_settings, paired_p_values
+from vitmech_utils import tasks
+from vitmech_utils.heads.hooks import HeadSet
+from vitmech_utils.statistics import (
+    adjust,
+    check_settings,
+    effect_draws,
+    effect_intervals,
+    effect_sizes,
+    paired_p_values,
+)
+from vitmech_utils.tasks import Loss, Task
 
 ALL = "all"
 """The name of the mean over a model's targets."""
-_DRAWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class LossChanges:
-    """By how much each image's loss grows without each head, per target; negative where it falls.
+class Losses:
+    """The loss of every image with all heads, and without each set of heads, per target.
 
-    `changes[i]` belongs to layer `layers[i]` and head `heads[i]` (0-based); `baseline` is the loss with all heads. The
-    unit is the loss's: nats for a classifier, squared standardized error for a regressor.
+    `without[i]` belongs to `sets[i]`, pairs of layer and head (0-based). Effects are percent of the baseline where
+    `relative`, else in `unit`: the cross-entropy of a question that a model answers for sure is next to nothing, and
+    any change of next to nothing is a huge percentage.
     """
 
-    changes: Float[ndarray, "test image target"]
+    without: Float[ndarray, "set image target"]
     baseline: Float[ndarray, "image target"]
-    layers: Int[ndarray, " test"]
-    heads: Int[ndarray, " test"]
+    sets: tuple[HeadSet, ...]
     targets: tuple[str, ...]
     mode: str
+    unit: str
+    relative: bool
 
-    def of(self, target: str = ALL) -> Float[ndarray, "test image"]:
+    def __getitem__(self, part: slice) -> Losses:
+        """A range of the sets, on the same images."""
+        return replace(self, without=self.without[part], sets=self.sets[part])
+
+    def on(self, images: slice) -> Losses:
+        """The same sets on a range of the images."""
+        return replace(self, without=self.without[:, images], baseline=self.baseline[images])
+
+    @property
+    def changes(self) -> Float[ndarray, "set image target"]:
+        """By how much each image's loss grows without each set, in its unit; negative where it falls."""
+        return self.without - self.baseline
+
+    @property
+    def layers(self) -> Int[ndarray, " set"]:
+        """The layer (0-based) of each set; `ValueError` for a set of several heads."""
+        return self._numbers()[:, 0]
+
+    @property
+    def heads(self) -> Int[ndarray, " set"]:
+        """The number (0-based) of each set's head; `ValueError` for a set of several heads."""
+        return self._numbers()[:, 1]
+
+    def of(self, target: str = ALL) -> Float[ndarray, "set image"]:
         """The changes of one target, or of the mean over all; `ValueError` for a target that the model has not."""
-        return self.changes.mean(2) if target == ALL else self.changes[..., self._place(target)]
+        without, baseline = self.mean(target)
+        return without - baseline
 
-    def effects(self, bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    def mean(self, target: str = ALL) -> tuple[Float[ndarray, "set image"], Float[ndarray, " image"]]:
+        """The losses without each set and with all heads, of one target or averaged over all."""
+        if target == ALL:
+            return self.without.mean(2), self.baseline.mean(1)
+        if target not in self.targets:
+            raise ValueError(f"target is {target!r}, expected {ALL} or one of {', '.join(self.targets)}")
+        place = self.targets.index(target)
+        return self.without[..., place], self.baseline[:, place]
+
+    def table(self, bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+        """One row per head; columns as in `ablation.sweep`."""
+        check_settings(bootstrap, confidence)
+        settings = bootstrap, confidence, seed
+        columns: dict[str, object] = {}
+        for suffix, target in (("", ALL), *((f"_{name}", name) for name in self.targets)):
+            without, baseline = self.mean(target)
+            columns |= {
+                f"{self._column}{suffix}": without.mean(1),
+                f"baseline_{self._column}{suffix}": baseline.mean(),
+                **{f"{name}{suffix}": found for name, found in self._estimates(target, *settings).items()},
+            }
+            if target == ALL:
+                columns |= self._tests(target, bootstrap, seed)
+        return pd.DataFrame(self._named() | columns)
+
+    def by_target(self, bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
         """One row per target and head: the mean change of the loss, and how sure it is.
 
         Returns target (`all` is their mean), layer, head (0-based), mode, images, baseline_loss, effect, low, high
-        (paired bootstrap over images; all three in the loss's unit), p_value (paired sign-flip test), q_value
-        (Benjamini-Hochberg over the heads of a target).
+        (paired bootstrap over images), p_value (paired sign-flip test), q_value (Benjamini-Hochberg over the heads of a
+        target).
         """
         check_settings(bootstrap, confidence)
-        parts = []
-        for target in (ALL, *self.targets):
-            changes = self.of(target)
-            drawn = np.concatenate(
-                [weights @ changes.T for weights in _redrawn(changes.shape[1], bootstrap, seed)]
+        parts = [
+            pd.DataFrame(
+                {
+                    "target": target,
+                    **self._named(),
+                    "baseline_loss": float(self.mean(target)[1].mean()),
+                    **self._estimates(target, bootstrap, confidence, seed),
+                    **self._tests(target, bootstrap, seed),
+                }
             )
-            low, high = np.quantile(drawn, _tails(confidence), axis=0)
-            p_values = paired_p_values(changes, bootstrap, seed)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "target": target, "layer": self.layers, "head": self.heads, "mode": self.mode,
-                        "images": changes.shape[1], "baseline_loss": self._baseline(target),
-                        "effect": changes.mean(1), "low": low, "high": high, "p_value": p_values,
-                        "q_value": adjust(p_values),
-                    }
-                )
-            )  # fmt: skip
+            for target in (ALL, *self.targets)
+        ]
         return pd.concat(parts, ignore_index=True)
 
     def by_layer(self, bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
         """One row per target and layer: what its heads do on average, and how much of all harm is theirs.
 
-        Returns target, layer (0-based), images, effect, low, high (mean over the layer's heads, in the loss's unit) and
-        share, share_low, share_high: the layer's part of the positive effects of all heads, in [0, 1], not a number
-        where no head has one. Intervals are a paired bootstrap over images.
+        Returns target, layer (0-based), images, effect, low, high (mean over the layer's heads) and share, share_low,
+        share_high: the layer's part of the positive effects of all heads, in [0, 1], not a number where no head has
+        one. Intervals are a paired bootstrap over images.
         """
         check_settings(bootstrap, confidence)
         names = np.unique(self.layers)
         member = (self.layers == names[:, None]).astype(float)
+        average, tails = (member / member.sum(1, keepdims=True)).T, _tails(confidence)
         parts = []
         for target in (ALL, *self.targets):
-            changes = self.of(target)
-            means, shares = [], []
-            for weights in _redrawn(changes.shape[1], bootstrap, seed):
-                single = weights @ changes.T
-                means.append(single @ (member / member.sum(1, keepdims=True)).T)
-                shares.append(_shares(single, member))
-            single = changes.mean(1)[None]
-            low, high = np.quantile(np.concatenate(means), _tails(confidence), axis=0)
-            share_low, share_high = _known_quantiles(np.concatenate(shares), _tails(confidence))
+            without, baseline = self.mean(target)
+            single = effect_sizes(without, baseline, self.relative)[None]
+            drawn = effect_draws(without, baseline, bootstrap, seed, self.relative)
+            low, high = np.quantile(drawn @ average, tails, axis=0)
+            share_low, share_high = _known_quantiles(_shares(drawn, member), tails)
             parts.append(
                 pd.DataFrame(
                     {
-                        "target": target, "layer": names, "images": changes.shape[1],
-                        "effect": (single @ (member / member.sum(1, keepdims=True)).T)[0], "low": low, "high": high,
+                        "target": target, "layer": names, "images": baseline.size,
+                        "effect": (single @ average)[0], "low": low, "high": high,
                         "share": _shares(single, member)[0], "share_low": share_low, "share_high": share_high,
                     }
                 )
             )  # fmt: skip
         return pd.concat(parts, ignore_index=True)
 
-    def _place(self, target: str) -> int:
-        if target not in self.targets:
-            raise ValueError(f"target is {target!r}, expected {ALL} or one of {', '.join(self.targets)}")
-        return self.targets.index(target)
+    @property
+    def _column(self) -> str:
+        return "mse" if self.unit == "MSE" else "loss"
 
-    def _baseline(self, target: str) -> float:
-        return float(self.baseline.mean() if target == ALL else self.baseline[:, self._place(target)].mean())
+    def _numbers(self) -> Int[ndarray, "set 2"]:
+        several = [sorted(heads) for heads in self.sets if len(heads) != 1]
+        if several:
+            raise ValueError(
+                f"{several[0]} is no single head, expected sets of one: tabulate groups with sets.set_effects"
+            )
+        return np.array([next(iter(heads)) for heads in self.sets], dtype=np.int64).reshape(-1, 2)
 
+    def _named(self) -> dict[str, object]:
+        return {"layer": self.layers, "head": self.heads, "mode": self.mode, "images": len(self.baseline)}
 
-def class_changes(
-    predictions: HeadPredictions, labels: Float[Tensor, "image target"], targets: Sequence[str] = TARGETS
-) -> LossChanges:
-    """Changes of a classifier's cross-entropies in nats, from `ablation.predict_without_heads`; each label is 0 or 1.
+    def _estimates(
+        self, target: str, bootstrap: int, confidence: float, seed: int
+    ) -> dict[str, Float[ndarray, " set"]]:
+        without, baseline = self.mean(target)
+        low, high = effect_intervals(without, baseline, bootstrap, confidence, seed, self.relative)
+        return {"effect": effect_sizes(without, baseline, self.relative), "low": low, "high": high}
 
-    Raises `ValueError` for labels or targets that do not fit the predictions.
-    """
-    _check_targets(predictions, labels, targets)
-    before = cross_entropies(predictions.baseline, labels)
-    after = cross_entropies(predictions.ablated, labels)
-    return _changes(predictions, after, before, targets)
-
-
-def error_changes(
-    predictions: HeadPredictions, labels: Float[Tensor, "image target"], targets: Sequence[str] = LABEL_NAMES
-) -> LossChanges:
-    """Changes of a regressor's squared errors on standardized labels (dimensionless); errors as in `class_changes`."""
-    _check_targets(predictions, labels, targets)
-    truth = labels.cpu().double()
-    before, after = (
-        (found - truth).square().numpy() for found in (predictions.baseline, predictions.ablated)
-    )
-    return _changes(predictions, after, before, targets)
+    def _tests(self, target: str, bootstrap: int, seed: int) -> dict[str, Float[ndarray, " set"]]:
+        p_values = paired_p_values(self.of(target), bootstrap, seed)
+        return {"p_value": p_values, "q_value": adjust(p_values)}
 
 
-def _changes(
-    predictions: HeadPredictions, after: ndarray, before: ndarray, targets: Sequence[str]
-) -> LossChanges:
-    return LossChanges(
-        after - before, before, predictions.layers, predictions.heads, tuple(targets), predictions.mode
-    )
+class Answers:
+    """What predictions without heads have in common; `losses` holds them against labels."""
+
+    baseline: Tensor
+    ablated: Tensor
+    sets: tuple[HeadSet, ...]
+    mode: str
+    task: str
+    targets: tuple[str, ...]
+
+    def on(self, images: slice) -> Answers:
+        """The same heads on a range of the images."""
+        return replace(self, baseline=self.baseline[images], ablated=self.ablated[:, images])
+
+    def losses(self, labels: Tensor | None = None, task: Task | str | Loss | None = None) -> Losses:
+        """The losses of these predictions; `task` as in `tasks.find`, by default that of the model that made them.
+
+        Raises `ValueError` where predictions and labels do not fit the task, or the model's is no preset.
+        """
+        chosen = self._task(labels) if task is None else tasks.find(task)
+        if labels is not None:
+            check_labels(labels, len(self.baseline))
+        fitted = chosen.fitted(self.baseline, labels)
+        truth = self.baseline if fitted.own_answer else labels
+        without, baseline = (fitted(found, truth).cpu().double() for found in (self.ablated, self.baseline))
+        return losses_of(fitted, without, baseline, self.sets, self.mode)
+
+    def _task(self, labels: Tensor | None) -> Task:
+        if not self.task:
+            return tasks.find(None, None, labels)
+        if (found := tasks.named(self.task, self.targets)) is None:
+            raise ValueError(f"the model's task {self.task!r} is no preset, pass it: task=model.task")
+        return found
 
 
-def _check_targets(predictions: HeadPredictions, labels: Tensor, targets: Sequence[str]) -> None:
-    if predictions.baseline.shape[1] != len(targets):
+def effects(
+    predictions: Answers,
+    labels: Tensor | None = None,
+    task: Task | str | Loss | None = None,
+    bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Tabulate effects with intervals and p-values from predictions; columns as in `ablation.sweep`."""
+    return predictions.losses(labels, task).table(bootstrap, confidence, seed)
+
+
+def loss_changes(
+    predictions: Answers, labels: Tensor | None = None, task: Task | str | Loss | None = None
+) -> Losses:
+    """Changes of the loss in its own unit, whether or not the task tells them in percent; errors as in `losses`."""
+    return replace(predictions.losses(labels, task), relative=False)
+
+
+def losses_of(task: Task, without: Tensor, baseline: Tensor, sets: tuple[HeadSet, ...], mode: str) -> Losses:
+    """Losses under a fitted task's names; `ValueError` where those of the unchanged model are not finite."""
+    broken = (~baseline.isfinite()).any(1).nonzero().flatten().tolist()
+    if broken:
         raise ValueError(
-            f"the model predicts {predictions.baseline.shape[1]} target(s), expected {len(targets)} "
-            f"({', '.join(targets)}): name the targets that it was made for"
+            f"the unchanged model's loss ({task.name}) is not finite for image(s) {broken[:5]}; check the labels and "
+            "the model's outputs"
         )
-    check_images(predictions.baseline[..., None, None], labels, len(targets))
+    return Losses(without.numpy(), baseline.numpy(), sets, task.targets, mode, task.unit, task.relative)
 
 
-def _redrawn(images: int, draws: int, seed: int) -> Iterator[Float[ndarray, "draw image"]]:
-    """Weights of images drawn with replacement, each row adding up to 1; the same for every target."""
-    rng = np.random.default_rng(seed)
-    for start in range(0, draws, _DRAWS_AT_ONCE):
-        size = min(_DRAWS_AT_ONCE, draws - start)
-        yield rng.multinomial(images, np.full(images, 1 / images), size=size) / images
+def check_labels(labels: Tensor, images: int) -> None:
+    """Refuse labels of another number of images, or that are not finite, with `ValueError`."""
+    if labels.ndim == 0 or len(labels) != images:
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)}, expected {(images, *labels.shape[1:])}: one row per image"
+        )
+    check_finite("labels", labels)
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse values that are not finite, with `ValueError` that names their images."""
+    broken = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"{name}: not finite (NaN or infinite) in image(s) {broken[:5]}, expected finite numbers"
+        )
 
 
 def _shares(

@@ -17,6 +17,8 @@ from vitmech_utils.model.anatomy import Anatomy, HeadNumbers, find_blocks
 
 Head = tuple[int, int]
 """A head: its layer and its number in it, both 0-based."""
+HeadSet = frozenset[Head]
+"""Heads that are ablated together."""
 Change = float | Tensor | Callable[[Tensor], Tensor]
 
 

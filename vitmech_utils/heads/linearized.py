@@ -26,7 +26,7 @@ from vitmech_utils.heads.replacements import (
     replacement,
 )
 from vitmech_utils.heads.replay import Replay, ReplayError, computing, predict
-from vitmech_utils.heads.sets import Head, SetPredictions, checked_set
+from vitmech_utils.heads.sets import Head, SetPredictions, checked_set, task_of
 from vitmech_utils.model.anatomy import Anatomy
 
 MOST_OUTPUTS = 32
@@ -99,7 +99,9 @@ def predict_linearized(
     if not baselines:
         raise ValueError("pixel_values yields no images, expected at least one")
     baseline = torch.cat(baselines)
-    return HeadPredictions(baseline, baseline + torch.cat(slopes, 1), layer, head, mode, METHOD)
+    # What a reading makes of the outputs is no longer what the model's own task is about.
+    own = task_of(model) if reading is None else {}
+    return HeadPredictions(baseline, baseline + torch.cat(slopes, 1), layer, head, mode, METHOD, **own)
 
 
 def linearized_sets(predictions: HeadPredictions, sets: Sequence[Iterable[Head]]) -> SetPredictions:
@@ -124,7 +126,9 @@ def linearized_sets(predictions: HeadPredictions, sets: Sequence[Iterable[Head]]
     for row, heads in enumerate(chosen):
         member[row, [places[pair] for pair in heads]] = 1
     ablated = predictions.baseline + torch.einsum("st,tio->sio", member, slopes)
-    return SetPredictions(predictions.baseline, ablated, chosen, predictions.mode, METHOD)
+    return SetPredictions(
+        predictions.baseline, ablated, chosen, predictions.mode, METHOD, predictions.task, predictions.targets
+    )
 
 
 def margin(labels: Tensor) -> Reading:
@@ -210,7 +214,7 @@ def _linearize(
         layer: _single(ends[layer][:, : heads.shape[1]] - heads.detach()) for layer, heads in own.items()
     }
     count = outputs.shape[1]
-    slopes = torch.zeros(anatomy.layers, len(images), anatomy.heads, count, dtype=torch.float64)
+    slopes = _single(outputs).new_zeros(anatomy.layers, len(images), anatomy.heads, count)
     for output in range(count):
         # Images do not meet in the model, so one pass for all of them gives each image's own gradient.
         column = torch.zeros_like(outputs)
@@ -219,8 +223,8 @@ def _linearize(
             outputs, list(own.values()), column, retain_graph=output + 1 < count, materialize_grads=True
         )
         for (layer, gain), gradient in zip(gains.items(), gradients, strict=True):
-            slopes[layer, ..., output] = (gain * _single(gradient)).sum((1, 3)).cpu()
-    return outputs.detach().cpu().double(), slopes
+            slopes[layer, ..., output] = (gain * _single(gradient)).sum((1, 3))
+    return outputs.detach().cpu().double(), slopes.cpu().double()
 
 
 def _read(outputs: Tensor, reading: Reading | None, place: slice) -> Float[Tensor, "image output"]:

@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.heads.effects import check_finite, check_labels
 from vitmech_utils.heads.hooks import capture_heads
-from vitmech_utils.heads.replay import predict, to_float64
+from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, find_blocks
+from vitmech_utils.tasks import to_float64
 
 HOOK_MODES = ("zero", "mean", "resample", "qkv-weights")
 MODES = (*HOOK_MODES, "published-code")
@@ -113,24 +115,21 @@ def check_model(model: nn.Module) -> Anatomy:
     return find_blocks(model)
 
 
-def check_images(pixel_values: Tensor, labels: Tensor, targets: int) -> None:
-    """Refuse an empty set, a wrong shape, labels that do not match, or values that are not finite."""
+def check_images(pixel_values: Tensor, labels: Tensor | None = None) -> None:
+    """Refuse an empty set, a wrong shape, labels of another number of images, or values that are not finite."""
+    check_shape(pixel_values)
+    if labels is not None:
+        check_labels(labels, len(pixel_values))
+    check_finite("pixel_values", pixel_values)
+
+
+def check_shape(pixel_values: Tensor) -> None:
+    """Refuse what is no batch of images, with `ValueError`."""
     if pixel_values.ndim != 4 or len(pixel_values) == 0:
         raise ValueError(
             f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, channel, height, width] with "
             "at least one image"
         )
-    if labels.shape != (len(pixel_values), targets):
-        raise ValueError(
-            f"labels has shape {tuple(labels.shape)}, expected ({len(pixel_values)}, {targets}): one row per image, "
-            "one column per target"
-        )
-    for name, values in (("pixel_values", pixel_values), ("labels", labels)):
-        broken = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
-        if broken:
-            raise ValueError(
-                f"{name}: not finite (NaN or infinite) in image(s) {broken[:5]}, expected finite numbers"
-            )
 
 
 def check_mode(mode: str, pixel_values: Tensor, donors: Tensor | None, reference: Tensor | None) -> None:

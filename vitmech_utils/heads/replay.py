@@ -26,16 +26,20 @@ class ReplayError(RuntimeError):
     """This model's blocks cannot be resumed; one plain hook per head remains possible."""
 
 
-def predict(model: nn.Module, pixel_values: Tensor) -> Float[Tensor, "image target"]:
-    """Run `model` and return its predictions: its output's `logits`, or the tensor that it returns."""
+def predict(model: nn.Module, pixel_values: Tensor) -> Float[Tensor, "image ..."]:
+    """Run `model` and return its predictions: its output's `logits`, or the tensor that it returns.
+
+    One number per image [image] comes back as [image, 1].
+    """
     output = model(pixel_values)
-    return output if isinstance(output, Tensor) else output.logits
+    found = output if isinstance(output, Tensor) else output.logits
+    return found.unsqueeze(1) if found.ndim == 1 else found
 
 
 class Replay:
     """One forward pass of a batch of images, kept so that it can be resumed at any layer.
 
-    `predictions` [image, target] is what the model says of the unchanged images, and `heads[layer]`
+    `predictions` [image, ...] is what the model says of the unchanged images, and `heads[layer]`
     [image, token, head, head_size] what its heads write. Hold it no longer than needed: it keeps two
     arrays of [image, token, hidden] per layer. Raises `ReplayError` where the blocks do more than add an
     attention branch and a branch per token, or where what follows them needs more than their output.
@@ -70,7 +74,7 @@ class Replay:
         layer: int,
         images: Int[Tensor, " variant"],
         change: Float[Tensor, "variant token hidden"],
-    ) -> Float[Tensor, "variant target"]:
+    ) -> Float[Tensor, "variant ..."]:
         """Predict `images` with `change` added to what the attention of `layer` (0-based) writes."""
         block, cls_only = self.anatomy.blocks[layer], self._cls_tail and layer == self._last
         rows = slice(0, 1) if cls_only else slice(None)
@@ -81,7 +85,7 @@ class Replay:
             hidden = self._run(later, hidden)
         return self._finish(hidden) if layer < self._last else self._tail(hidden)
 
-    def rerun(self, layer: int) -> Float[Tensor, "image target"]:
+    def rerun(self, layer: int) -> Float[Tensor, "image ..."]:
         """Predict the same images from `layer` on, with the weights that the later layers have by now."""
         hidden = self._inputs[layer]
         for later in range(layer, self._last):
@@ -195,15 +199,6 @@ class Replay:
         return bool((short - full).abs().max() <= TOLERANCE[full.dtype] * scale)
 
 
-def can_replay(model: nn.Module, anatomy: Anatomy, image: Float[Tensor, "1 3 height width"]) -> bool:
-    """Whether `model` can be resumed at its blocks, tried on one image; otherwise one plain hook per head remains."""
-    try:
-        Replay(model, anatomy, image).check()
-    except ReplayError:
-        return False
-    return True
-
-
 def cls_attention(
     normed: Float[Tensor, "image token hidden"], block: AttentionBlock
 ) -> Float[Tensor, "image 1 width"]:
@@ -245,13 +240,3 @@ def computing(module: nn.Module, forward: Callable) -> Iterator[None]:
             del module.forward
         else:
             module.forward = own
-
-
-def widest_float(device: torch.device | str) -> torch.dtype:
-    """float64, or float32 on Apple's GPUs (`mps`), which have nothing wider."""
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64
-
-
-def to_float64(tensor: Tensor) -> Tensor:
-    """The tensor in the widest floating point of its device."""
-    return tensor.to(widest_float(tensor.device))

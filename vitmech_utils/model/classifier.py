@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,11 +13,13 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TARGETS, SweepDataset
 from vitmech_utils.model.finetune import Recipe, Training, fine_tune
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import told_right
 from vitmech_utils.profiles import Profile
+from vitmech_utils.tasks import Task, binary_cross_entropy
 
 HEAD_IMAGES, HEAD_STEPS, HEAD_BATCH = 512, 1000, 64
 """Images whose CLS tokens the head is fitted to before the adapters move, and the steps that this takes."""
@@ -29,8 +32,8 @@ class SweepClassifier(ChirpRegressor):
     0 or 1; the loss is the mean binary cross-entropy of both, in nats.
     """
 
-    task: ClassVar[str] = "classification"
-    targets: ClassVar[tuple[str, ...]] = TARGETS
+    task: ClassVar[Task] = replace(binary_cross_entropy(TARGETS), regions=REGIONS)
+    trained_for: ClassVar[str] = "classification"
 
     @staticmethod
     def distance(logits: Float[Tensor, "image target"], labels: Float[Tensor, "image target"]) -> Tensor:

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
+from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import DEFAULT, load_backbone, tiny
 from vitmech_utils.model.lora import (
@@ -34,6 +35,7 @@ from vitmech_utils.model.lora import (
     weights_fingerprint,
     wrap,
 )
+from vitmech_utils.tasks import Task, squared_error
 
 IMAGE_SIZE = 224
 SETTINGS, ADAPTER, HEAD = "regressor.json", "adapter_model.safetensors", "head.safetensors"
@@ -62,11 +64,12 @@ class ChirpRegressor(nn.Module):
     Predictions are standardized start time, start frequency and end frequency (dimensionless); `seconds_and_hertz`
     converts them. Make one with `build` or `load`, not through the constructor.
 
-    A model for another task is a subclass: it names the task and its targets, and how far predictions are from labels.
+    A model for another task is a subclass: it names the task that its heads are judged by, what its adapter is trained
+    for, and how far predictions are from labels.
     """
 
-    task: ClassVar[str] = "regression"
-    targets: ClassVar[tuple[str, ...]] = LABEL_NAMES
+    task: ClassVar[Task] = squared_error(LABEL_NAMES, chance=1.0, regions=REGIONS)
+    trained_for: ClassVar[str] = "regression"
 
     def __init__(self, backbone: nn.Module, backbone_name: str, fingerprint: str | None = None):
         super().__init__()
@@ -78,7 +81,7 @@ class ChirpRegressor(nn.Module):
             nn.ReLU(),
             nn.Linear(256, 128),
             nn.ReLU(),
-            nn.Linear(128, len(self.targets)),
+            nn.Linear(128, len(self.task.targets)),
         )
 
     @classmethod
@@ -228,9 +231,9 @@ class ChirpRegressor(nn.Module):
             raise AdapterError(
                 f"{folder}: damaged adapter ({error}). Restore it, or train it again."
             ) from error
-        if (task := settings.get("task", ChirpRegressor.task)) != cls.task:
+        if (task := settings.get("task", ChirpRegressor.trained_for)) != cls.trained_for:
             raise AdapterError(
-                f"{folder}: this adapter was trained for {task}, and a {cls.__name__} is for {cls.task}; "
+                f"{folder}: this adapter was trained for {task}, and a {cls.__name__} is for {cls.trained_for}; "
                 "name an adapter of that task, or load it with the class that it was made by"
             )
         name = backbone or settings["backbone"]
@@ -261,11 +264,11 @@ class ChirpRegressor(nn.Module):
 
     def _settings(self) -> dict:
         return {
-            "task": self.task,
+            "task": self.trained_for,
             "backbone": self.backbone_name,
             "backbone_fingerprint": self.fingerprint,
             "image_size": IMAGE_SIZE,
-            "labels": list(self.targets),
+            "labels": list(self.task.targets),
             **self.label_settings(),
             "lora": asdict(settings_of(self.backbone.peft_config["default"])),
             "versions": {name: version(name) for name in ("torch", "transformers", "peft", "vitmech-utils")},

@@ -17,7 +17,7 @@ from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
 from vitmech_utils.data.sweep_labels import TARGETS
 from vitmech_utils.devices import drawing_workers
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.statistics import Interval
+from vitmech_utils.statistics import Interval, correlation
 
 UNREAD = 0.1
 """An image whose squared error, averaged over the targets, is more than this is unread; always guessing costs 1."""
@@ -90,20 +90,17 @@ def score(
     The interval is Fisher's, which takes labels and errors for normal, or with `bootstrap` draws of the images the
     percentile one, which a few unread images make as wide as it is.
     """
-    from scipy.stats import pearsonr
-
     tails = (1 - confidence) / 2, (1 + confidence) / 2
     drawn = correlation_draws(predictions, labels, bootstrap) if bootstrap else None
     rows = []
     for i, name in enumerate(LABEL_NAMES):
-        fit = pearsonr(predictions[:, i], labels[:, i])
-        fisher = fit.confidence_interval(confidence)
+        fisher = correlation(predictions[:, i], labels[:, i], confidence)
         low, high = (fisher.low, fisher.high) if drawn is None else np.nanquantile(drawn[:, i], tails)
         mse = float(np.mean((predictions[:, i] - labels[:, i]) ** 2))
         rows.append(
             {
                 "target": name,
-                "r": float(fit.statistic),
+                "r": fisher.value,
                 "low": float(low),
                 "high": float(high),
                 "mse": mse,

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.dataset import ChirpDataset, held_out, stack
 from vitmech_utils.heads.ablation import HeadPredictions, effects, first_order, predict_without_heads
 from vitmech_utils.heads.attention import attention_maps
-from vitmech_utils.heads.sets import SetPredictions, predict_without_sets
+from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.heads.stopping import LEAST_IMAGES, interval_widths, sweep_until
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import (
     Interval,
     effect_intervals,
-    percent_effect,
+    effect_sizes,
     rank_correlation,
     ratio_of_effects,
 )
+from vitmech_utils.tasks import Loss, Task
 
 # The study's figures, percent of the baseline's MSE (arXiv 2503.18762): layers 1-3, and layer 6.
 STUDY_EARLY, STUDY_EARLY_DEVIATION = 0.11, 0.09
@@ -37,40 +37,33 @@ MODES = ("mean", "zero", "resample", "qkv-weights")
 JOINT = 16  # images on which sets of heads are ablated together, at most
 
 
-def squared_errors(
-    predictions: HeadPredictions | SetPredictions, labels: Float[Tensor, "image target"]
-) -> tuple[Float[ndarray, "test image"], Float[ndarray, " image"]]:
-    """Squared errors without each head, and with all, averaged over the targets; standardized labels."""
-    truth = labels.cpu().double()
-    changed, baseline = (
-        (x - truth).square().mean(-1).numpy() for x in (predictions.ablated, predictions.baseline)
-    )
-    return changed, baseline
-
-
 def layer_effects(
     predictions: HeadPredictions,
-    labels: Float[Tensor, "image target"],
+    labels: Tensor | None,
     bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    *,
+    task: Task | str | Loss | None = None,
 ) -> pd.DataFrame:
     """The mean effect of each layer's heads, ablated one at a time.
 
-    Returns layer (0-based), effect (percent, mean over the layer's heads), low, high (paired bootstrap over
-    images), deviation (standard deviation over heads), largest (the head with the largest effect, 0-based).
+    Returns layer (0-based), effect (percent or the task's unit, mean over the layer's heads), low, high (paired
+    bootstrap over images), deviation (standard deviation over heads), largest (the head with the largest effect,
+    0-based). `task` as in `Answers.losses`.
     """
-    changed, baseline = squared_errors(predictions, labels)
+    losses = predictions.losses(labels, task)
+    changed, baseline = losses.mean()
     layers = np.unique(predictions.layers)
     means = np.stack([changed[predictions.layers == layer].mean(0) for layer in layers])
-    single = percent_effect(changed, baseline)
-    low, high = effect_intervals(means, baseline, bootstrap, confidence, seed)
+    single = effect_sizes(changed, baseline, losses.relative)
+    low, high = effect_intervals(means, baseline, bootstrap, confidence, seed, losses.relative)
     by_layer = [single[predictions.layers == layer] for layer in layers]
     return pd.DataFrame(
         {
             "layer": layers,
             "mode": predictions.mode,
-            "effect": percent_effect(means, baseline),
+            "effect": effect_sizes(means, baseline, losses.relative),
             "low": low,
             "high": high,
             "deviation": [effects.std(ddof=1) if effects.size > 1 else 0.0 for effects in by_layer],
@@ -84,28 +77,30 @@ def layer_effects(
 
 def compare_layers(
     predictions: HeadPredictions,
-    labels: Float[Tensor, "image target"],
+    labels: Tensor | None,
     early: Sequence[int] = EARLY,
     late: Sequence[int] = LATE,
     bootstrap: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    *,
+    task: Task | str | Loss | None = None,
 ) -> dict[str, Interval]:
-    """Mean single-head effect of two groups of layers (0-based), percent, and their ratio late / early.
+    """Mean single-head effect of two groups of layers (0-based), in the task's unit, and their ratio late / early.
 
     Returns the intervals `early`, `late` and `ratio`. The defaults are the study's: layers 1-3 and layer 6.
     """
-    changed, baseline = squared_errors(predictions, labels)
+    losses = predictions.losses(labels, task)
+    changed, baseline = losses.mean()
     groups = {
         name: changed[np.isin(predictions.layers, layers)].mean(0)
         for name, layers in (("early", early), ("late", late))
     }
     found = {}
     for name, errors in groups.items():
-        low, high = effect_intervals(errors[None], baseline, bootstrap, confidence, seed)
-        found[name] = Interval(
-            float(percent_effect(errors[None], baseline)[0]), float(low[0]), float(high[0])
-        )
+        low, high = effect_intervals(errors[None], baseline, bootstrap, confidence, seed, losses.relative)
+        size = effect_sizes(errors[None], baseline, losses.relative)
+        found[name] = Interval(float(size[0]), float(low[0]), float(high[0]))
     ratio = ratio_of_effects(groups["late"], groups["early"], baseline, bootstrap, confidence, seed)
     return found | {"ratio": ratio}
 
@@ -228,10 +223,7 @@ def shared_effects(
 ) -> pd.DataFrame:
     """Effects in every mode on the images that all modes share, one mode under the other."""
     count = min(len(found.baseline) for found in swept.values())
-    cut = {
-        mode: replace(found, baseline=found.baseline[:count], ablated=found.ablated[:, :count])
-        for mode, found in swept.items()
-    }
+    cut = {mode: found.on(slice(count)) for mode, found in swept.items()}
     return all_effects(cut, labels, bootstrap=100)
 
 
@@ -251,7 +243,7 @@ def widths(
 ) -> pd.DataFrame:
     """`interval_widths` for all images, half of them, a quarter and an eighth."""
     counts = sorted({max(2, len(labels) // parts) for parts in (8, 4, 2, 1)})
-    return interval_widths(*squared_errors(predictions, labels), counts, bootstrap=min(bootstrap, 1000))
+    return interval_widths(*predictions.losses(labels).mean(), counts, bootstrap=min(bootstrap, 1000))
 
 
 def stopping(model: nn.Module, half_width: float, most: int, bootstrap: int, size: int = 8) -> pd.DataFrame:
@@ -286,12 +278,12 @@ def joint_effects(
     found = predict_without_sets(
         model, images.pixels[:few], [heads_of(rows) for rows in sets.values()], "zero", batch=batch
     )
-    errors, baseline = squared_errors(found, images.labels[:few])
+    errors, baseline = found.losses(images.labels[:few]).mean()
     low, high = effect_intervals(errors, baseline, bootstrap)
     return pd.DataFrame(
         {
             "set": list(sets),
-            "effect": percent_effect(errors, baseline),
+            "effect": effect_sizes(errors, baseline),
             "low": low,
             "high": high,
             "sum_of_single": [rows["effect"].sum() for rows in sets.values()],
@@ -347,7 +339,7 @@ def failure_signatures(
     of largest effect.
     """
     place, name = strongest
-    changed, baseline = squared_errors(found, images.labels)
+    changed, baseline = found.losses(images.labels).mean()
     early = layers["layer"].isin(EARLY)
     maps = attention_maps(model, images.pixels[:4]).flatten(-2).double()
     maps = maps / maps.sum(-1, keepdim=True)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import t as student
+from torch import Tensor, nn
 
-from vitmech_utils.heads.attention_shares import AttentionStatistics
+from vitmech_utils.data.dataset import ChirpDataset, held_out
+from vitmech_utils.heads.ablation import sweep
+from vitmech_utils.heads.attention import attention_maps
+from vitmech_utils.heads.attention_shares import AttentionStatistics, attention_statistics, patch_coverage
 from vitmech_utils.heads.attention_tables import SINKS
-from vitmech_utils.statistics import adjust, percentile_bounds
+from vitmech_utils.heads.semantics import classify
+from vitmech_utils.heads.sinks import Sinks
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.classifier import with_readout
+from vitmech_utils.model.finetune import fine_tune_profile, recipe_settings
+from vitmech_utils.model.lora import update_norms
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.model.scores import predict_dataset, score
+from vitmech_utils.profiles import Profile
+from vitmech_utils.statistics import Interval, adjust, percentile_bounds, rank_correlation
 
 TEXTS = ("title", "axis label", "tick label", "colour-bar label")
-GROUPS: dict[str, tuple[str, ...]] = {
+Groups = Mapping[str, tuple[str, ...]]
+GROUPS: Groups = {
     "chirp": ("chirp",),
     "text": TEXTS,
     "edge": ("frame",),
@@ -20,6 +38,111 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """What a head can be about, in the words of the study's claims, and the regions that count as it."""
 SUBJECTS = (*GROUPS, "several things", "nothing")
+TRAINED = ("pre-trained", "fine-tuned", "bare")
+PAIRS = (("pre-trained", "fine-tuned"), ("pre-trained", "bare"), ("bare", "fine-tuned"))
+"""Networks that are compared, before and after."""
+COMPARED = ("chirp", "title", "axis label", "tick label", "frame", "colour bar")
+"""The regions whose lifts are compared one by one."""
+HEAD = ["layer", "head"]
+
+
+# The networks
+
+
+def train_bare(
+    profile: Profile,
+    seed: int,
+    checkpoints: Path,
+    device: torch.device,
+    folder: Path,
+    test: ChirpDataset,
+) -> Path:
+    """Fine-tune on bare figures as chapter 02 does on decorated ones, and save the adapter with its record."""
+    training = fine_tune_profile(profile, seed, checkpoints, device, figures="bare")
+    scores = score(*predict_dataset(training.regressor, test)).to_dict("records")
+    record = training.record(profile, seed, figures="bare", score=scores, **recipe_settings(profile))
+    return training.regressor.save(folder, training=record)
+
+
+def four_networks(
+    fine_tuned: ChirpRegressor, bare: ChirpRegressor, readout_images: int
+) -> dict[str, ChirpRegressor]:
+    """The networks that the chapter compares, of one architecture, all on the device of `fine_tuned`.
+
+    The untrained and the pre-trained one have no head for chirps: they get the best linear readout of their CLS token,
+    fitted on as many training images as `readout_images`.
+    """
+    images = ChirpDataset(readout_images, seed=0, split="train")
+    return {
+        "untrained": with_readout(fine_tuned.untrained_twin(), images),
+        "pre-trained": with_readout(fine_tuned.without_adapter().to(fine_tuned.device), images),
+        "fine-tuned": fine_tuned,
+        "bare": bare,
+    }
+
+
+def in_brief(record: Mapping) -> dict[str, object]:
+    """What two trainings must share to be matched, and their precision, from a record kept beside an adapter."""
+    return {
+        "steps": record["steps"],
+        "images per step": record["batch_size"],
+        "restart at step": record.get("restart", 0),
+        "distinct images": record["distinct_images"],
+        "seed": record["seed"],
+        "largest learning rate": max(
+            row["learning_rate"] for row in record["history"] if row["learning_rate"] is not None
+        ),
+        "precision": record.get("precision", "not recorded"),
+    }
+
+
+def recipe_table(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    """The settings of both trainings side by side, by name; the precision, which is no setting, is left out."""
+    names = (
+        "steps",
+        "images per step",
+        "restart at step",
+        "distinct images",
+        "seed",
+        "largest learning rate",
+    )
+    return pd.DataFrame(
+        {name: {what: trainings[name][what] for what in names} for name in ("fine-tuned", "bare")}
+    )
+
+
+def scores_on(networks: Mapping[str, ChirpRegressor], figures: Mapping[str, ChirpDataset]) -> pd.DataFrame:
+    """The table of `score` for every network on every kind of figures: columns network and figures besides."""
+    return pd.concat(
+        [
+            score(*predict_dataset(network, images)).assign(network=name, figures=kind)
+            for name, network in networks.items()
+            for kind, images in figures.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables of several networks as one, with a column network."""
+    return pd.concat([table.assign(network=name) for name, table in tables.items()], ignore_index=True)
+
+
+def apart(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The networks' own tables again, in their order, from what `joined` made."""
+    return {
+        name: part.drop(columns="network").reset_index(drop=True)
+        for name, part in table.groupby("network", sort=False)
+    }
+
+
+# Attention and classes
+
+
+def against_itself(model: nn.Module, images: Mapping[str, Tensor]) -> float:
+    """The largest change of any lift between two looks at the same network on the same images, in doublings."""
+    looks = [attention_statistics(model, images, replicates=20) for _ in range(2)]
+    return float(lift_changes(*looks)["doublings"].abs().max())
 
 
 def lift_changes(
@@ -65,18 +188,19 @@ def lift_changes(
     return table
 
 
-def subjects(classes: pd.DataFrame) -> pd.Series:
-    """What each head of a table of `classify` is about: one of `SUBJECTS`, in the table's order.
+def subjects(classes: pd.DataFrame, groups: Groups = GROUPS) -> pd.Series:
+    """What each head of a table of `classify` is about, in the table's order; of `GROUPS`, one of `SUBJECTS`.
 
-    A mono- or polysemantic head whose regions all lie in one group of `GROUPS` is about that group, with regions of
-    several groups about "several things"; heads of every other class are about "nothing".
+    A mono- or polysemantic head whose regions all lie in one of `groups` is about that group, with regions of several
+    groups about "several things"; heads of every other class are about "nothing". A region that is in no group is a
+    group of its own.
     """
-    group_of = {region: name for name, regions in GROUPS.items() for region in regions}
+    group_of = {region: name for name, regions in groups.items() for region in regions}
 
     def subject(kind: str, regions: str) -> str:
         if kind not in ("monosemantic", "polysemantic") or not regions:
             return "nothing"
-        found = {group_of[region] for region in regions.split(" + ")}
+        found = {group_of.get(region, region) for region in regions.split(" + ")}
         return found.pop() if len(found) == 1 else "several things"
 
     named = [
@@ -85,14 +209,16 @@ def subjects(classes: pd.DataFrame) -> pd.Series:
     return pd.Series(named, index=classes.index, name="subject")
 
 
-def transitions(before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95) -> pd.DataFrame:
-    """Pair two tables of `classify`: one row per head with its subject and class before and after.
+def transitions(
+    before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95, groups: Groups = GROUPS
+) -> pd.DataFrame:
+    """Pair two tables of `classify`: one row per head with its subject (`subjects`) and class before and after.
 
     Columns: layer, head (0-based), class_before, class_after, regions_before, regions_after, subject_before,
     subject_after, sure (both classes keep in at least this share of redrawn sets of images).
     """
     columns = ["layer", "head", "class", "regions", "confidence"]
-    named = [table[columns].assign(subject=subjects(table)) for table in (before, after)]
+    named = [table[columns].assign(subject=subjects(table, groups)) for table in (before, after)]
     joined = named[0].merge(
         named[1], on=["layer", "head"], suffixes=("_before", "_after"), validate="one_to_one"
     )
@@ -100,22 +226,43 @@ def transitions(before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95) -
     return joined.drop(columns=["confidence_before", "confidence_after"])
 
 
-def about(regions: pd.Series, group: str) -> pd.Series:
-    """Whether each head's `regions`, as `classify` writes them, hold one of a group of `GROUPS`."""
-    wanted = set(GROUPS[group])
+def classified_again(
+    model: nn.Module, images: Mapping[str, Tensor], effects: pd.DataFrame, sinks: Sinks, seed: int = 0
+) -> pd.DataFrame:
+    """The classes of a network from other images, its effects of twins and its sinks as they are."""
+    statistics = attention_statistics(model, images, sinks=sinks.mask, seed=seed)
+    return classify(statistics, effects, sinks)
+
+
+def all_transitions(classes: Mapping[str, pd.DataFrame], sure: float) -> dict[tuple[str, str], pd.DataFrame]:
+    """The `transitions` of every pair of `PAIRS`."""
+    return {(one, other): transitions(classes[one], classes[other], sure) for one, other in PAIRS}
+
+
+def about(regions: pd.Series, group: str, groups: Groups = GROUPS) -> pd.Series:
+    """Whether each head's `regions`, as `classify` writes them, hold one of a group, or the region of that name."""
+    wanted = set(groups.get(group, (group,)))
     return regions.map(lambda text: bool(wanted & set(text.split(" + "))))
 
 
-def fates(moves: pd.DataFrame) -> pd.DataFrame:
-    """Count, for each group of `GROUPS`, what became of the heads that are about it, from a table of `transitions`.
+def fates(moves: pd.DataFrame, groups: Groups = GROUPS) -> pd.DataFrame:
+    """Count, for each of `groups`, what became of the heads that are about it, from a table of `transitions`.
 
-    A head counts for every group that one of its regions belongs to, so a polysemantic head may count for several.
-    Columns: subject, before, after, kept, appeared, vanished, and the same three for heads whose classes are sure
-    both times (kept_sure, appeared_sure, vanished_sure). kept + vanished = before, kept + appeared = after.
+    Regions that are in no group come after them, each by itself. A head counts for every group that one of its regions
+    belongs to, so a polysemantic head may count for several. Columns: subject, before, after, kept, appeared, vanished,
+    and the same three for heads whose classes are sure both times (kept_sure, appeared_sure, vanished_sure). kept +
+    vanished = before, kept + appeared = after.
     """
     rows = []
-    for name in GROUPS:
-        was, is_now = (about(moves[f"regions_{when}"], name) for when in ("before", "after"))
+    named = {
+        region
+        for when in ("before", "after")
+        for text in moves[f"regions_{when}"]
+        for region in text.split(" + ")
+    }
+    alone = sorted(named - {""} - set().union(*groups.values()))
+    for name in (*groups, *alone):
+        was, is_now = (about(moves[f"regions_{when}"], name, groups) for when in ("before", "after"))
         parts = {"kept": was & is_now, "appeared": ~was & is_now, "vanished": was & ~is_now}
         counts = {key: int(part.sum()) for key, part in parts.items()}
         certain = {f"{key}_sure": int((part & moves["sure"]).sum()) for key, part in parts.items()}
@@ -133,6 +280,109 @@ def total_change(changes: pd.DataFrame) -> pd.DataFrame:
     """
     sizes = changes.assign(change=changes["doublings"].abs())
     return sizes.groupby(["layer", "head"], as_index=False)["change"].mean()
+
+
+def clear_changes(changes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Count the heads whose lift on a region clearly changed, up or down: region, direction, a column per network.
+
+    Clear is a q-value below 0.05 over all heads and regions of a network.
+    """
+    counted = {}
+    for name, table in changes.items():
+        clear = table[table["q_value"] < 0.05]
+        direction = np.where(clear["doublings"] > 0, "more", "less")
+        counted[name] = clear.assign(direction=direction).groupby(["region", "direction"]).size()
+    rows = pd.MultiIndex.from_product([COMPARED, ("more", "less")], names=["region", "direction"])
+    return pd.DataFrame(counted).reindex(rows).fillna(0).astype(int).reset_index()
+
+
+def agreement(changes: Mapping[str, pd.DataFrame]) -> Interval:
+    """Rank correlation of two networks' changes of lift, over all heads and regions."""
+    order = [*HEAD, "region"]
+    return rank_correlation(
+        *(table.sort_values(order)["doublings"].to_numpy() for table in changes.values()), draws=500
+    )
+
+
+# Updates and effects
+
+
+def network_effects(
+    networks: Mapping[str, ChirpRegressor],
+    images: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    every: int,
+    batch: int,
+    bootstrap: int,
+) -> dict[str, pd.DataFrame]:
+    """Effects of mean ablation in every trained network on the same images, in every `every`-th layer.
+
+    `reference` are the images that a head's mean output comes from.
+    """
+    found = {}
+    for name in TRAINED:
+        device, layers = networks[name].device, find_blocks(networks[name]).every(every)
+        found[name] = sweep(
+            networks[name],
+            images["pixel_values"].to(device),
+            images["labels"].to(device),
+            mode="mean",
+            layers=layers,
+            reference=reference["pixel_values"].to(device),
+            batch=batch,
+            bootstrap=bootstrap,
+        )
+    return found
+
+
+def updates(
+    networks: Mapping[str, ChirpRegressor],
+    changes: Mapping[str, pd.DataFrame],
+    effects: Mapping[str, pd.DataFrame],
+) -> dict[str, pd.DataFrame]:
+    """The size of every head's update beside what changed: its attention, and its effect (percentage points)."""
+    plain, tables = networks["pre-trained"], {}
+    for name, table in changes.items():
+        norms = update_norms(networks[name], plain).groupby(HEAD, as_index=False)["relative"].mean()
+        moved = (effects[name]["effect"] - effects["pre-trained"]["effect"]).abs().to_numpy()
+        effect = effects[name][HEAD].assign(effect=moved)
+        tables[name] = norms.merge(total_change(table), on=HEAD).merge(effect, on=HEAD)
+    return tables
+
+
+def update_links(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rank correlations of the sizes of updates with what changed: network, against, correlation, low, high."""
+    rows = []
+    for name, table in tables.items():
+        for what in ("change", "effect"):
+            found = rank_correlation(table["relative"].to_numpy(), table[what].to_numpy())
+            rows.append((name, what, found.value, found.low, found.high))
+    return pd.DataFrame(rows, columns=["network", "against", "correlation", "low", "high"])
+
+
+def shared_effects(effects: Mapping[str, pd.DataFrame]) -> dict[str, Interval]:
+    """Rank correlation of the fine-tuned network's effects with those of each other one."""
+    return {
+        name: rank_correlation(effects[name]["effect"].to_numpy(), effects["fine-tuned"]["effect"].to_numpy())
+        for name in ("pre-trained", "bare")
+    }
+
+
+def picker_maps(networks: Mapping[str, ChirpRegressor], count: int) -> dict[str, Tensor]:
+    """Maps of the fine-tuned, the pre-trained and the bare network over `count` images and their bare twins.
+
+    Returns maps, twin_maps [network, image, layer, head, row, column] and shares [network, image, layer, head, region].
+    """
+    shown = [networks[name] for name in ("fine-tuned", "pre-trained", "bare")]
+    decorated, bare = held_out(count), held_out(count, "bare")
+    maps, twins = (
+        torch.stack([attention_maps(model, part["pixel_values"].to(model.device)).cpu() for model in shown])
+        for part in (decorated, bare)
+    )
+    coverage = patch_coverage(decorated["regions"], find_blocks(shown[0]).patch)
+    patches = maps / maps.sum((-2, -1), keepdim=True)
+    shares = torch.einsum("vilhrc,iprc->vilhp", patches, coverage.to(patches.dtype))
+    return {"maps": maps, "twin_maps": twins, "shares": shares}
 
 
 def _lifts(statistics: AttentionStatistics) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figures of where heads come from: classes of several networks side by side, changes of lift, and heads' fates."""
+"""What chapter 07 shows: classes side by side, changes of lift, heads' fates, updates, effects, and the words."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,14 +8,89 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 
+from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
+from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
 from vitmech_utils.figures.plots import CLASS_COLOURS, WIDE, heatmap
+from vitmech_utils.figures.tables import bullets, judgement_list, named, plain
+from vitmech_utils.profiles import Profile
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.origin.measure import COMPARED, HEAD, TRAINED, about, subjects
+from vitmech_utils.studies.verdicts import Count, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
 FATES: dict[str, str] = {"kept": "#0072B2", "appeared": "#D55E00", "vanished": "#BBBBBB"}
+
+
+def opening(profile: Profile) -> str:
+    """What the page was made with."""
+    plan = profile.origin
+    part = f" Heads are ablated in one layer in {plan.sweep_every} only." if plan.sweep_every > 1 else ""
+    return (
+        f"This page was made with profile **{profile.name}**: maps and classes from {plan.images:,} held-out images, "
+        f"twins of {plan.twins:,} images, effects from {plan.sweep_images:,} images, readouts fitted on "
+        f"{plan.readout_images:,} training images.{part}"
+    )
+
+
+# The networks
+
+
+def recipe(table: pd.DataFrame) -> "Styler":
+    """Both trainings' settings side by side."""
+    return table.style.format("{:g}")
+
+
+def are_matched(matched: bool, trainings: Mapping[str, Mapping[str, object]]) -> str:
+    """Whether the two trainings differ in their figures alone."""
+    told = (
+        "The two trainings are **matched**: every row agrees."
+        if matched
+        else "**The two trainings are not matched**: rows differ, and the networks may differ for that reason. "
+        "`-p bare_adapter=train` trains the second one as the first was trained."
+    )
+    precisions = {f"*{name}*": trainings[name]["precision"] for name in ("fine-tuned", "bare")}
+    if len(set(precisions.values())) == 1:
+        return told
+    return (
+        f"{told} They were not computed in the same precision, which the table leaves out. "
+        f"{named(precisions, between='; ', join=': ')}."
+    )
+
+
+def scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Correlations with their intervals in words: a row per network and kind of figures, a column per target."""
+    text = [f"{row.r:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples()]
+    shown = table.assign(text=text).pivot(index=["network", "figures"], columns="target", values="text")
+    shown = shown[list(LABEL_NAMES)].rename(columns=plain).rename_axis(columns=None)
+    return shown.loc[list(dict.fromkeys(table["network"]))]
+
+
+def scores_text(mean_r: pd.Series, images: int) -> str:
+    """How well the networks do their task; `mean_r` has the correlation by network and figures."""
+    return (
+        f"Pearson correlations with 95 % intervals, {images:,} images. Averaged over the targets, the bare network "
+        f"reaches {mean_r['bare', 'bare']:.3f} on the figures it knows and {mean_r['bare', 'decorated']:.3f} on "
+        f"decorated ones, the fine-tuned network {mean_r['fine-tuned', 'decorated']:.3f} on its own and "
+        f"{mean_r['fine-tuned', 'bare']:.3f} on bare ones; a readout of the pre-trained backbone, "
+        f"{mean_r['pre-trained', 'decorated']:.3f}."
+    )
+
+
+# Classes and fates
+
+
+def by_chance(moves: pd.DataFrame) -> str:
+    """How many heads change what they are about although nothing has changed but the images."""
+    other = moves["subject_before"] != moves["subject_after"]
+    return (
+        f"**By chance alone**, the pre-trained network on other images: {int(other.sum())} of {len(moves)} heads are "
+        f"about something else, {int((other & moves['sure']).sum())} of them for sure."
+    )
 
 
 def class_grids(tables: Mapping[str, pd.DataFrame], columns: int = 2) -> "Figure":
@@ -31,6 +106,45 @@ def class_grids(tables: Mapping[str, pd.DataFrame], columns: int = 2) -> "Figure
     patches = [Patch(color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=3)
     return figure
+
+
+def crossed(moves: pd.DataFrame, after: str) -> pd.DataFrame:
+    """Heads by their class in the pre-trained network (rows) and in the network `after` (columns)."""
+    return pd.crosstab(
+        moves["class_before"], moves["class_after"], rownames=["pre-trained"], colnames=[after]
+    )
+
+
+def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
+    """What became of the pre-trained heads: a panel of `fate_bars` per network."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.4), sharey=True)
+    for ax, (name, table) in zip(axes, became.items(), strict=True):
+        fate_bars(ax, table)
+        seen = table[table["subject"].isin(["text", "edge", "colour bar"])]
+        ax.set_title(
+            f"{name}: {seen['kept'].sum()} of {seen['before'].sum()} on decorations kept", fontsize=9
+        )
+    axes[0].set_ylabel("what the head is about")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def fates_text(became: Mapping[str, pd.DataFrame]) -> str:
+    """A line on what became of the heads about each subject."""
+    tables = {name: table.set_index("subject") for name, table in became.items()}
+
+    def line(subject: str) -> str:
+        one, other = (tables[name].loc[subject] for name in ("fine-tuned", "bare"))
+        return (
+            f"**{subject}**: {one['before']} heads before any spectrogram was seen. Fine-tuning on decorated figures "
+            f"keeps {one['kept']}, loses {one['vanished']}, adds {one['appeared']}; on bare figures it keeps "
+            f"{other['kept']}, loses {other['vanished']}, adds {other['appeared']}."
+        )
+
+    return bullets(map(line, ("text", "edge", "colour bar", "chirp")))
+
+
+# How far attention moved
 
 
 def lift_change_grids(
@@ -83,6 +197,135 @@ def lift_change_grids(
             aspect=40,
         )
     return figure
+
+
+def changes_text(changes: Mapping[str, pd.DataFrame], agree: Interval) -> str:
+    """How the median head's lifts changed, and how far both networks `agree`."""
+    middle = {
+        name: table.groupby("region")["doublings"].median()[list(COMPARED)] for name, table in changes.items()
+    }
+    away = {name: values.drop("chirp").idxmin() for name, values in middle.items()}
+    return (
+        "Heads whose lift on a region clearly changed, in either direction. The median head looks at the chirp "
+        f"{2 ** middle['fine-tuned']['chirp']:.1f} times as much after fine-tuning, "
+        f"{2 ** middle['bare']['chirp']:.1f} times in the bare network, and turns away most from: "
+        f"{away['fine-tuned']} (decorated), {away['bare']} (bare). Over all heads and regions, the two networks' "
+        f"changes have a rank correlation of {agree:.2f}: how much of what fine-tuning does to attention needs no "
+        "decoration."
+    )
+
+
+# Updates and effects
+
+
+def updates(tables: Mapping[str, pd.DataFrame], links: pd.DataFrame) -> "Figure":
+    """Size of each head's update against what changed, a column per network; `links` are the rank correlations."""
+    names = {
+        "change": "mean change of lift (doublings)",
+        "effect": "change of the effect (percentage points)",
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(WIDE, 6.0), sharex=True)
+    for place, (name, table) in enumerate(tables.items()):
+        for ax, (what, label) in zip(axes[:, place], names.items(), strict=True):
+            found = links[(links["network"] == name) & (links["against"] == what)].iloc[0]
+            dots = ax.scatter(table["relative"], table[what], c=table["layer"] + 1, cmap="viridis", s=18)
+            ax.set_title(
+                f"{name}: {found['correlation']:.2f} [{found['low']:.2f}, {found['high']:.2f}]", fontsize=10
+            )
+            if what == "effect":
+                ax.set(xlabel="update norm / weight norm", yscale="symlog")
+            if place == 0:
+                ax.set_ylabel(label, fontsize=9)
+    figure.colorbar(dots, ax=axes, label="layer", location="bottom", shrink=0.5, aspect=40)
+    return figure
+
+
+def effects(tables: Mapping[str, pd.DataFrame], shared: Mapping[str, Interval]) -> "Figure":
+    """Effects in the fine-tuned network against those in the networks of `shared`, their rank correlations."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.0))
+    for ax, (name, found) in zip(axes, shared.items(), strict=True):
+        effect_scatter(ax, tables[name]["effect"], tables["fine-tuned"]["effect"], head_names(tables[name]))
+        percent_scale(ax, "xy")
+        ax.set(xlabel=f"effect in {name} (%)", ylabel="effect in fine-tuned (%)")
+        ax.tick_params(axis="x", rotation=45)
+        ax.set_title(f"rank correlation {found.value:.2f}", fontsize=10)
+    return figure
+
+
+def effects_text(
+    tables: Mapping[str, pd.DataFrame],
+    shared: Mapping[str, Interval],
+    moves: pd.DataFrame,
+    images: int,
+) -> str:
+    """Whether heads of one network matter in the other; `moves` lead from the pre-trained to the fine-tuned one."""
+    on_chirp = about(moves["regions_after"], "chirp")
+    on_decoration = sum(about(moves["regions_after"], name) for name in ("text", "edge", "colour bar")) > 0
+    decorations = moves[on_decoration & ~on_chirp][HEAD].merge(tables["fine-tuned"], on=HEAD)
+    chirps = moves[on_chirp & ~on_decoration][HEAD].merge(tables["fine-tuned"], on=HEAD)
+    if not (len(decorations) and len(chirps)):
+        return "In this run no head is about a decoration, or none about the chirp, so there is nothing to compare."
+    errors = {name: float(table["baseline_mse"].iloc[0]) for name, table in tables.items()}
+    return (
+        f"On {images:,} images, effects in the fine-tuned network have a rank correlation of "
+        f"{shared['pre-trained']:.2f} with those in the pre-trained one and of {shared['bare']:.2f} with those in the "
+        f"bare one (95 % intervals over heads). The {len(decorations)} heads of the fine-tuned network that are about "
+        f"decorations alone change its error by {decorations['effect'].median():+.1f} % in the median, the "
+        f"{len(chirps)} heads about the chirp alone by {chirps['effect'].median():+.1f} %. Errors without ablation: "
+        f"{named(errors, '.3f')}. Percentages of a large error are small, so compare ranks and not sizes between "
+        "networks."
+    )
+
+
+# Controls and verdict
+
+
+def untrained_text(classes: Mapping[str, pd.DataFrame], mean_r: pd.Series) -> str:
+    """How many heads of random weights are about something, and how well their network reads the chirp."""
+    counts = {name: int((subjects(table) != "nothing").sum()) for name, table in classes.items()}
+    trained = ", ".join(f"{counts[name]} ({name})" for name in TRAINED)
+    return (
+        f"{counts['untrained']} of {len(classes['untrained'])} heads of the untrained network are about something; in "
+        f"the trained ones {trained}. The untrained network reads the chirp with a mean correlation of "
+        f"{mean_r['untrained', 'decorated']:.2f}."
+    )
+
+
+def other_seeds(found: Sequence[Mapping], seed: int) -> str:
+    """How many heads of networks of other seeds are about the same as those of this `seed`."""
+    return bullets(
+        (
+            f"{row['network']}, seeds {seed} and {row['seed']}: {row['same']} of {row['heads']} heads are about "
+            "the same"
+            for row in found
+        ),
+        none="This profile trains one seed, so there is nothing to compare here.",
+    )
+
+
+def verdict(
+    judged: Mapping[str, Judgement],
+    counts: Mapping[str, Count],
+    bare: pd.DataFrame,
+    matched: bool,
+) -> str:
+    """The claims with their counts, verdicts and reasons, and what was surprising in the fates on `bare` figures."""
+    claimed = {
+        "C7": f"fine-tuning drives the specialization: {counts['C7']} heads that are about something were not about "
+        "it before",
+        "Q3": f"text and edge detectors are inherited: {counts['Q3']} detectors of layers 1-4 were there before "
+        "fine-tuning",
+        "Q4": f"they need no decorations: {counts['Q4']} of them are in the bare network too",
+    }
+    on_decorations = bare.set_index("subject").loc[["text", "edge", "colour bar"]]
+    surprise = on_decorations["kept"].idxmax()
+    row = on_decorations.loc[surprise]
+    return (
+        f"In brackets: heads that are so for sure, and heads that may be.\n\n{judgement_list(judged, claimed)}\n\n"
+        f"What surprised us: a network that saw no decoration in fine-tuning keeps {row['kept']} of the "
+        f"{row['before']} heads about the {surprise} that pre-training had made."
+        + ("" if matched else "\n\nThe two trainings are not matched, so the fourth question stays open.")
+    )
 
 
 def fate_bars(ax: "Axes", table: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Figures of models that lost heads: which heads went, what that could save, what it cost, and error against time."""
+"""What chapter 08 shows: which heads went, what that could save, what it cost, error against time, and the words."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
@@ -8,12 +8,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
 
+from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.marks import percent_scale
 from vitmech_utils.figures.plots import WIDTH
+from vitmech_utils.figures.tables import (
+    bullets,
+    counted,
+    frame_table,
+    interval,
+    listed,
+    percent,
+    pipe_table,
+    plain,
+)
+from vitmech_utils.heads.costs import Costs
+from vitmech_utils.profiles import Profile
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.verdicts import Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
 CHOICES: dict[str, tuple[str, str]] = {
     "unpruned": ("#000000", "s"),
@@ -28,6 +44,101 @@ CHOICES: dict[str, tuple[str, str]] = {
 """One fixed colour and marker per way of choosing heads."""
 SHARES = ("#D55E00", "#F0B48A", "#D0D7DE")
 """Colours of the work: what goes, what the attention keeps, all the rest."""
+
+
+Heads = Collection[tuple[int, int]]
+
+
+def opening(profile: Profile, count: int, total: int) -> str:
+    """What the page was made with; `count` of `total` heads go at a time."""
+    plan = profile.pruning
+    return (
+        f"This page was made with profile **{profile.name}**: {count} of {total} heads go at a time, chosen by their "
+        f"effects on those of {plan.choice_images:,} images that the model reads, or at random "
+        f"({plan.random_sets:,} draws), and judged on {plan.images:,} held-out images that no choice has seen. "
+        f"Recovery takes {counted(plan.recovery_steps, 'step')} of {plan.recovery_batch} images, every time is taken "
+        f"{plan.repeats:,} times."
+    )
+
+
+# Removed, not muted, and the ceiling
+
+
+def through_a_file(found: Mapping[str, float], whole: Costs, less: Costs) -> str:
+    """What the model read back from a file predicts, and how much smaller it is."""
+    return (
+        "Read back, the model without layers 1-3's heads predicts what the muted one predicts: the largest difference "
+        f"is {found['apart']:.1g} in standard deviations of the labels, no more than the arithmetic's rounding, while "
+        f"muting itself moves these predictions by up to {found['moved']:.2f}. The file takes "
+        f"{found['megabytes']:.0f} MB instead of {whole.parameters * 4e-6:.0f} MB ({less.parameters / 1e6:.1f} of "
+        f"{whole.parameters / 1e6:.1f} million parameters); it was deleted after the check."
+    )
+
+
+def attention_share(shares: Mapping[str, float], limits: pd.DataFrame, count: int, total: int) -> "Figure":
+    """The attention's part of the work, titled with the highest ceiling for `count` of `total` heads."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.6))
+    work_bars(ax, shares, count / total)
+    _headline(
+        figure,
+        f"Removing {count} of {total} heads can make it at most {limits['ceiling'].max():.2f} times as fast",
+    )
+    return figure
+
+
+def ceilings(limits: pd.DataFrame, count: int) -> str:
+    """The ceilings as a table; `count` heads are removed."""
+    table = frame_table(
+        limits,
+        {
+            "work": "work",
+            "attention_share": ("attention's share", ".1%"),
+            "ceiling": (f"ceiling, {count} heads removed", ".2f"),
+            "ceiling_all_heads": ("ceiling, all heads removed", ".2f"),
+        },
+    )
+    return (
+        f"{table}\n\nCeilings are factors of speed. The norm in front of a removed sublayer goes as well and is not "
+        "counted here, so a measured factor may end up a little above its ceiling."
+    )
+
+
+# Which heads
+
+
+def chosen(sets: Mapping[str, Heads], early: Heads, layers: int, heads: int) -> "Figure":
+    """The heads that go under each choice, titled with how many of those of least effect lie in layers 1-3."""
+    figure = chosen_grids(sets, layers, heads)
+    shared = len(set(sets["least effect"]) & set(early))
+    _headline(figure, f"{shared} of the {len(early)} heads of least effect lie in layers 1-3")
+    return figure
+
+
+def chosen_text(
+    sets: Mapping[str, Heads],
+    early: Heads,
+    layers: int,
+    heads: int,
+    images: tuple[int, int],
+    left_out: float,
+) -> str:
+    """How the choices agree; `images` are those that heads are chosen on and all that were asked.
+
+    `left_out` is the share of the squared error that lies on the others.
+    """
+    count, total = len(early), layers * heads
+    least = set(sets["least effect"])
+    emptied = {
+        name: sum(all((layer, head) in chosen for head in range(heads)) for layer in range(layers))
+        for name, chosen in sets.items()
+    }
+    return (
+        f"Heads are chosen on {images[0]:,} of {images[1]:,} images; what is left out would make up {left_out:.0%} of "
+        f"the whole model's squared error. By chance {count * count / total:.1f} of the {count} heads of least effect "
+        f"would lie in layers 1-3; found there: {len(least & set(early))}. The exact sweep and the first-order "
+        f"estimate agree on {len(least & set(sets['first order']))} of {count} heads. Attention sublayers that go as a "
+        f"whole: {listed(f'{whole} ({name})' for name, whole in emptied.items() if whole)}."
+    )
 
 
 def chosen_grids(
@@ -86,6 +197,51 @@ def work_bars(ax: "Axes", shares: Mapping[str, float], removed: float) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0, handlelength=1.2)
 
 
+# What it costs
+
+
+def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
+    """Every choice of as many heads with its effect; `draws` are the random sets' effects, `layers` names the early."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
+    choice_forest(ax, same_size, draws)
+    removed = same_size[~same_size["recovered"]].set_index("name")
+    mildest = removed.loc[removed["effect"].idxmin(), "choice"]
+    beaten = int((draws > removed.loc[layers, "effect"]).sum())
+    _headline(
+        figure,
+        f"Layers 1-3 do less harm than {beaten} of {len(draws)} random sets; least harm: {mildest}",
+    )
+    return figure
+
+
+def recovery(
+    table: pd.DataFrame, bases: Mapping[str, str], control: str, means_kept: str, at_mean: float
+) -> str:
+    """Effects before and after recovery as a table, with their scale.
+
+    `bases` names what each recovered model was, `control` the whole model given the same training, `means_kept` the
+    one with means in its biases; `at_mean` is the effect of always predicting the mean, in percent.
+    """
+    rows = table.set_index("name")
+    headings = (
+        "model",
+        "heads removed",
+        "after recovery",
+        "after recovery, against the unpruned model given the same training",
+    )
+    lines = [
+        (name, percent(rows.loc[base]), percent(rows.loc[name]), percent(rows.loc[name], "_same_training"))
+        for name, base in bases.items()
+        if name != control
+    ]
+    return (
+        f"{pipe_table(headings, lines)}\n\nThe same further training changes the error of the unpruned model by "
+        f"{percent(rows.loc[control])}. For scale: a model that always predicts the mean would stand at "
+        f"{at_mean:+,.0f} %. Without the heads of layers 1-3, but with their means, it is "
+        f"{percent(rows.loc[means_kept])}, with nothing trained."
+    )
+
+
 def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
     """Compare choices of as many heads: each one's effect with its interval, over the random draws as dots.
 
@@ -106,6 +262,20 @@ def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
     ax.set_xlabel("change of the MSE (%)")
     _scale(ax, "x", min(table["low"].min(), draws.min()), max(table["high"].max(), draws.max()))
     _key(ax, [("filled: heads removed", True), ("hollow: after recovery", False)])
+
+
+def pruned_sizes(table: pd.DataFrame) -> "Figure":
+    """The effect against the number of heads removed, titled with which way of choosing is better at the largest."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
+    size_curves(ax, table[table["heads"] > 0])
+    rows, largest = table.set_index("name"), table["heads"].max()
+    once, rounds = (rows.loc[f"{name} ({largest})", "effect"] for name in ("least effect", "in rounds"))
+    better = "In rounds is better" if rounds < once else "One shot is better"
+    _headline(
+        figure,
+        f"{better} with {largest} heads removed: {min(once, rounds):+,.0f} against {max(once, rounds):+,.0f} %",
+    )
+    return figure
 
 
 def size_curves(ax: "Axes", table: pd.DataFrame) -> None:
@@ -131,6 +301,190 @@ def size_curves(ax: "Axes", table: pd.DataFrame) -> None:
     ax.set(xlabel="heads removed", ylabel="change of the MSE (%)")
     _scale(ax, "y", table["low"].min(), table["high"].max())
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0, handlelength=1.2)
+
+
+# What it saves
+
+
+def timings(times: pd.DataFrame) -> "Styler":
+    """Times and speed-ups with their intervals, the fastest model of a group first."""
+    shown = times.assign(
+        compiled=np.where(times["compiled"], "compiled", "eager"),
+        milliseconds=[
+            interval(1e3 * row[["seconds", "low", "high"]], ".1f", "seconds") for _, row in times.iterrows()
+        ],
+        faster=[_faster(row) for row in times.itertuples()],
+    )
+    order = ["device", "compiled", "batch", "speedup"]
+    shown = shown.sort_values(order, ascending=[True, False, True, False]).rename(
+        columns={"batch": "batch size"}
+    )
+    shown = shown.set_index(["device", "compiled", "batch size", "model"])[
+        ["milliseconds", "throughput", "faster"]
+    ]
+    shown.columns = ["one pass (ms)", "images per second", "times as fast"]
+    return shown.style.format({"images per second": "{:.1f}"})
+
+
+def not_compiled(reason: str) -> str:
+    """Why no compiled model was timed."""
+    return f"No compiled model was timed here: {reason}."
+
+
+def saving(
+    times: pd.DataFrame,
+    eager: pd.DataFrame,
+    models: tuple[str, str],
+    batch: int,
+    limit: float,
+    parameters: float,
+) -> str:
+    """What is saved, and where nothing is.
+
+    `eager` are the times on the run's own device, `models` those without whole layers and with as many scattered heads
+    gone, `batch` the larger batch size, `limit` the ceiling by FLOPs, `parameters` the part that stays without the
+    early heads.
+    """
+    others = times[times["model"] != "unpruned"]
+    nothing = others[~(others["speedup_low"] > 1)]
+    lines = [
+        f"{device}, {'compiled' if compiled else 'eager'}, batch size {size}: "
+        + listed(f"{row.model} {_faster(row)}" for row in part.itertuples())
+        for (device, compiled, size), part in nothing.groupby(["device", "compiled", "batch"])
+    ]
+    told = "**Every removal that was timed clearly saves time.**"
+    if lines:
+        told = f"**Where nothing is saved that could be distinguished from noise** (times as fast):\n\n{bullets(lines)}"
+    factors = {(row.model, row.batch): _faster(row) for row in eager.itertuples()}
+    layers, scattered = models
+    return (
+        f"{told}\n\nWith as many heads gone, whole sublayers (layers 1-3) make the model {factors[layers, 1]} times as "
+        f"fast image by image and {factors[layers, batch]} times in batches of {batch}, scattered heads (least effect) "
+        f"{factors[scattered, 1]} and {factors[scattered, batch]} times; the ceilings by FLOPs are at {limit:.2f}. "
+        f"Masked heads give {factors['masked', 1]}. Parameters that go also save memory, whatever the clock says: "
+        f"layers 1-3 hold {1 - parameters:.1%} of them."
+    )
+
+
+# Error against time
+
+
+def error_and_time(plane: pd.DataFrame, count: int) -> "Figure":
+    """Error against time, a panel per batch size, titled with how many models are unbeaten."""
+    batches = sorted(plane["batch"].unique())
+    figure, axes = plt.subplots(len(batches), 1, figsize=(WIDTH, 7.2), height_ratios=(3, 2))
+    for ax, batch in zip(axes, batches, strict=True):
+        part = plane[plane["batch"] == batch]
+        front = part[part["pareto_front"]]
+        pareto(ax, part, count, front["name"])
+        fastest = front.loc[front["milliseconds"].idxmin()]
+        ax.set_title(
+            f"Batch size {batch}: {len(front)} of {len(part)} models unbeaten, up to "
+            f"{fastest['speedup']:.2f} times as fast"
+        )
+    choice_legend(figure, set(plane["choice"]))
+    return figure
+
+
+def overview(table: pd.DataFrame, eager: pd.DataFrame) -> "Styler":
+    """Every model's error, speed, size and correlations in one table; `eager` has the times of one device."""
+    faster = eager.assign(text=[_faster(row) for row in eager.itertuples()])
+    faster = faster.pivot(index="model", columns="batch", values="text")
+    rows = table.set_index("name")
+    columns = {
+        "change of the MSE": [percent(row) for _, row in rows.iterrows()],
+        "against the same training": [
+            "" if np.isnan(row["low_same_training"]) else percent(row, "_same_training")
+            for _, row in rows.iterrows()
+        ],
+    }
+    columns |= {
+        f"times as fast, batch {batch}": rows["base"].map(faster[batch]).fillna("not timed")
+        for batch in sorted(eager["batch"].unique())
+    }
+    columns |= {"parameters (million)": rows["parameters"] / 1e6, "FLOPs (billion)": rows["flops"] / 1e9}
+    columns |= {
+        f"r, {plain(target)}": [
+            f"{row[f'r_{target}']:.3f} [{row[f'r_low_{target}']:.3f}, {row[f'r_high_{target}']:.3f}]"
+            for _, row in rows.iterrows()
+        ]
+        for target in LABEL_NAMES
+    }
+    shown = pd.DataFrame(columns, index=rows.index)
+    return shown.style.format({"parameters (million)": "{:.2f}", "FLOPs (billion)": "{:.2f}"})
+
+
+def surprises(
+    in_early: tuple[float, float], on_test: tuple[float, float], time: tuple[float, float]
+) -> dict[str, float]:
+    """What was found beside what one would have expected, in words, and how far apart they are (log of the factor).
+
+    `in_early` are the early heads' effects on the images of the choice, one at a time and added up, and together;
+    `on_test` is their effect on the test images, and that of as many random heads (all in percent). `time` is the part
+    of the heads that is gone, and how many times as fast that makes the model.
+    """
+    single, together = in_early
+    layers, at_random = on_test
+    removed, speed = time
+
+    def growth(effect: float) -> float:
+        """An effect in percent as a factor of the error, kept above zero so that factors can be compared."""
+        return max(1 + effect / 100, 0.01)
+
+    hoped = 1 / (1 - removed)
+    pairs = {
+        f"one at a time, the effects of the heads of layers 1-3 add up to {single:+,.0f} %; removed together they "
+        f"change the error of the same images by {together:+,.0f} %": (growth(together), growth(single)),
+        f"removing layers 1-3, whose heads are said to hardly matter, changes the error by {layers:+,.0f} %, removing "
+        f"as many heads at random by {at_random:+,.0f} % (median of the draws)": (
+            growth(layers),
+            growth(at_random),
+        ),
+        f"{removed:.0%} of the heads are gone and the model is {speed:.2f} times as fast, where one might have hoped "
+        f"for {hoped:.2f} times": (speed, hoped),
+    }
+    return {text: abs(np.log(found / expected)) for text, (found, expected) in pairs.items()}
+
+
+def surprise(sentence: str) -> str:
+    """The most surprising of them."""
+    return f"**What was surprising**, by how far it lies from what one would have expected: {sentence}."
+
+
+# Control and verdict
+
+
+def choice_control(control: Mapping[str, Mapping[str, Interval]], own: Mapping[str, float]) -> str:
+    """Changes of the MSE on the images that heads were chosen on, and on others; `own` is the whole model's MSE."""
+    table = pipe_table(
+        ("change of the MSE without", *own),
+        [(what, *(f"{found:+.3f}" for found in row.values())) for what, row in control.items()],
+    )
+    return (
+        f"{table}\n\nThe whole model's own MSE on these images is "
+        f"{listed((f'{error:.3f}' for error in own.values()), ' and ')}. If the choice looked better where it was "
+        "made, the last row would be clearly lower on the left."
+    )
+
+
+def verdict(
+    judgement: Judgement,
+    table: pd.DataFrame,
+    layers: str,
+    speedups: Mapping[int, Interval],
+    count: int,
+) -> str:
+    """The answer to the study's question with its figures; `layers` names the model without the `count` early heads."""
+    rows = table.set_index("name")
+    faster = listed(f"{speedup:.2f} times at batch size {batch}" for batch, speedup in speedups.items())
+    images = int(rows["images"].iloc[0])
+    return (
+        f"Without the {count} heads of layers 1-3 the error on {images:,} test images changes by "
+        f"{percent(rows.loc[layers])}, after recovery by {percent(rows.loc[f'{layers}, recovered'], '_same_training')} "
+        f"against the unpruned model given the same training; the model is as fast as {faster} (95 % intervals).\n\n"
+        "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
+        f"faster: **{judgement.verdict}**. Reason: {judgement.reason}."
+    )
 
 
 def pareto(ax: "Axes", table: pd.DataFrame, usual: int, best: Collection[str] = ()) -> None:
@@ -172,6 +526,15 @@ def choice_legend(figure: "Figure", names: Collection[str]) -> None:
     hollow = {"color": "#444444", "marker": "o", "linestyle": "", "markerfacecolor": "white"}
     handles.append(plt.Line2D([], [], **hollow, label="hollow: trained on"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+def _headline(figure: "Figure", text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
+
+
+def _faster(row) -> str:
+    """A speed-up with its interval."""
+    return f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]"
 
 
 def _scale(ax: "Axes", which: str, low: float, high: float) -> None:

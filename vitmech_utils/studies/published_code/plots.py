@@ -64,7 +64,7 @@ def what_it_follows(follows: Mapping[str, float]) -> str:
     return "the place in the order" if abs(follows["position"]) > abs(follows["layer"]) else "the layer"
 
 
-def orders_told(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
+def orders_text(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
     """What the three orders show."""
     last = {name: part.loc[part["position"].idxmax(), "effect"] for name, part in drift.groupby("order")}
     return (
@@ -87,7 +87,7 @@ def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figur
     return figure
 
 
-def heatmaps_told(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> str:
+def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> str:
     """How alike the two heatmaps are."""
     return (
         f"The rank correlation between the two heatmaps is {same:+.2f} (95 % interval over heads). The largest change "
@@ -101,7 +101,7 @@ def loading(table: pd.DataFrame) -> "Styler":
     return shown(table, {"mse": ".3f", "low": ".3f", "high": ".3f"})
 
 
-def units_told(found: Mapping[str, Interval], units: MixedUnits, images: int) -> str:
+def units_text(found: Mapping[str, Interval], units: MixedUnits, images: int) -> str:
     """What the mixed units do to a baseline."""
     apart = units.predicting_nothing - units.perfect_but_standardized
     return (
@@ -113,7 +113,7 @@ def units_told(found: Mapping[str, Interval], units: MixedUnits, images: int) ->
     )
 
 
-def pixels_told(fed: Mapping[str, object], trained_on: Interval, normalized: Interval) -> str:
+def pixels_text(fed: Mapping[str, object], trained_on: Interval, normalized: Interval) -> str:
     """What the other pixels do to the model."""
     (low, high), (lowest, highest) = (map(float, fed[name]) for name in ("trained_on", "analysed"))
     return (

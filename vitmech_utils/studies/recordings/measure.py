@@ -249,7 +249,7 @@ def by_source(
     rows = []
     for name, names in PAIRS.items():
         for kind, images in zip(("painted", "real"), names, strict=True):
-            shares, areas = image_shares(read[images], sets[images]["regions"])
+            shares, areas = image_shares(read[images], sets[images]["regions"], "chirp")
             mean, sources = (
                 _mean_share(shares, heads[name]),
                 np.array([picture.source for picture in kinds[images]]),
@@ -353,7 +353,7 @@ def controls(
             alone = "strain, noise alone"
             asked["noise alone"] = (read[alone], sets[alone]["regions"], kinds[alone])
         for what, (found, regions, kind) in asked.items():
-            shares, areas = image_shares(found, regions)
+            shares, areas = image_shares(found, regions, "chirp")
             mean = _mean_share(shares, heads[name])
             interval = lift_over_blocks(mean, areas, [picture.source for picture in kind])
             rows.append(

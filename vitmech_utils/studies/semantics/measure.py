@@ -3,7 +3,7 @@
 Twin images differ in one thing, taken away or put elsewhere: does attention follow the thing?
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +16,14 @@ from torch import Tensor, nn
 from vitmech_utils.data.chirps import LATEST_START, ridge, smooth
 from vitmech_utils.data.dataset import ChirpDataset, held_out
 from vitmech_utils.data.figures import draw
-from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
 from vitmech_utils.heads.attention import attention_maps
-from vitmech_utils.heads.attention_shares import AttentionStatistics, attention_statistics, patch_coverage
+from vitmech_utils.heads.attention_shares import (
+    AttentionStatistics,
+    attention_statistics,
+    names_of_regions,
+    patch_coverage,
+)
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.projections import one_query, watch_projections, without_gradients
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, classify, unmix
@@ -86,15 +90,16 @@ def examine(
     images: Mapping[str, Tensor],
     twins: "Mapping[str, Pair] | None" = None,
     seed: int = 0,
+    regions: Sequence[str] | None = None,
 ) -> Examined:
     """Look at one network on stacked images as `stack` gives them, and class its heads.
 
     Networks that are to be compared get the same `images`, `twins` and `seed`. Without `twins` no head is asked
-    whether it follows what is moved.
+    whether it follows what is moved. `regions` name the numbers in region maps, as in `attention_statistics`.
     """
     sinks = find_sinks(model, sink_looks(images["pixel_values"]))
-    statistics = attention_statistics(model, images, sinks=sinks.mask, seed=seed)
-    effects = None if twins is None else twin_effects(model, twins, seed=seed)
+    statistics = attention_statistics(model, images, sinks=sinks.mask, seed=seed, regions=regions)
+    effects = None if twins is None else twin_effects(model, twins, seed=seed, regions=statistics.names)
     return Examined(sinks, statistics, effects, classify(statistics, effects, sinks))
 
 
@@ -226,9 +231,13 @@ def counterparts(classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]) 
 def classified_otherwise(found: Examined) -> pd.DataFrame:
     """Every head's class by a stricter `part`, and by the queries of patches instead of CLS; column `rule`."""
     stricter = classify(found.statistics, found.effects, found.sinks, Thresholds(part=0.5))
-    by_patches = classify(found.statistics, found.effects, found.sinks, query="patches")
-    tables = {"part 0.5": stricter, "patch queries": by_patches}
+    tables = {"part 0.5": stricter, "patch queries": classified_by_patches(found)}
     return pd.concat([table.assign(rule=rule) for rule, table in tables.items()], ignore_index=True)
+
+
+def classified_by_patches(found: Examined) -> pd.DataFrame:
+    """Every head's class by the queries of patches instead of CLS."""
+    return classify(found.statistics, found.effects, found.sinks, query="patches")
 
 
 def make_twins(count: int, seed: int = 0, changes: Mapping[str, Change] = CHANGES) -> dict[str, Pair]:
@@ -274,8 +283,12 @@ def twin_effects(
     changes: Mapping[str, Change] = CHANGES,
     draws: int = 1000,
     seed: int = 0,
+    regions: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Measure how each head's CLS attention and output change between twin images.
+
+    `changes` tell what each pair of `twins` is about, `regions` name the numbers in region maps, as in
+    `attention_statistics`.
 
     One row per change, region, layer and head (0-based). `lift_before`: on the region before;
     `lift_stays`: on its old place after; for moved regions also `lift_after` on the new place after, and
@@ -286,7 +299,11 @@ def twin_effects(
     images). For removals `follow` is the part of the lift that goes with the thing, 1 - stays / before. Lifts are
     ratios of means over images; a removal leaves `lift_after` and `lift_already` NaN, as `reason` says.
     """
-    anatomy = find_blocks(model)
+    anatomy, names = find_blocks(model), names_of_regions(regions, model=model)
+    if unknown := {region for change in changes.values() for region in change.regions} - set(names):
+        raise ValueError(
+            f"unknown region {sorted(unknown)[0]!r} in changes, expected one of {', '.join(names)}"
+        )
     known = {}
     rng = np.random.default_rng(seed)
     images = len(next(iter(twins.values()))[0]["pixel_values"])
@@ -300,11 +317,16 @@ def twin_effects(
             pixels = images_of["pixel_values"]
             if id(pixels) not in known:  # changes share the images before them
                 known[id(pixels)] = read_cls(model, pixels)
-            reads.append((*known[id(pixels)], patch_coverage(images_of["regions"], anatomy.patch).flatten(2)))
+            reads.append(
+                (
+                    *known[id(pixels)],
+                    patch_coverage(images_of["regions"], anatomy.patch, len(names)).flatten(2),
+                )
+            )
         (before, outputs, here), (after, changed, there) = reads
         moved = ((changed - outputs).norm(dim=-1) / outputs.norm(dim=-1).clamp_min(1e-12)).mean(0)
         for region in change.regions:
-            place, new_place = here[:, REGIONS.index(region)], there[:, REGIONS.index(region)]
+            place, new_place = here[:, names.index(region)], there[:, names.index(region)]
             pairs = {"lift_before": (before, place), "lift_stays": (after, place)}
             if change.kind == "moved":
                 pairs |= {"lift_after": (after, new_place), "lift_already": (before, new_place)}

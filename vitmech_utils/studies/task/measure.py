@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from vitmech_utils.data.dataset import stack
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES, SweepDataset, bend, sweep_labels
-from vitmech_utils.heads.ablation import HeadPredictions
 from vitmech_utils.heads.attention import ByImage, image_shares
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
-from vitmech_utils.heads.effects import ALL, LossChanges
+from vitmech_utils.heads.effects import ALL, Losses
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
-from vitmech_utils.heads.sets import SetPredictions
+from vitmech_utils.heads.sets import HeadPredictions, SetPredictions
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.classifier import SweepClassifier
 from vitmech_utils.model.finetune import Training
@@ -434,9 +433,7 @@ def effect_ranks_with(against: pd.DataFrame, bootstrap: int) -> dict[str, Interv
 # Orders of heads
 
 
-def attention_order(
-    read: ByImage, regions: Tensor, changes: LossChanges
-) -> Float[ndarray, "region head image"]:
+def attention_order(read: ByImage, regions: Tensor, changes: Losses) -> Float[ndarray, "region head image"]:
     """Attention shares of the swept heads on the regions that figures have with and without a title."""
     common = [region for region in REGIONS if region != "title"]
     shares = [image_shares(read, regions, region)[0] for region in common]
@@ -444,7 +441,7 @@ def attention_order(
 
 
 def order_table(
-    changes: Mapping[str, LossChanges],
+    changes: Mapping[str, Losses],
     looks: Mapping[str, Float[ndarray, "region head image"]],
     bootstrap: int,
 ) -> pd.DataFrame:
@@ -471,7 +468,7 @@ def order_table(
 
 
 def permuted_table(
-    changes: Mapping[str, LossChanges],
+    changes: Mapping[str, Losses],
     looks: Mapping[str, Float[ndarray, "region head image"]],
     bootstrap: int,
 ) -> pd.DataFrame:
@@ -486,7 +483,7 @@ def permuted_table(
     return pd.DataFrame(rows)
 
 
-def as_they_are(changes: Mapping[str, LossChanges], bootstrap: int) -> Interval:
+def as_they_are(changes: Mapping[str, Losses], bootstrap: int) -> Interval:
     """The rank correlation of both tasks' effects with all images."""
     effects = [changes[name].of(target).mean(1) for name, target in COMPARED[TASKS]]
     return rank_correlation(*effects, bootstrap)

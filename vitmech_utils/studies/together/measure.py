@@ -90,7 +90,7 @@ def single_effects(
     single: SetPredictions, labels: Float[Tensor, "image target"], bootstrap: int
 ) -> pd.DataFrame:
     """One row per head: layer, head, effect, low, high, in percent of the baseline's MSE."""
-    errors, baseline = single.errors(labels)
+    errors, baseline = single.losses(labels).mean()
     low, high = effect_intervals(errors, baseline, bootstrap)
     heads = [next(iter(heads)) for heads in single.sets]
     return pd.DataFrame(heads, columns=["layer", "head"]).assign(
@@ -183,7 +183,7 @@ def kept_effects(
     bootstrap: int,
 ) -> pd.DataFrame:
     """One row per kept set: ranking, kept, effect, low, high (percent), images; `without_rest` ablates all others."""
-    errors, baseline = without_rest.errors(labels)
+    errors, baseline = without_rest.losses(labels).mean()
     low, high = effect_intervals(errors, baseline, bootstrap)
     return pd.DataFrame([key[:2] for key in kept], columns=["ranking", "kept"]).assign(
         effect=percent_effect(errors, baseline), low=low, high=high, images=len(baseline)

@@ -1,0 +1,98 @@
+"""The whole recipe: linearize many images, ablate few exactly, one table."""
+
+import numpy as np
+import pytest
+import torch
+from heads_zoo import HEADS, LAYERS, TARGETS, pictures, zoo
+from test_changes import NAMES
+
+from vitmech_utils.heads.ablation import predict_without_heads
+from vitmech_utils.heads.changes import ALL, changes, effect_table
+from vitmech_utils.heads.estimates import estimate, estimate_until
+
+MANY = 211
+PIXELS, LABELS = pictures(MANY)
+REFERENCE, _ = pictures(7, seed=5)
+DONORS, _ = pictures(MANY, seed=6)
+
+
+def draw(numbers):
+    return PIXELS[numbers], LABELS[numbers]
+
+
+def exact(model, mode, **given):
+    return changes(predict_without_heads(model, PIXELS, mode, **given), LABELS, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "plain"),
+    [
+        ("zero", {}, {}),
+        ("qkv-weights", {}, {}),
+        ("mean", {"reference": REFERENCE}, {"reference": REFERENCE}),
+        ("resample", {"donors": lambda numbers: DONORS[numbers]}, {"donors": DONORS}),
+    ],
+)
+def test_all_images_ablated_exactly_give_the_exact_table(mode, given, plain):
+    model = zoo("vit")
+    found = estimate(model, draw, MANY, MANY, mode, targets=NAMES, **given)
+    held_out = np.ones((5, TARGETS))
+    ours = found.table(held_out, 0.5, draws=20)
+    theirs = effect_table(exact(model, mode, **plain), held_out, 0.5, draws=20)
+    for name in ("shift", "effect", "low_effect", "high_effect", "shift_whole", "broken"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(
+        found.values("shift", "two"), exact(model, mode, **plain).of("two").shift[..., 0]
+    )
+
+
+def test_few_exact_images_come_close_to_all():
+    model = zoo("dinov2")
+    truth = exact(model, "zero").of(ALL).effect[..., 0].mean(1)
+    found = estimate(model, draw, MANY, 53, "zero", targets=NAMES, batch=17, fitted=True, seed=3)
+    assert found.exact.images == 53
+    assert found.cheap.images == MANY
+    np.testing.assert_allclose(found.exact.baseline, found.cheap.baseline[found.selection.images], rtol=1e-9)
+    table = found.table(np.ones((5, TARGETS)), 0.5, draws=20)
+    table = table[table["target"] == ALL]
+    width = (table["high_effect"] - table["low_effect"]) / 200
+    assert (np.abs(table["effect"] / 100 - truth) < 2 * width).all()
+    assert np.corrcoef(table["effect"], truth)[0, 1] > 0.99
+    assert (table["method"] == "linearized and replay").all()
+    assert list(zip(table["layer"], table["head"], strict=True)) == [
+        (layer, head) for layer in range(LAYERS) for head in range(HEADS)
+    ]
+
+
+def test_a_pilot_on_images_of_its_own_decides_how_many():
+    model = zoo("vit")
+    held_out = np.ones((5, TARGETS))
+    asked = {"targets": NAMES, "layers": [1, 4], "batch": 32}
+    seen = []
+
+    def watched(numbers):
+        seen.append(set(numbers.tolist()))
+        return draw(numbers)
+
+    found, plan = estimate_until(model, watched, 30.0, held_out, "zero", pilot=31, most=MANY - 31, **asked)
+    assert plan.half_width == pytest.approx(0.3)
+    assert found.cheap.images == min(plan.cheap, MANY - 31)
+    judged = set().union(*seen[2:])
+    assert not judged & set(range(31))
+    assert found.cheap.sets == tuple(frozenset({(layer, head)}) for layer in (1, 4) for head in range(HEADS))
+    loose, wide = estimate_until(model, draw, 60.0, held_out, "zero", pilot=31, most=MANY - 31, **asked)
+    assert wide.cheap == pytest.approx(plan.cheap / 4, abs=2)
+    assert loose.exact.images <= found.exact.images
+
+
+def test_what_cannot_be_estimated_is_refused():
+    model = zoo("vit")
+    with pytest.raises(ValueError, match="needs reference images"):
+        estimate(model, draw, 5, 2, targets=NAMES)
+    with pytest.raises(ValueError, match="needs donors"):
+        estimate(model, draw, 5, 2, "resample", targets=NAMES)
+    with pytest.raises(ValueError, match="few is 6 and many is 5"):
+        estimate(model, draw, 5, 6, "zero", targets=NAMES)
+    with pytest.raises(ValueError, match="mode is 'published-code'"):
+        estimate(model, draw, 5, 2, "published-code", targets=NAMES)
+    assert torch.is_grad_enabled()
