@@ -28,7 +28,8 @@ from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval, adjust, percentile_bounds, rank_correlation
 
 TEXTS = ("title", "axis label", "tick label", "colour-bar label")
-GROUPS: dict[str, tuple[str, ...]] = {
+Groups = Mapping[str, tuple[str, ...]]
+GROUPS: Groups = {
     "chirp": ("chirp",),
     "text": TEXTS,
     "edge": ("frame",),
@@ -187,18 +188,19 @@ def lift_changes(
     return table
 
 
-def subjects(classes: pd.DataFrame) -> pd.Series:
-    """What each head of a table of `classify` is about: one of `SUBJECTS`, in the table's order.
+def subjects(classes: pd.DataFrame, groups: Groups = GROUPS) -> pd.Series:
+    """What each head of a table of `classify` is about, in the table's order; of `GROUPS`, one of `SUBJECTS`.
 
-    A mono- or polysemantic head whose regions all lie in one group of `GROUPS` is about that group, with regions of
-    several groups about "several things"; heads of every other class are about "nothing".
+    A mono- or polysemantic head whose regions all lie in one of `groups` is about that group, with regions of several
+    groups about "several things"; heads of every other class are about "nothing". A region that is in no group is a
+    group of its own.
     """
-    group_of = {region: name for name, regions in GROUPS.items() for region in regions}
+    group_of = {region: name for name, regions in groups.items() for region in regions}
 
     def subject(kind: str, regions: str) -> str:
         if kind not in ("monosemantic", "polysemantic") or not regions:
             return "nothing"
-        found = {group_of[region] for region in regions.split(" + ")}
+        found = {group_of.get(region, region) for region in regions.split(" + ")}
         return found.pop() if len(found) == 1 else "several things"
 
     named = [
@@ -207,14 +209,16 @@ def subjects(classes: pd.DataFrame) -> pd.Series:
     return pd.Series(named, index=classes.index, name="subject")
 
 
-def transitions(before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95) -> pd.DataFrame:
-    """Pair two tables of `classify`: one row per head with its subject and class before and after.
+def transitions(
+    before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95, groups: Groups = GROUPS
+) -> pd.DataFrame:
+    """Pair two tables of `classify`: one row per head with its subject (`subjects`) and class before and after.
 
     Columns: layer, head (0-based), class_before, class_after, regions_before, regions_after, subject_before,
     subject_after, sure (both classes keep in at least this share of redrawn sets of images).
     """
     columns = ["layer", "head", "class", "regions", "confidence"]
-    named = [table[columns].assign(subject=subjects(table)) for table in (before, after)]
+    named = [table[columns].assign(subject=subjects(table, groups)) for table in (before, after)]
     joined = named[0].merge(
         named[1], on=["layer", "head"], suffixes=("_before", "_after"), validate="one_to_one"
     )
@@ -235,22 +239,30 @@ def all_transitions(classes: Mapping[str, pd.DataFrame], sure: float) -> dict[tu
     return {(one, other): transitions(classes[one], classes[other], sure) for one, other in PAIRS}
 
 
-def about(regions: pd.Series, group: str) -> pd.Series:
-    """Whether each head's `regions`, as `classify` writes them, hold one of a group of `GROUPS`."""
-    wanted = set(GROUPS[group])
+def about(regions: pd.Series, group: str, groups: Groups = GROUPS) -> pd.Series:
+    """Whether each head's `regions`, as `classify` writes them, hold one of a group, or the region of that name."""
+    wanted = set(groups.get(group, (group,)))
     return regions.map(lambda text: bool(wanted & set(text.split(" + "))))
 
 
-def fates(moves: pd.DataFrame) -> pd.DataFrame:
-    """Count, for each group of `GROUPS`, what became of the heads that are about it, from a table of `transitions`.
+def fates(moves: pd.DataFrame, groups: Groups = GROUPS) -> pd.DataFrame:
+    """Count, for each of `groups`, what became of the heads that are about it, from a table of `transitions`.
 
-    A head counts for every group that one of its regions belongs to, so a polysemantic head may count for several.
-    Columns: subject, before, after, kept, appeared, vanished, and the same three for heads whose classes are sure
-    both times (kept_sure, appeared_sure, vanished_sure). kept + vanished = before, kept + appeared = after.
+    Regions that are in no group come after them, each by itself. A head counts for every group that one of its regions
+    belongs to, so a polysemantic head may count for several. Columns: subject, before, after, kept, appeared, vanished,
+    and the same three for heads whose classes are sure both times (kept_sure, appeared_sure, vanished_sure). kept +
+    vanished = before, kept + appeared = after.
     """
     rows = []
-    for name in GROUPS:
-        was, is_now = (about(moves[f"regions_{when}"], name) for when in ("before", "after"))
+    named = {
+        region
+        for when in ("before", "after")
+        for text in moves[f"regions_{when}"]
+        for region in text.split(" + ")
+    }
+    alone = sorted(named - {""} - set().union(*groups.values()))
+    for name in (*groups, *alone):
+        was, is_now = (about(moves[f"regions_{when}"], name, groups) for when in ("before", "after"))
         parts = {"kept": was & is_now, "appeared": ~was & is_now, "vanished": was & ~is_now}
         counts = {key: int(part.sum()) for key, part in parts.items()}
         certain = {f"{key}_sure": int((part & moves["sure"]).sum()) for key, part in parts.items()}
