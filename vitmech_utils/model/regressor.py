@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from vitmech_utils import __version__
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import DEFAULT, load_backbone, tiny
@@ -261,7 +262,10 @@ class ChirpRegressor(nn.Module):
             "labels": list(self.targets),
             **self.label_settings(),
             "lora": asdict(settings_of(self.backbone.peft_config["default"])),
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "vitmech-utils")},
+            "versions": {
+                **{name: version(name) for name in ("torch", "transformers", "peft")},
+                "vitmech-utils": __version__,  # its code may lie beside an environment that it was not installed in
+            },
         }
 
 
