@@ -240,7 +240,14 @@ def fine_tune(
         next(type(c) for c in trainer.callback_handler.callbacks if "Printer" in type(c).__name__)
     )
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return Training(regressor.eval(), _history(trainer.state.log_history), clock.seconds)
+    return Training(_unwrapped(regressor).eval(), _history(trainer.state.log_history), clock.seconds)
+
+
+def _unwrapped(regressor: ChirpRegressor) -> ChirpRegressor:
+    """The regressor without what accelerate wraps around its `forward`: it and its copies would predict in bfloat16."""
+    for name in ("forward", "_original_forward"):
+        vars(regressor).pop(name, None)
+    return regressor
 
 
 class _ComposingTrainer(Trainer):

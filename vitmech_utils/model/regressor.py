@@ -30,6 +30,7 @@ from vitmech_utils.model.lora import (
     AdapterError,
     LoraSettings,
     check_keys,
+    for_names_of,
     lora_config,
     settings_of,
     weights_fingerprint,
@@ -236,6 +237,7 @@ class ChirpRegressor(nn.Module):
                 "Name the backbone that it was trained on, or train an adapter for this one."
             )
         model.requires_grad_(False)
+        config, adapter = for_names_of(model, config, adapter)
         regressor = cls(wrap(model, config), settings["backbone"], fingerprint)
         check_keys(folder / ADAPTER, set(get_peft_model_state_dict(regressor.backbone)), set(adapter))
         check_keys(folder / HEAD, set(regressor.head.state_dict()), set(head))
