@@ -296,9 +296,9 @@ _random = False
 
 
 def regressor(merged: bool = True) -> ChirpRegressor:
-    """The published adapter on its backbone, or the same model with random weights."""
+    """The published adapter on its backbone, merged, or a fresh one to train; or the same with random weights."""
     if not _random:
-        model = ChirpRegressor.load(ADAPTER)
+        model = ChirpRegressor.load(ADAPTER) if merged else ChirpRegressor.build(seed=0)
     else:
         from transformers import Dinov2Config, Dinov2Model
 

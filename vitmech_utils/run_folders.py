@@ -55,9 +55,12 @@ def checkpoint_folder(run: Path, name: str, profile: Profile, code: dict[str, An
     return run / ".checkpoints" / f"{name}-{key}"
 
 
-def published_adapter(seed: int, kind: str = "published") -> str:
-    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and a kind of ADAPTERS."""
-    return f"published/adapters/{ADAPTERS[kind][0]}seed-{seed}"
+def published_adapter(seed: int, kind: str = "published", made_by: str = "") -> str:
+    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and a kind of ADAPTERS.
+
+    Those that the published pages rest on, or with `made_by` the series that a profile made, such as `gpu`.
+    """
+    return "/".join(["published/adapters", *filter(None, [made_by]), f"{ADAPTERS[kind][0]}seed-{seed}"])
 
 
 def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[str, Any]:
