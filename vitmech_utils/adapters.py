@@ -20,7 +20,7 @@ from typing import Any
 from vitmech_utils.artefacts import to_plain, write_json
 from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_override, repository_root
-from vitmech_utils.runs.manifests import RunError, code_of, code_version, machine, package_versions
+from vitmech_utils.runs.manifests import RunError, code_version, machine, package_versions
 from vitmech_utils.runs.run_folders import ADAPTERS, checkpoint_folder, find_run_dir
 
 ANSWERS, SCORE = "answers.safetensors", "score.json"
@@ -127,13 +127,13 @@ def train_one(
 def checkpoints_of(profile: Profile, kind: str, seed: int, folder: Path, root: Path) -> Path:
     """Where a training keeps its checkpoints: where the chapter looks that trains it too, which then finds it finished.
 
-    That is so for chapters 02 and 07 in the profile's own run folder, as long as neither they nor the profile change.
+    That is so for chapters 02 and 07 in the profile's own run folder, as long as the code and
+    the values that train stay as they are.
     """
     if kind not in TRAINED_IN:
         return folder.parent / ".checkpoints" / folder.name
-    code = code_of(root / "notebooks" / f"{TRAINED_IN[kind]}.ipynb")
     run = find_run_dir(root, profile.name)
-    return checkpoint_folder(run, TRAINED_IN[kind], profile, code) / folder.name
+    return checkpoint_folder(run, TRAINED_IN[kind], root, profile) / folder.name
 
 
 def scores_of(answers: Any, labels: Any, classifies: bool) -> dict[str, Any]:
