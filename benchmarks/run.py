@@ -33,7 +33,8 @@ from vitmech_utils.report.benchmarks import RECORD, Benchmark, Record, as_table
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benchmarks"
 SCRIPTS = tuple(
-    HERE / f"{name}.py" for name in ("images", "ablation", "attention", "together", "throughput", "picker")
+    HERE / f"{name}.py"
+    for name in ("images", "ablation", "attention", "together", "throughput", "picker", "coverage")
 )
 RIVALS = ROOT / "results" / "rivals"
 QUICK_RECORD = ROOT / "results" / "benchmarks-quick.json"
