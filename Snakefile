@@ -1,13 +1,22 @@
 # The series of chapters: only what is stale, in parallel where chapters do not depend on each other, resumable.
 #   snakemake --cores 2 [--config profile=laptop run_dir=DIR set="train.steps=3 audit.images=4" threads=2]
 # What a chapter depends on is read from its notebook: the modules it imports, the chapters it names.
-# The shell command below may be run anywhere; it executes the notebook, checks what it left, then renames it.
+# The shell command below may be run anywhere. It finds out what is to be done: where only what shows has changed, it
+# draws the page again from what the chapter kept; where what computes has changed, it runs the chapter; else nothing.
+# Outputs are marked `update`: Snakemake would delete others before it runs the command, and the last good run with them.
 import shlex
 import sys
 from pathlib import Path
 
 from vitmech_utils.pipeline.execute import chapters
-from vitmech_utils.runs.manifests import module_files, predecessors, uses_adapter, uses_bare_adapter, uses_classifiers
+from vitmech_utils.runs.code import (
+    module_files,
+    notebook_source,
+    predecessors,
+    uses_adapter,
+    uses_bare_adapter,
+    uses_classifiers,
+)
 from vitmech_utils.profiles import load_profile, parse_override
 from vitmech_utils.runs.run_folders import find_run_dir, note_profile, published_adapter
 from vitmech_utils.runs import TRAINING
@@ -32,17 +41,17 @@ def command(chapter):
 
 
 def inputs(chapter):
-    source = notebook(chapter)
-    before = set(predecessors(source))
-    files = [source, VALUES_FILE, *module_files(source)]
-    if uses_adapter(source):
+    code = notebook_source(notebook(chapter))
+    before = set(predecessors(notebook(chapter)))
+    files = [notebook(chapter), VALUES_FILE, *module_files(code)]
+    if uses_adapter(code):
         if VALUES.adapter == "published":
             files += sorted((ROOT / published_adapter(VALUES.seeds[0])).glob("*"))
         elif chapter != TRAINING:
             before.add(TRAINING)
-    if uses_bare_adapter(source) and VALUES.bare_adapter == "published":
+    if uses_bare_adapter(code) and VALUES.bare_adapter == "published":
         files += sorted((ROOT / published_adapter(VALUES.seeds[0], "bare")).glob("*"))
-    if uses_classifiers(source) and VALUES.classifiers == "published":
+    if uses_classifiers(code) and VALUES.classifiers == "published":
         for title in ("published", "none"):
             files += sorted((ROOT / published_adapter(VALUES.seeds[0], f"classifier, title {title}")).glob("*"))
     return [str(path) for path in [*files, *(RUN / name / "manifest.json" for name in sorted(before))]]
@@ -73,8 +82,8 @@ for chapter in CHAPTERS:
         input:
             inputs(chapter),
         output:
-            manifest=str(RUN / chapter / "manifest.json"),
-            notebook=str(RUN / chapter / f"{chapter}.ipynb"),
+            manifest=update(str(RUN / chapter / "manifest.json")),
+            notebook=update(str(RUN / chapter / f"{chapter}.ipynb")),
         params:
             command=command(chapter),
         threads: int(config.get("threads", 2))

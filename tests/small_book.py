@@ -6,6 +6,11 @@ from pathlib import Path
 
 import nbformat
 
+from vitmech_utils.artefacts import folder_hashes
+from vitmech_utils.profiles import load_profile
+from vitmech_utils.runs.code import code_of
+from vitmech_utils.runs.manifests import FORMAT, code_version, machine, package_versions
+
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = 'profile = "quick"\nrun_dir = None\noverrides = {}'
 OPEN = 'from vitmech_utils.runs import open_chapter\n\nchapter = open_chapter("{name}", profile, run_dir, overrides)'
@@ -54,6 +59,18 @@ def make(root: Path) -> Path:
     for name, cells in CHAPTERS.items():
         write_notebook(root / "notebooks" / f"{name}.ipynb", name, cells)
     return root
+
+
+def manifest_for(folder: Path, **changes: object) -> dict[str, object]:
+    """A manifest of the right form over a folder's files, as a run would have left it."""
+    values = load_profile("quick", root=ROOT)
+    return {
+        "format": FORMAT, "chapter": folder.name, "computed": [], "inputs": {}, "outputs": folder_hashes(folder),
+        "profile": {"name": values.name, "hash": values.hash, "values": values.model_dump(mode="json")},
+        "code": {**code_version(ROOT), **code_of(folder / "no.ipynb")}, "packages": package_versions(),
+        "device": machine("cpu"), "seeds": [0], "started": "2026-01-02T03:04:05+00:00", "wall_seconds": 1.0,
+        "peak_memory_mib": 100, **changes,
+    }  # fmt: skip
 
 
 def edit_manifest(folder: Path, **changes: object) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_book import ROOT
+from small_book import ROOT, manifest_for
 
-from vitmech_utils.artefacts import folder_hashes, json_text
+from vitmech_utils.artefacts import digest, json_text
 from vitmech_utils.pipeline import scoreboard_page
 from vitmech_utils.report.claims import LIMITS, NEEDED, RULES, TABLES, scoreboard
 from vitmech_utils.runs.manifests import RunError, write_manifest
@@ -74,8 +74,8 @@ def write_run(folder: Path, tables: Tables, images: int = 50, profile: str = "ma
 
 def seal(folder: Path, images: int = 50, profile: str = "made-up") -> None:
     counts = {"semantics": {"images": images}, "origin": {"images": images}}
-    values = {"name": profile, "hash": profile, "values": counts}
-    write_manifest(folder, {"format": 1, "profile": values, "outputs": folder_hashes(folder)})
+    values = {"name": profile, "hash": digest(profile), "values": counts}
+    write_manifest(folder, manifest_for(folder, profile=values))
 
 
 def set_interval(tables: Tables, quantity: str, low: float, high: float) -> None:

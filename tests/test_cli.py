@@ -122,7 +122,7 @@ def test_a_run_of_the_series_then_one_failure(small: Path) -> None:
     assert "ZeroDivisionError" in failing.stderr
     assert (run / "02_second.failed.ipynb").is_file()
     assert (run / "02_second" / "manifest.json").read_bytes() == before  # the last good run stands
-    with pytest.raises(RunError, match=r"02_second\.ipynb was edited since"):
+    with pytest.raises(RunError, match=r"02_second\.ipynb changed since"):
         stage(small, run, small / "staged")
 
     write_notebook(small / "notebooks" / "02_second.ipynb", "02_second", ["del chapter", "chapter = open"])

@@ -46,7 +46,8 @@ def is_alive(pid: int) -> bool:
 
 def leftovers(run: Path) -> list[str]:
     """What is half-written: hidden folders that a chapter fills, scratch notebooks, temporary files."""
-    found = [*run.glob(".*.partial"), *run.glob(".*.old"), *run.glob(".scratch/*"), *run.glob("*/.*.*")]
+    kinds = (".*.partial", ".*.finished", ".*.last-good", ".*.rubbish", ".scratch/*", "*/.*.*")
+    found = [path for kind in kinds for path in run.glob(kind)]
     return [path.relative_to(run).as_posix() for path in found if path.parent.name != ".locks"]
 
 

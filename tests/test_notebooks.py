@@ -16,7 +16,7 @@ from small_book import ROOT, write_notebook
 
 from vitmech_utils.pipeline.execute import chapters
 from vitmech_utils.pipeline.stage import toc_files
-from vitmech_utils.runs.manifests import notebook_source, predecessors
+from vitmech_utils.runs.code import notebook_source, predecessors
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in chapters(ROOT)]
 CHECKED = {"keep_output", "nbval-check-output"}

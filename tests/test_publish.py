@@ -9,10 +9,10 @@ from conftest import vitmech
 from small_book import CHAPTERS, edit_manifest, make
 from test_stage import finish
 
-from vitmech_utils.artefacts import file_hash
+from vitmech_utils.artefacts import MARK, file_hash
 from vitmech_utils.pipeline.publish import publish
 from vitmech_utils.pipeline.stage import stage
-from vitmech_utils.runs.manifests import RunError, read_manifest, result_digest, write_manifest
+from vitmech_utils.runs.manifests import RunError, all_outputs, read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def made(root: Path, name: str, modified: bool = False, profile: str = "laptop",
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def refused(root: Path, message: str, profile: str = "laptop", **options: object) -> None:
@@ -85,14 +86,14 @@ def test_figures_that_the_page_shows_are_not_published_again_as_files(finished: 
         manifest["executed"]["sha256"] = file_hash(folder / f"{name}.ipynb")
         write_manifest(folder, manifest)
     (finished / "book" / "intro.md").write_text("# Small\n\n![b](run/01_first/b.png) {{ run:status }}\n")
-    digests = {name: result_digest(read_manifest(run_of(finished) / name, "")) for name in CHAPTERS}
+    digests = {name: all_outputs(read_manifest(run_of(finished) / name, "")) for name in CHAPTERS}
     publish(finished, run_of(finished))
     published = finished / "published"
     assert {path.name for path in published.glob("01_first/*.png")} == {"b.png"}
     assert {path.name for path in published.glob("02_second/*.png")} == {"a.png", "hidden.png"}
     manifests = stage(finished, published, finished / "staged")
     assert list(manifests["01_first"]["only_in_page"]) == ["a.png"]
-    assert {name: result_digest(manifest) for name, manifest in manifests.items()} == digests
+    assert {name: all_outputs(manifest) for name, manifest in manifests.items()} == digests
 
 
 def test_arrays_that_are_too_large_stay_behind_and_still_count(
@@ -104,7 +105,7 @@ def test_arrays_that_are_too_large_stay_behind_and_still_count(
         (folder / file).write_bytes(bytes(size))
         manifest["outputs"][file] = file_hash(folder / file)
     write_manifest(folder, manifest)
-    before = result_digest(read_manifest(folder, ""))
+    before = all_outputs(read_manifest(folder, ""))
     monkeypatch.setattr("vitmech_utils.pipeline.publish.LARGEST_ARRAYS", 100)
     publish(finished, run_of(finished))
     kept = {path.name for path in (finished / "published" / "01_first").iterdir()}
@@ -112,7 +113,7 @@ def test_arrays_that_are_too_large_stay_behind_and_still_count(
     assert "large.safetensors" not in kept
     published = stage(finished, finished / "published", finished / "staged")["01_first"]
     assert list(published["too_large"]) == ["large.safetensors"]
-    assert result_digest(published) == before
+    assert all_outputs(published) == before
     publish(finished, run_of(finished))  # from the whole run, once more: nothing was taken from it
     assert (folder / "large.safetensors").is_file()
 
@@ -137,7 +138,7 @@ def test_a_chapter_can_be_left_out_if_none_reads_it(finished: Path) -> None:
 def test_a_chapter_that_another_reads_cannot_be_left_out(finished: Path) -> None:
     folder = run_of(finished) / "02_second"
     first = read_manifest(run_of(finished) / "01_first", "")
-    inputs = {"01_first": {"digest": result_digest(first)}}
+    inputs = {"01_first": {"files": all_outputs(first), "computes": True}}
     write_manifest(folder, {**read_manifest(folder, ""), "inputs": inputs})
     refused(finished, "02_second reads 01_first, so that cannot be left out", leave_out=("01_first",))
 
@@ -157,7 +158,7 @@ def test_a_missing_chapter_an_edited_manifest_and_a_stale_one_are_refused(finish
     source = finished / "notebooks" / "03_third.ipynb"
     good = source.read_text()
     source.write_text(good.replace("frame[", "frame  ["))
-    refused(finished, r"03_third\.ipynb was edited since")
+    refused(finished, r"03_third\.ipynb changed since")
     source.write_text(good)
     edit_manifest(run_of(finished) / "02_second", wall_seconds=1)
     refused(finished, "does not match its seal")

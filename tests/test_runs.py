@@ -17,15 +17,9 @@ from small_book import edit_manifest, write_notebook
 
 from vitmech_utils.profiles import load_profile
 from vitmech_utils.runs import Chapter, open_chapter, run_folders
-from vitmech_utils.runs.manifests import (
-    RunError,
-    module_files,
-    notebook_hashes,
-    predecessors,
-    read_manifest,
-    write_manifest,
-)
-from vitmech_utils.runs.run_folders import check_chapter
+from vitmech_utils.runs.code import module_files, notebook_hashes, notebook_source, predecessors
+from vitmech_utils.runs.manifests import RunError, read_manifest, write_manifest
+from vitmech_utils.runs.standing import check_chapter
 
 
 def begin(root: Path, name: str, **options: object) -> Chapter:
@@ -149,13 +143,15 @@ def test_an_edited_notebook_makes_its_run_stale_but_prose_does_not(small: Path) 
     path.write_text(path.read_text().replace("A claim.", "Another claim."))
     finish_second(small)
     path.write_text(path.read_text().replace("audit.images", "gallery.images"))
-    refused(small, "01_first.ipynb was edited since")
+    refused(small, r"stale: notebooks/01_first\.ipynb changed since")
 
 
 def test_an_edited_module_makes_a_run_stale(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish_first(small)
-    code = {"notebook": None, "modules": {"vitmech_utils/data/chirps.py": "other"}}
-    monkeypatch.setattr(run_folders, "code_of", lambda notebook: code)
+    modules = {"computes": {"vitmech_utils/data/chirps.py": "other"}, "saves": {}, "shows": {}}
+    monkeypatch.setattr(
+        "vitmech_utils.runs.standing.code_of", lambda notebook: {"notebook": None, "modules": modules}
+    )
     refused(small, r"vitmech_utils/data/chirps\.py changed since")
 
 
@@ -164,7 +160,9 @@ def test_what_a_predecessor_read_must_still_be_there(small: Path) -> None:
     finish_second(small)
     finish_first(small, count=99)
     chapter = begin(small, "03_third")
-    with pytest.raises(RunError, match=r"01_first was run again since.*vitmech run 02"):
+    with pytest.raises(
+        RunError, match=r"01_first was run again since, with another numbers\.json.*vitmech run 02"
+    ):
         chapter.read_table("02_second", "counts")
     chapter.abandon()
 
@@ -306,8 +304,9 @@ def test_a_notebook_s_modules_and_predecessors_are_read_from_its_code(small: Pat
             'chapter.read_table("02_second", "counts")',
         ],
     )
-    names = {file.as_posix().partition("vitmech_utils/")[2] for file in module_files(path)}
-    assert {"figures/plots.py", "figures/__init__.py", "__init__.py"} <= names
+    names = {file.as_posix().partition("vitmech_utils/")[2] for file in module_files(notebook_source(path))}
+    assert "figures/plots.py" in names
+    assert "figures/__init__.py" not in names  # it only names the package
     assert "runs.py" not in names  # it carries results and does not make them
     assert predecessors(path) == ["02_second"]
 
@@ -323,8 +322,8 @@ def test_notebook_hashes_tell_code_from_page_and_ignore_outputs(small: Path) -> 
     notebook["cells"][0]["source"] = ["# Other"]
     path.write_text(json.dumps(notebook))
     after = notebook_hashes(path)
-    assert after["code"] == before["code"]
-    assert after["page"] != before["page"]
+    assert (after["computes"], after["saves"]) == (before["computes"], before["saves"])
+    assert after["shows"] != before["shows"]
 
 
 def test_a_classifier_is_an_input_of_its_own(small: Path) -> None:

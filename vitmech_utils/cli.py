@@ -1,4 +1,4 @@
-"""The command line: `vitmech run`, `vitmech stage`, `vitmech book`, `vitmech publish`, `vitmech doctor`."""
+"""The command line: `vitmech run`, `redraw`, `stage`, `book`, `publish`, `check-in` and `doctor`."""
 
 import argparse
 import sys
@@ -18,6 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ProfileError, RunError) as error:
         print(f"vitmech: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a full or read-only disk, a folder of someone else, a file in a folder's place
+        print(f"vitmech: {error.filename or 'cannot be done'}: {error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,6 +36,21 @@ def run(options: argparse.Namespace) -> int:
     for name in names:
         started = time.perf_counter()
         executed = run_chapter(root, name, options.profile, overrides, _run_dir(options), skip)
+        if executed:
+            print(f"{name}: {executed} ({time.perf_counter() - started:.0f} s)", flush=True)
+    return 0
+
+
+def redraw(options: argparse.Namespace) -> int:
+    """Draw one chapter's page again from what its run kept, or all that are not up to date; nothing is computed."""
+    from vitmech_utils.pipeline.execute import chapters, find_chapter, redraw_chapter
+
+    root = repository_root()
+    overrides: dict[str, Any] = dict(parse_override(text) for text in options.parameter)
+    everything = options.chapter == "all"
+    for name in chapters(root) if everything else [find_chapter(root, options.chapter)]:
+        started = time.perf_counter()
+        executed = redraw_chapter(root, name, options.profile, overrides, _run_dir(options), everything)
         if executed:
             print(f"{name}: {executed} ({time.perf_counter() - started:.0f} s)", flush=True)
     return 0
@@ -113,9 +131,17 @@ def _parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser("run", help="execute one chapter, or all", description=run.__doc__)
     running.add_argument("chapter", help="a chapter's number (04), its name, or `all`")
-    running.add_argument("--if-stale", action="store_true", help="do nothing when the chapter is up to date")
+    running.add_argument(
+        "--if-stale", action="store_true", help="do no more than is needed: nothing, or draw the page again"
+    )
     running.add_argument("--force", action="store_true", help="with `all`: run every chapter, stale or not")
     running.set_defaults(command=run)
+
+    redrawing = commands.add_parser(
+        "redraw", help="a chapter's page again, from its artefacts", description=redraw.__doc__
+    )
+    redrawing.add_argument("chapter", help="a chapter's number (04), its name, or `all`")
+    redrawing.set_defaults(command=redraw)
 
     taking = commands.add_parser(
         "check-in", help="a run's checked outputs -> sources", description=check_in.__doc__
@@ -145,13 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     checking.set_defaults(command=doctor)
 
-    for command in (running, taking, staging, building, publishing, checking):
+    for command in (running, redrawing, taking, staging, building, publishing, checking):
         command.add_argument(
             "--profile", default="quick", help="quick, laptop, gpu, paper, or a YAML file (default: quick)"
         )
-    for command in (running, taking, staging, building, publishing):
+    for command in (running, redrawing, taking, staging, building, publishing):
         command.add_argument("--run-dir", help="the run folder (default: results/<profile>)")
-    for command in (running, checking):
+    for command in (running, redrawing, checking):
         command.add_argument(
             "-p", "--parameter", action="append", default=[], metavar="KEY=VALUE",
             help="override one profile value, as in -p train.steps=3",

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitmech_utils.devices import pick_device
-from vitmech_utils.pipeline.execute import up_to_date
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_override, repository_root
 from vitmech_utils.runs import TRAINING, open_chapter
-from vitmech_utils.runs.manifests import RunError, code_of
+from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.runs.run_folders import checkpoint_folder, find_run_dir
+from vitmech_utils.runs.standing import check_chapter
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         overrides = dict(parse_override(text) for text in options.parameter)
         profile = load_profile(options.profile, overrides, root)
         run = find_run_dir(root, profile.name, Path(options.run_dir).absolute() if options.run_dir else None)
-        if up_to_date(run, TRAINING, root, profile):
+        if _stands(run, profile, root):
             if first:
                 print(f"{TRAINING}: up to date")
             return 0
@@ -48,11 +48,18 @@ def train(run: Path, profile: Profile, root: Path) -> None:
     """Train each seed into the checkpoints that chapter 02 of this run folder, profile and code goes on from."""
     from vitmech_utils.model.finetune import fine_tune_profile
 
-    code = code_of(root / "notebooks" / f"{TRAINING}.ipynb")
-    checkpoints = checkpoint_folder(run, TRAINING, profile, code)
+    checkpoints = checkpoint_folder(run, TRAINING, root, profile)
     device = pick_device(profile)
     for seed in profile.seeds:
         fine_tune_profile(profile, seed, checkpoints / f"seed-{seed}", device)
+
+
+def _stands(run: Path, profile: Profile, root: Path) -> bool:
+    try:
+        check_chapter(run, TRAINING, root, profile)
+    except RunError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

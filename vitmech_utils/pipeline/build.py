@@ -7,10 +7,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vitmech_utils.artefacts import digest, folder_hashes, write_json
-from vitmech_utils.pipeline.stage import stage
+from vitmech_utils.artefacts import (
+    digest,
+    folder_hashes,
+    mark_folder,
+    replace_folder,
+    restore_folder,
+    waiting_lock,
+    write_json,
+)
+from vitmech_utils.pipeline.stage import checked_book, stage
 from vitmech_utils.runs.manifests import RunError, package_versions
 
+RECORD = "built.json"
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -18,10 +27,23 @@ def build(root: Path, run: Path, out: Path | None = None, say: Callable[[str], N
     """Stage `run` and render it into `out`/html (default `book/_build/html`); returns the opening page.
 
     Does nothing when sources and tools are those of the last build. Any Sphinx warning fails the build
-    (`RunError`) and leaves the last good book in place.
+    (`RunError`) and leaves the last good book in place. Of two builds of one book the second waits for the first.
     """
     out = out or root / "book" / "_build"
-    staged, html, record = out / "src", out / "html", out / "built.json"
+    checked_book(root, run)  # before anything is written
+    with waiting_lock(
+        out / ".lock", lambda: say(f"another build is at work in {out}; waiting for it to end")
+    ):
+        return _build(root, run, out, say)
+
+
+def _build(root: Path, run: Path, out: Path, say: Callable[[str], None]) -> Path:
+    staged, html, record = out / "src", out / "html", out / RECORD
+    if record.is_file():  # as older versions left them
+        for folder in (staged, html):
+            if folder.is_dir():
+                mark_folder(folder)
+    restore_folder(html)
     stage(root, run, staged)
     wanted = digest([folder_hashes(staged), package_versions()])
     page = html / "index.html"
@@ -52,8 +74,8 @@ def build(root: Path, run: Path, out: Path | None = None, say: Callable[[str], N
         shown = "\n".join(lines[:40] or done.stderr.splitlines()[-20:])
         raise RunError(f"the book was not built; the whole log is {log}:\n{shown}")
     record.unlink(missing_ok=True)
-    shutil.rmtree(html, ignore_errors=True)
-    (work / "_build" / "html").rename(html)
+    mark_folder(work / "_build" / "html")
+    replace_folder(work / "_build" / "html", html)
     shutil.rmtree(work, ignore_errors=True)
     write_json(record, wanted)
     say(f"The book is built. Open {page.as_uri()}")

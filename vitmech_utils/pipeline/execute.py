@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -10,15 +9,32 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from vitmech_utils.artefacts import file_hash, write_atomically
+from vitmech_utils.artefacts import (
+    MANIFEST,
+    file_hash,
+    home_folder,
+    replace_folder,
+    waiting_lock,
+    write_atomically,
+)
 from vitmech_utils.profiles import Profile, load_profile
-from vitmech_utils.runs.manifests import RunError, notebook_hashes, write_manifest
-from vitmech_utils.runs.run_folders import check_chapter, drop_partial, find_run_dir, note_profile
+from vitmech_utils.runs import REDRAW, WAIT
+from vitmech_utils.runs.code import read_notebook
+from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, write_manifest
+from vitmech_utils.runs.run_folders import (
+    acquire,
+    checkpoint_folder,
+    drop_partial,
+    find_run_dir,
+    finished_folder,
+    lock_file,
+    note_profile,
+)
+from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PARAMETERS = ("profile", "run_dir", "overrides")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -44,14 +60,9 @@ def find_chapter(root: Path, text: str) -> str:
 def up_to_date(run: Path, chapter: str, root: Path, profile: Profile) -> bool:
     """Tell whether a chapter's finished run, its executed page included, still holds."""
     try:
-        manifest = check_chapter(run, chapter, root, profile)
+        return not standing_of(run, chapter, root, profile).to_redraw
     except RunError:
         return False
-    executed = manifest.get("executed")
-    return (
-        bool(executed)
-        and executed["page"] == notebook_hashes(root / "notebooks" / f"{chapter}.ipynb")["page"]
-    )
 
 
 def run_chapter(
@@ -65,45 +76,117 @@ def run_chapter(
 ) -> Path | None:
     """Execute one chapter and return its executed notebook in the run folder (None: it was up to date).
 
-    Works in a scratch file that is renamed only after every cell ran and the chapter left a sound manifest.
+    Where `only_if_stale` finds that what the chapter kept stands, and its page alone does not, the page is drawn again.
+    Works beside the last good run, which is replaced only after every cell ran and the chapter left a sound manifest.
     A failed notebook is kept as `<run folder>/<chapter>.failed.ipynb`. Raises `RunError` or `ProfileError`.
     """
-    profile = load_profile(profile_name, overrides, root)
-    run = find_run_dir(root, profile.name, run_dir)
-    source = root / "notebooks" / f"{chapter}.ipynb"
-    _require_parameters_cell(source)
-    with _runner_lock(run, chapter, say):
-        if only_if_stale and up_to_date(run, chapter, root, profile):
+    work = _Work.of(root, chapter, profile_name, overrides, run_dir)
+    if only_if_stale and up_to_date(
+        work.run, chapter, root, work.profile
+    ):  # also where nothing can be written
+        say(f"{chapter}: up to date")
+        return None
+    with _runner_lock(work.run, chapter, say):
+        redraw = False
+        if only_if_stale:
+            with contextlib.suppress(RunError):
+                there = standing_of(work.run, chapter, root, work.profile)
+                if not there.to_redraw:
+                    say(f"{chapter}: up to date")
+                    return None
+                redraw = there.verb == "redraw"
+                if redraw:
+                    say(f"{chapter}: to redraw ({there.to_redraw})")
+        return work.do(redraw, say)
+
+
+def redraw_chapter(
+    root: Path,
+    chapter: str,
+    profile_name: str,
+    overrides: dict[str, Any],
+    run_dir: str | Path | None = None,
+    only_if_needed: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path | None:
+    """Draw a chapter's page again from what its run kept; returns the executed notebook (None: it was up to date).
+
+    It is the same notebook, whose `Chapter.keep` reads instead of computing; one that keeps nothing is run. Raises
+    `RunError` where the run is missing or stale (the message says what runs it), and as `run_chapter` does.
+    """
+    work = _Work.of(root, chapter, profile_name, overrides, run_dir)
+    with _runner_lock(work.run, chapter, say):
+        there = standing_of(work.run, chapter, root, work.profile)
+        if only_if_needed and not there.to_redraw:
             say(f"{chapter}: up to date")
             return None
-        say(f"{chapter}: profile {profile.name}, run folder {run}")
-        note_profile(run, profile)
-        parameters: dict[str, Any] = {"profile": _portable(profile_name, root)}
-        if overrides:
-            parameters["overrides"] = overrides
-        if run != (root / "results" / profile.name).resolve():
-            parameters["run_dir"] = _portable(str(run), root)
-        scratch = run / ".scratch" / f"{chapter}.ipynb"
+        return work.do(there.verb == "redraw", say)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A chapter to execute: where, and on which values."""
+
+    root: Path
+    chapter: str
+    profile_name: str
+    overrides: dict[str, Any]
+    profile: Profile
+    run: Path
+
+    @classmethod
+    def of(
+        cls, root: Path, chapter: str, name: str, overrides: dict[str, Any], run_dir: str | Path | None
+    ) -> "_Work":
+        profile = load_profile(name, overrides, root)
+        _require_parameters_cell(root / "notebooks" / f"{chapter}.ipynb")
+        return cls(root, chapter, name, overrides, profile, find_run_dir(root, profile.name, run_dir))
+
+    def do(self, redraw: bool, say: Callable[[str], None]) -> Path:
+        run, chapter, final = self.run, self.chapter, self.run / self.chapter
+        verb = "redrawn from what its run kept" if redraw else "run"
+        say(f"{chapter}: {verb}, profile {self.profile.name}, run folder {run}")
         failed = run / f"{chapter}.failed.ipynb"
-        failed.unlink(missing_ok=True)
         with _nothing_half_written(run, chapter):
-            _execute(source, scratch, failed, parameters, root)
-            return _accept(scratch, run, chapter, root, profile)
+            note_profile(run, self.profile)
+            failed.unlink(missing_ok=True)
+            scratch = run / ".scratch" / f"{chapter}.ipynb"
+            environment = {WAIT: str(final), **({REDRAW: str(final)} if redraw else {})}
+            source = self.root / "notebooks" / f"{chapter}.ipynb"
+            _execute(source, scratch, failed, self._parameters(), self.root, environment)
+            executed = _accept(scratch, run, chapter, self.root, self.profile)
+            shutil.rmtree(checkpoint_folder(run, chapter, self.root, self.profile), ignore_errors=True)
+        return executed
+
+    def _parameters(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = {"profile": _portable(self.profile_name, self.root)}
+        if self.overrides:
+            parameters["overrides"] = self.overrides
+        if self.run != (self.root / "results" / self.profile.name).resolve():
+            parameters["run_dir"] = _portable(str(self.run), self.root)
+        return parameters
 
 
-def _execute(source: Path, scratch: Path, failed: Path, parameters: dict[str, Any], root: Path) -> None:
+def _execute(
+    source: Path,
+    scratch: Path,
+    failed: Path,
+    parameters: dict[str, Any],
+    root: Path,
+    environment: dict[str, str],
+) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    environment = {"VITMECH_ROOT": str(root), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment = {"VITMECH_ROOT": str(root), "PYDEVD_DISABLE_FILE_VALIDATION": "1", **environment}
     try:
         with _environment(environment), _ended_by_sigterm(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             papermill.execute_notebook(
-                source,
-                scratch,
+                _unformatted(source),
+                _unformatted(scratch),
                 parameters=parameters,
                 cwd=source.parent,
                 kernel_name="python3",
@@ -139,51 +222,78 @@ def _keep_pickers_once(notebook: dict[str, Any]) -> None:
 
 
 def _accept(scratch: Path, run: Path, chapter: str, root: Path, profile: Profile) -> Path:
-    notebook = json.loads(scratch.read_text(encoding="utf-8"))
-    for number, cell in enumerate(notebook["cells"]):
-        if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
+    """Check the finished folder that the notebook left, add its page, and put it in its place."""
+    notebook = read_notebook(scratch)
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code" or not cell.source.strip():
             continue
-        if cell["execution_count"] is None or any(o["output_type"] == "error" for o in cell["outputs"]):
+        if cell.execution_count is None or any(output.output_type == "error" for output in cell.outputs):
             raise RunError(
                 f"{scratch}: cell {number} was not executed to its end; run chapter {chapter[:2]} again"
             )
+    finished = finished_folder(run, chapter)
+    again = f"run `{command('run', chapter, run, root, profile)}` again"
     try:
-        manifest = check_chapter(run, chapter, root, profile)
+        manifest = read_manifest(finished, again)
+        check_outputs(finished, manifest, again)
+        if manifest["profile"]["hash"] != profile.hash:
+            raise RunError("it was opened with other profile values than those asked for")
+        changed = code_changes(manifest, root)["computes"]
+        if changed:
+            raise RunError(f"{', '.join(changed)} changed while it ran; {again}")
     except RunError as error:
         raise RunError(
             f"{chapter} ran to its end but left no sound run (is chapter.close() its last cell?): {error}"
         ) from error
-    _keep_pickers_once(notebook)
-    notebook["metadata"].pop("papermill", None)
-    for cell in notebook["cells"]:
-        cell["metadata"].pop("papermill", None)
-        cell["metadata"].pop("execution", None)
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["id"] = "injected-parameters"  # papermill draws one at random
-    text = json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    for folder in (root, Path.home()):  # a page names no machine's folders
-        text = text.replace(f"{folder}/", "" if folder == root else "~/")
-    executed = run / chapter / f"{chapter}.ipynb"
+    executed = finished / f"{chapter}.ipynb"
+    text = _page(notebook, root)
     write_atomically(executed, lambda path: path.write_text(text, encoding="utf-8"))
+    record = {"file": executed.name, "sha256": file_hash(executed)}
+    write_manifest(finished, {**manifest, "executed": record})
+    lock = acquire(lock_file(run, chapter))
+    try:
+        replace_folder(finished, run / chapter, MANIFEST)
+    finally:
+        lock.release()
     scratch.unlink()
-    record = {
-        "file": executed.name,
-        "sha256": file_hash(executed),
-        "page": notebook_hashes(root / "notebooks" / f"{chapter}.ipynb")["page"],
-    }
-    write_manifest(executed.parent, {**manifest, "executed": record})
-    return executed
+    return run / chapter / executed.name
+
+
+def _page(notebook: Any, root: Path) -> str:
+    """The executed notebook as it is kept: without what differs from run to run, and without this machine's folders."""
+    import nbformat
+
+    _keep_pickers_once(notebook)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell["id"] = "injected-parameters"  # papermill draws one at random
+    text = nbformat.writes(notebook) + "\n"
+    text = text.replace(f"{root}/", "")
+    home = home_folder()
+    return re.sub(rf"(?<![\w.-]){re.escape(str(home))}/", "~/", text) if home else text
 
 
 def _require_parameters_cell(source: Path) -> None:
-    cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
-    tagged = [c for c in cells if c["cell_type"] == "code" and "parameters" in c["metadata"].get("tags", [])]
-    if len(tagged) != 1:
+    import papermill
+
+    notebook = read_notebook(source)
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1 or tagged[0].cell_type != "code":
         raise RunError(f"{source}: expected one code cell tagged `parameters`, found {len(tagged)}")
-    text = "".join(tagged[0]["source"])
-    missing = [name for name in PARAMETERS if not re.search(rf"^{name}\s*(:[^=]+)?=", text, re.MULTILINE)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = papermill.inspect_notebook(_unformatted(source))
+    missing = [name for name in PARAMETERS if name not in known]
     if missing:
         raise RunError(f"{source}: its parameters cell does not set {', '.join(missing)}")
+
+
+def _unformatted(path: Path) -> str:
+    """A path for papermill, which takes braces in it for parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _portable(path: str, root: Path) -> str:
@@ -194,20 +304,13 @@ def _portable(path: str, root: Path) -> str:
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(absolute)
 
 
-@contextlib.contextmanager
-def _runner_lock(run: Path, chapter: str, say: Callable[[str], None]) -> Iterator[None]:
-    path = run / ".locks" / f"{chapter}.runner.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{chapter}: another `vitmech run` is at work on it in {run}; waiting for it to end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _runner_lock(
+    run: Path, chapter: str, say: Callable[[str], None]
+) -> contextlib.AbstractContextManager[None]:
+    return waiting_lock(
+        run / ".locks" / f"{chapter}.runner.lock",
+        lambda: say(f"{chapter}: another `vitmech run` is at work on it in {run}; waiting for it to end"),
+    )
 
 
 @contextlib.contextmanager
@@ -225,8 +328,9 @@ def _nothing_half_written(run: Path, chapter: str) -> Iterator[None]:
             f"or choose another folder with --run-dir, and run the same command again\n{error}"
         ) from error
     finally:
-        drop_partial(run, chapter)
-        (run / ".scratch" / f"{chapter}.ipynb").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            drop_partial(run, chapter)
+            (run / ".scratch" / f"{chapter}.ipynb").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,17 @@
 """Where a figure comes from, in plain words: profile, hardware, day, duration, code version."""
 
+import re
 from datetime import datetime
 from typing import Any
 
+_MARKUP = re.compile(r"[^\w\s.,:;/@+()-]|_")
 
-def banner(manifest: dict[str, Any]) -> str:
-    """Write the provenance of a page in plain words, as MyST; a quick run is labelled as one."""
+
+def banner(manifest: dict[str, Any], advice: str = "") -> str:
+    """Write the provenance of a page in plain words, as MyST; a quick run is labelled as one.
+
+    `advice` is a sentence on what to do where the page is older than its code.
+    """
     profile = manifest["profile"]["name"]
     quick = profile == "quick"
     title = "A quick run: few images, wide intervals" if quick else "How this page was made"
@@ -22,24 +28,38 @@ def banner(manifest: dict[str, Any]) -> str:
     )
     return (
         f"```{{admonition}} {title}\n:class: {kind} provenance\n"
-        f"{caution}Profile `{profile}` ({manifest['profile']['values']['backbone']}; "
+        f"{caution}Profile `{profile}` ({literal(manifest['profile']['values']['backbone'])}; "
         f"{images['attention']} images for attention, {images['ablation']} for ablation), computed on "
         f"{hardware(manifest)} on {day(manifest)}, in {duration(manifest['wall_seconds'])} and "
-        f"{manifest['peak_memory_mib'] / 1024:.1f} GiB of memory, by code version {version(manifest)}.\n```"
+        f"{manifest['peak_memory_mib'] / 1024:.1f} GiB of memory, by code version {version(manifest)}."
+        f"{_drawn(manifest)}{' ' + advice if advice else ''}\n```"
     )
+
+
+def literal(text: str) -> str:
+    """A value as text that no markup can leave: MyST's own characters and HTML's are escaped, lines joined."""
+    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", " ".join(str(text).split()))
+
+
+def _drawn(manifest: dict[str, Any]) -> str:
+    drawn = manifest.get("drawn")
+    if not drawn:
+        return ""
+    return f" The page was drawn again from what that run kept on {day(drawn)}, by code version {version(drawn)}."
 
 
 def hardware(manifest: dict[str, Any]) -> str:
     """Say in plain words what a chapter ran on."""
     device = manifest["device"]
+    name = literal(device["name"])
     cores = f"{device['cores']} core{'s' if device['cores'] != 1 else ''}"
     if device["type"] == "cpu":
-        return f"{cores} of a processor ({device['name']}), no GPU"
-    return f"one GPU ({device['name']}) and {cores}"
+        return f"{cores} of a processor ({name}), no GPU"
+    return f"one GPU ({name}) and {cores}"
 
 
 def day(manifest: dict[str, Any]) -> str:
-    """The day a chapter was run, UTC."""
+    """The day a chapter was run, or its page drawn, UTC."""
     return f"{datetime.fromisoformat(manifest['started']):%d %B %Y}".lstrip("0")
 
 
@@ -57,8 +77,8 @@ def version(manifest: dict[str, Any]) -> str:
     """Name the code: package version and commit, local changes admitted."""
     code = manifest["code"]
     commit = (
-        f" (commit {code['commit'][:9]}{', with local changes' if code['modified'] else ''})"
+        f" (commit {literal(code['commit'][:9])}{', with local changes' if code['modified'] else ''})"
         if code["commit"]
         else ""
     )
-    return f"{code['version']}{commit}"
+    return f"{literal(code['version'])}{commit}"

@@ -1,15 +1,15 @@
 """Put a finished run in place of the published one: the folder that the book shows where nothing is computed."""
 
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from vitmech_utils.artefacts import MANIFEST
+from vitmech_utils.artefacts import MANIFEST, MARK, home_folder, mark_folder, replace_folder, restore_folder
 from vitmech_utils.pipeline.execute import chapters
-from vitmech_utils.pipeline.stage import checked_run
-from vitmech_utils.runs.manifests import RunError, write_manifest
+from vitmech_utils.pipeline.stage import checked_run, state
+from vitmech_utils.runs.code import read_notebook
+from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, write_manifest
 
 PUBLISHED = "published"
 LIMIT = 30_000_000
@@ -36,17 +36,20 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
             raise RunError(
                 f"{where}: a quick run looks at too few images to be published; use --profile laptop"
             )
-        if manifest["code"]["modified"]:
+        if manifest["code"]["modified"] or (manifest.get("drawn") or manifest)["code"]["modified"]:
             raise RunError(
                 f"{where}: made by code that was not committed; commit it, then run {name[:2]} again"
             )
+        if (there := state(root, run, manifest)).advice:
+            raise RunError(f"{where}: {there.advice}")
         if read := sorted({*manifest["inputs"]} & {*leave_out}):
             raise RunError(f"{where}: {name} reads {read[0]}, so that cannot be left out")
     fresh = target.with_name(f"{PUBLISHED}.partial")
+    restore_folder(target)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         _fill(fresh, target, run, root, manifests)
-        _refuse_folders(fresh, names, (root.resolve(), run.resolve(), Path.home()))
+        _refuse_folders(fresh, names, _folders_of_this_machine(root, run))
         sizes = {entry.name: _size(entry) for entry in sorted(fresh.iterdir())}
         if sum(sizes.values()) > limit:
             listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items())
@@ -54,12 +57,10 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
                 f"{run}: {sum(sizes.values()) / 1e6:.1f} MB, at most {limit / 1e6:g} MB are published ({listed}); "
                 "let the largest chapter keep less"
             )
-        old = target.with_name(f"{PUBLISHED}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        if (target / "adapters").is_dir():  # as older versions left it
+            mark_folder(target)
+        mark_folder(fresh)
+        replace_folder(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return sizes
@@ -68,7 +69,7 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
 def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str, dict]) -> None:
     fresh.mkdir()
     for entry in sorted(target.iterdir()) if target.is_dir() else []:
-        if (entry / MANIFEST).is_file():
+        if (entry / MANIFEST).is_file() or entry.name == MARK:
             continue  # a chapter of the last published run
         copy = shutil.copytree if entry.is_dir() else shutil.copy2
         copy(entry, fresh / entry.name)
@@ -79,6 +80,10 @@ def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str,
             copied = fresh / name / file
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(run / name / file, copied)
+        again = f"{run / name} was written while it was copied; publish again"
+        check_outputs(fresh / name, kept, again)
+        if read_manifest(run / name, again) != manifest:
+            raise RunError(again)
         write_manifest(fresh / name, kept)
 
 
@@ -91,8 +96,8 @@ def _figures_in_prose(root: Path, name: str) -> set[str]:
 
 def _without_doubled_figures(folder: Path, manifest: dict[str, Any], shown: set[str]) -> dict[str, Any]:
     """Move figures that the executed notebook shows from the manifest's outputs to its `only_in_page`."""
-    notebook = json.loads((folder / manifest["executed"]["file"]).read_text(encoding="utf-8"))
-    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    notebook = read_notebook(folder / manifest["executed"]["file"])
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     figures = {file for file in manifest["outputs"] if file.endswith(".png")}
     if sum("image/png" in output.get("data", {}) for output in outputs) < len(figures):
         return manifest  # some figure is in its file alone
@@ -112,6 +117,10 @@ def _without_large_arrays(folder: Path, manifest: dict[str, Any]) -> dict[str, A
         return manifest
     kept = {file: value for file, value in manifest["outputs"].items() if file not in large}
     return {**manifest, "outputs": kept, "too_large": {**manifest.get("too_large", {}), **large}}
+
+
+def _folders_of_this_machine(root: Path, run: Path) -> tuple[Path, ...]:
+    return tuple(filter(None, (root.resolve(), run.resolve(), home_folder())))
 
 
 def _refuse_folders(fresh: Path, names: list[str], folders: tuple[Path, ...]) -> None:

@@ -4,20 +4,24 @@ import copy
 import json
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
+from pydantic import ValidationError
 
-from vitmech_utils.artefacts import MANIFEST
+from vitmech_utils.artefacts import MANIFEST, mark_folder, replace_folder, restore_folder
 from vitmech_utils.pipeline.benchmarks import fill_benchmarks
 from vitmech_utils.pipeline.launch import add_launch_buttons
 from vitmech_utils.pipeline.made_pages import fill_made
 from vitmech_utils.pipeline.provenance import banner, day, duration, hardware, version
 from vitmech_utils.profiles import Profile
 from vitmech_utils.report.picker.static import share_notebook_data
-from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, result_digest
-from vitmech_utils.runs.run_folders import check_chapter
+from vitmech_utils.runs.code import read_notebook
+from vitmech_utils.runs.manifests import RunError, all_outputs, check_outputs, read_manifest
+from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PROSE = ("_config.yml", "_toc.yml", "book")
 IMAGES = (".png", ".svg", ".jpg")
@@ -27,16 +31,17 @@ TOKEN = re.compile(r"\{\{\s*run:([^}]+?)\s*\}\}")
 def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     """Fill `target` with the book's sources: prose, staged notebooks, the run's figures. Returns the manifests.
 
-    `target` is replaced whole, or left as it was. Raises `RunError` when a chapter is missing, failed, stale,
-    or does not belong with the others. Only `published/` may lack chapters. They are left out of the contents, with the
-    list items that point at them; other chapters name them without a link.
+    `target` is replaced whole, or left as it was. A page that is to be drawn again is staged and says so.
+    Raises `RunError` when a chapter is missing, failed, stale, or does not belong with the others. Only `published/`
+    may lack chapters. They are left out of the contents, with the list items that point at them; other chapters name
+    them without a link.
     """
-    names = [Path(entry).name for entry in toc_files(root) if entry.startswith("notebooks/")]
-    absent = [name for name in names if _is_published(root, run) and not (run / name).is_dir()]
-    manifests = checked_run(root, run, [name for name in names if name not in absent])
+    manifests, absent = checked_book(root, run)
+    states = {name: state(root, run, manifest) for name, manifest in manifests.items()}
     fresh = target.with_name(f"{target.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
+    mark_folder(fresh)
     for entry in PROSE:
         source = root / entry
         if source.is_dir():
@@ -48,13 +53,13 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     _leave_out(fresh, absent)
     add_launch_buttons(fresh / "_config.yml", root)
     for name, manifest in manifests.items():
-        notebook = json.loads((run / name / f"{name}.ipynb").read_text(encoding="utf-8"))
+        notebook = read_notebook(run / name / f"{name}.ipynb")
         path = fresh / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
-        page = labelled(notebook, manifest)
+        page = labelled(notebook, manifest, states[name].advice)
         _unlink(page, root, absent)
         share_notebook_data(page)
-        path.write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        nbformat.write(page, path)
         figures = fresh / "book" / "run" / name
         for figure in sorted(p for p in (run / name).rglob("*") if p.suffix in IMAGES):
             figures.mkdir(parents=True, exist_ok=True)
@@ -62,10 +67,43 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     for page in (fresh / "book").glob("*.md"):
         text = fill_benchmarks(page.read_text(encoding="utf-8"), root)
         text = fill_made(text, root, run, page.parent)
-        page.write_text(_fill(text, page.name, run, manifests), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+        page.write_text(_fill(text, page.name, run, manifests, states), encoding="utf-8")
+    replace_folder(fresh, target)
     return manifests
+
+
+@dataclass(frozen=True)
+class State:
+    """How a chapter's page stands to today's code: in a word or two, and in a sentence of advice where it does not."""
+
+    name: str
+    advice: str = ""
+
+
+def state(root: Path, run: Path, manifest: dict[str, Any]) -> State:
+    """Compare a chapter of a run with today's code."""
+    chapter = manifest["chapter"]
+    if _is_published(root, run):
+        changes = code_changes(manifest, root)
+        if changes["computes"]:
+            return State("older than its code")
+        return State("to redraw" if changes["saves"] or changes["shows"] else "up to date")
+    profile = _profile(manifest, run / chapter)
+    there = standing_of(run, chapter, root, profile)
+    if not there.to_redraw:
+        return State("up to date")
+    again = command(there.verb, chapter, run, root, profile)
+    return State(
+        "to redraw", f"Its page is older than its code: {there.to_redraw}. `{again}` draws it again."
+    )
+
+
+def checked_book(root: Path, run: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the manifests of the book's chapters, and those that a published run leaves out; raises as `stage`."""
+    restore_folder(run)
+    names = [Path(entry).name for entry in toc_files(root) if entry.startswith("notebooks/")]
+    absent = [name for name in names if _is_published(root, run) and not (run / name).is_dir()]
+    return checked_run(root, run, [name for name in names if name not in absent]), absent
 
 
 def toc_files(root: Path) -> list[str]:
@@ -75,30 +113,31 @@ def toc_files(root: Path) -> list[str]:
     return [toc["root"], *(entry["file"] for group in groups for entry in group.get("chapters", []))]
 
 
-def labelled(notebook: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+def labelled(notebook: Any, manifest: dict[str, Any], advice: str = "") -> Any:
     """Return a copy of an executed notebook with its provenance under the title and its set-up folded."""
     notebook = copy.deepcopy(notebook)
     for cell in notebook["cells"]:
         tags = set(cell["metadata"].get("tags", []))
         if "injected-parameters" in tags:  # the provenance tells the values better
             tags.add("remove-cell")
-        elif cell["cell_type"] == "code" and (
-            "parameters" in tags or "open_chapter(" in "".join(cell["source"])
-        ):
+        elif cell["cell_type"] == "code" and ("parameters" in tags or "open_chapter(" in cell["source"]):
             tags.add("hide-input")
         if tags:
             cell["metadata"]["tags"] = sorted(tags)
     first = notebook["cells"][0]
-    lines = "".join(first["source"]).splitlines(keepends=True)
+    lines = first["source"].splitlines(keepends=True)
     title = next((number for number, line in enumerate(lines) if line.startswith("# ")), None)
     if first["cell_type"] != "markdown" or title is None:
         raise RunError(
             f"{manifest['chapter']}: its first cell holds no `# Title`, so the page would have no name"
         )
     head, rest = lines[: title + 1], "".join(lines[title + 1 :]).lstrip("\n")
-    cells = [_markdown("".join(head).rstrip("\n"), "title"), _markdown(banner(manifest), "provenance")]
+    cells = [
+        _markdown("".join(head).rstrip("\n"), "title"),
+        _markdown(banner(manifest, advice), "provenance"),
+    ]
     if rest:
-        cells.append({**first, "source": rest})
+        cells.append(nbformat.from_dict({**first, "source": rest}))
     notebook["cells"] = [*cells, *notebook["cells"][1:]]
     return notebook
 
@@ -136,8 +175,8 @@ def _leave_out(book: Path, absent: list[str]) -> None:
 def _unlink(notebook: dict[str, Any], root: Path, absent: list[str]) -> None:
     """Let a notebook's text name chapters that were left out by their titles instead of linking to them."""
     for name in absent:
-        first = json.loads((root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"][0]
-        title = next(line for line in "".join(first["source"]).splitlines() if line.startswith("# "))[2:]
+        first = read_notebook(root / "notebooks" / f"{name}.ipynb").cells[0]
+        title = next(line for line in first.source.splitlines() if line.startswith("# "))[2:]
         link = re.compile(rf"\[([^\]]*)\]\({name}\.ipynb(?:#[^)]*)?\)")
 
         def said(match: re.Match[str], title: str = title) -> str:
@@ -145,7 +184,7 @@ def _unlink(notebook: dict[str, Any], root: Path, absent: list[str]) -> None:
 
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
-                cell["source"] = link.sub(said, "".join(cell["source"]))
+                cell["source"] = link.sub(said, cell["source"])
 
 
 def _checked(root: Path, run: Path, name: str) -> dict[str, Any]:
@@ -156,16 +195,30 @@ def _checked(root: Path, run: Path, name: str) -> dict[str, Any]:
         else f"run `vitmech run {name[:2]} --run-dir {run}` with the profile of the other chapters"
     )
     manifest = read_manifest(run / name, mend)
-    if not frozen:  # the published run may be older than the code; it is held against itself alone
-        check_chapter(run, name, root, Profile.model_validate(manifest["profile"]["values"]))
+    profile = None if frozen else _profile(manifest, run / name, mend)
+    if profile:  # the published run may be older than the code; it is held against itself alone
+        there = standing_of(run, name, root, profile)
     check_outputs(run / name, manifest, mend)
     if not manifest.get("executed"):
+        if profile:
+            mend = f"draw it with `{command(there.verb, name, run, root, profile)}`"
         raise RunError(f"{run / name}: no executed notebook (the chapter ran outside `vitmech run`); {mend}")
-    notebook = json.loads((run / name / manifest["executed"]["file"]).read_text(encoding="utf-8"))
-    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    notebook = read_notebook(run / name / manifest["executed"]["file"])
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
     if any(output["output_type"] == "error" for output in outputs):
         raise RunError(f"{run / name}: its executed notebook holds an error; {mend}")
     return manifest
+
+
+def _profile(manifest: dict[str, Any], folder: Path, mend: str = "run it again") -> Profile:
+    try:
+        profile = Profile.model_validate(manifest["profile"]["values"])
+    except ValidationError as error:
+        keys = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
+        raise RunError(f"{folder}: made with profile values of another version ({keys}); {mend}") from error
+    if profile.hash != manifest["profile"]["hash"]:
+        raise RunError(f"{folder}: its profile's values are not those of its hash; {mend}")
+    return profile
 
 
 def _refuse_mixed(run: Path, manifests: dict[str, dict[str, Any]]) -> None:
@@ -179,24 +232,27 @@ def _refuse_mixed(run: Path, manifests: dict[str, dict[str, Any]]) -> None:
             )
     modules: dict[str, tuple[str, str]] = {}
     for name, manifest in manifests.items():
-        for path, value in manifest["code"]["modules"].items():
+        for path, value in manifest["code"]["modules"]["computes"].items():
             other, seen = modules.setdefault(path, (name, value))
             if seen != value:
                 raise RunError(
                     f"{run}: {other} and {name} were made with different versions of {path}; run both again"
                 )
         for source, expected in manifest["inputs"].items():
-            if source in manifests and result_digest(manifests[source]) != expected["digest"]:
+            there = all_outputs(manifests[source]) if source in manifests else {}
+            if there and any(there.get(file) != value for file, value in expected.get("files", {}).items()):
                 raise RunError(
                     f"{run}: {name} read another result of {source} than the one there; run {name[:2]} again"
                 )
 
 
-def _fill(text: str, page: str, run: Path, manifests: dict[str, dict[str, Any]]) -> str:
+def _fill(
+    text: str, page: str, run: Path, manifests: dict[str, dict[str, Any]], states: dict[str, State]
+) -> str:
     def value(match: re.Match[str]) -> str:
         where = match.group(1)
         if where == "status":
-            return _status(manifests)
+            return _status(manifests, states)
         if where == "banner":
             return banner(next(iter(manifests.values())))
         chapter, artefact, *keys = where.split("/")
@@ -222,8 +278,11 @@ def _read_json(run: Path, chapter: str, artefact: str, page: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _status(manifests: dict[str, dict[str, Any]]) -> str:
-    rows = ["| chapter | profile | run on | day | time | memory | code |", "|---|---|---|---|---|---|---|"]
+def _status(manifests: dict[str, dict[str, Any]], states: dict[str, State]) -> str:
+    rows = [
+        "| chapter | profile | run on | day | time | memory | code | page |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, manifest in manifests.items():
         memory = f"{manifest['peak_memory_mib'] / 1024:.1f} GiB"
         wall = duration(manifest["wall_seconds"])
@@ -233,9 +292,12 @@ def _status(manifests: dict[str, dict[str, Any]]) -> str:
             hardware(manifest),
             day(manifest),
         ]
-        rows.append(f"| {' | '.join([*cells, wall, memory, version(manifest)])} |")
+        page = states[name].name + (
+            f", drawn again on {day(manifest['drawn'])}" if manifest.get("drawn") else ""
+        )
+        rows.append(f"| {' | '.join([*cells, wall, memory, version(manifest), page])} |")
     return "\n".join(rows)
 
 
-def _markdown(source: str, cell_id: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "id": f"staged-{cell_id}", "metadata": {}, "source": source}
+def _markdown(source: str, cell_id: str) -> Any:
+    return nbformat.v4.new_markdown_cell(source, id=f"staged-{cell_id}")

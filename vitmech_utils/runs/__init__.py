@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -14,38 +15,47 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from vitmech_utils.artefacts import folder_hashes, json_text, to_numpy, to_plain, write_atomically
+from vitmech_utils.artefacts import (
+    MANIFEST,
+    folder_hashes,
+    json_text,
+    replace_folder,
+    to_numpy,
+    to_plain,
+    write_atomically,
+)
 from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, load_profile, repository_root
 from vitmech_utils.runs import kept
+from vitmech_utils.runs.code import code_of, computing_predecessors
 from vitmech_utils.runs.manifests import (
     FORMAT,
     RunError,
-    code_of,
     code_version,
     machine,
     package_versions,
     peak_memory_mib,
-    result_digest,
     write_manifest,
 )
 from vitmech_utils.runs.run_folders import (
     ADAPTERS,
+    TRAINING,
     acquire,
-    adapter_digest,
-    check_chapter,
     checkpoint_folder,
     find_run_dir,
+    finished_folder,
     lock_file,
     partial_folder,
     published_adapter,
 )
+from vitmech_utils.runs.standing import Standing, adapter_digest, command, standing_of
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import torch
 
-TRAINING = "02_lora_fine_tuning"
+REDRAW, WAIT = "VITMECH_REDRAW", "VITMECH_WAIT"
+"""Environment variables of `vitmech run`: the chapter's folder to redraw, and the one whose page it will add."""
 FIGURES = ("published", "bare")
 Value = TypeVar("Value")
 _open_chapters: dict[Path, "Chapter"] = {}
@@ -83,24 +93,44 @@ class Manifest(dict[str, Any]):
 class Chapter:
     """One chapter's run: its profile, its device, the artefacts it saves and those it reads.
 
-    Artefacts go to a `.partial` folder until `close` puts it, with its manifest, in the place of the old one.
+    Artefacts go to a `.partial` folder until `close` puts it, with its manifest, in the place of the old one. In a
+    redraw that folder begins with what the last run kept.
     """
 
     def __init__(self, name: str, profile: Profile, folder: Path, root: Path) -> None:
         self.name, self.profile, self.root, self.run = name, profile, root, folder.parent
         self.final_folder = folder
         self.folder = partial_folder(self.run, name)
-        self._inputs: dict[str, dict[str, str]] = {}
-        self._manifests: dict[str, dict[str, Any]] = {}
+        self._inputs: dict[str, dict[str, Any]] = {}
+        self._standings: dict[str, Standing] = {}
         self._device: torch.device | None = None
-        self._code = code_of(root / "notebooks" / f"{name}.ipynb")
+        self._checkpoints: Path | None = None
+        notebook = root / "notebooks" / f"{name}.ipynb"
+        self._code = code_of(notebook)
+        self._read_to_compute = set(computing_predecessors(notebook)) if notebook.is_file() else None
         self._lock = acquire(lock_file(self.run, name))
         _open_chapters[folder] = self
+        try:
+            self._last = self._last_run() if os.environ.get(REDRAW) == str(folder) else None
+            self._prepare()
+        except BaseException:
+            self._release()
+            raise
+        self._kept: dict[str, tuple[str, int] | None] = {}
+        self._computing, self._shown = 0, set()
+        self._started, self._clock = datetime.now(UTC), time.perf_counter()
+
+    def _last_run(self) -> dict[str, Any]:
+        return standing_of(self.run, self.name, self.root, self.profile).manifest
+
+    def _prepare(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+        for file in self._last["computed"] if self._last else ():
+            copied = self.folder / file
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self.final_folder / file, copied)
         self._closed = False
-        self._kept: dict[str, tuple[str, int] | None] = {}
-        self._started, self._clock = datetime.now(UTC), time.perf_counter()
 
     @property
     def device(self) -> "torch.device":
@@ -112,7 +142,9 @@ class Chapter:
     @property
     def checkpoints(self) -> Path:
         """Where a training keeps what it needs to go on after a kill; emptied once the chapter is closed."""
-        return checkpoint_folder(self.run, self.name, self.profile, self._code)
+        if self._checkpoints is None:
+            self._checkpoints = checkpoint_folder(self.run, self.name, self.root, self.profile)
+        return self._checkpoints
 
     def regressor(self, seed: int | None = None, attention: str = "sdpa", figures: str = "published") -> Any:
         """Load the fine-tuned ChirpRegressor, merged, in eval mode, on this run's device.
@@ -143,12 +175,14 @@ class Chapter:
                 "this profile trains its adapter for bare figures in chapter 07, and no other chapter reads it; "
                 "-p bare_adapter=published takes the published one"
             )
-        manifest = self._predecessor(TRAINING)
+        outputs = self._predecessor(TRAINING).manifest["outputs"]
         name = "adapter" if seed == self.profile.seeds[0] else f"adapter-seed-{seed}"
-        if not any(path.startswith(f"{name}/") for path in manifest["outputs"]):
+        files = [path for path in outputs if path.startswith(f"{name}/")]
+        if not files:
             raise RunError(
                 f"{self.run / TRAINING} holds no adapter for seed {seed}; the profile's seeds: {self.profile.seeds}"
             )
+        self._note(TRAINING, files)
         return self.run / TRAINING / name
 
     def classifier_folder(self, title: str, seed: int | None = None) -> Path:
@@ -190,17 +224,35 @@ class Chapter:
         """
         self._require_open()
         cell = _cell()
+        self._refuse_taken(name, cell)
+        if self._last:
+            path = self._from_last_run(name)
+        else:
+            self._computing += 1
+            try:
+                path = kept.save(self.folder, name, compute())
+            finally:
+                self._computing -= 1
+        self._kept[name] = cell
+        return kept.load(path)
+
+    def _refuse_taken(self, name: str, cell: tuple[str, int] | None) -> None:
         if name in self._kept:
             before = self._kept[name]
             if not (cell and before and cell[0] == before[0] and cell[1] != before[1]):
                 raise RunError(f"chapter {self.name} keeps {name!r} already; give this value another name")
-            for path in kept.paths(self.folder, name):  # the same cell was run again
+            for path in () if self._last else kept.paths(self.folder, name):  # the same cell was run again
                 path.unlink(missing_ok=True)
-        elif saved := kept.find(self.folder, name):
+        saved = kept.find(self.folder, name)
+        if saved and (not self._last or saved.name in self._shown):
             raise RunError(f"chapter {self.name} saved {saved.name} already; give this value another name")
-        path = kept.save(self.folder, name, compute())
-        self._kept[name] = cell
-        return kept.load(path)
+
+    def _from_last_run(self, name: str) -> Path:
+        path = kept.find(self.folder, name)
+        if path is None:
+            again = command("run", self.name, self.run, self.root, self.profile)
+            raise RunError(f"{self.final_folder}: its run kept no {name!r}; run `{again}`")
+        return path
 
     def lazy(self, compute: Callable[[], Value]) -> Callable[[], Value]:
         """Return a function that computes once, when it is first called: for what only heavy calls need."""
@@ -244,9 +296,48 @@ class Chapter:
         return load_file(self._artefact(chapter, f"{name}.safetensors"))
 
     def close(self) -> Manifest:
-        """Write the manifest and put the finished folder in its place; returns the manifest."""
+        """Write the manifest and put the finished folder in its place; returns the manifest.
+
+        Under `vitmech run` the folder waits beside its place until its page is whole, too.
+        """
         self._require_open()
-        manifest = {
+        manifest = self._manifest()
+        write_manifest(self.folder, manifest)
+        if os.environ.get(WAIT) == str(self.final_folder):
+            finished = finished_folder(self.run, self.name)
+            shutil.rmtree(finished, ignore_errors=True)
+            self.folder = self.folder.rename(finished)
+        else:
+            self.folder = replace_folder(self.folder, self.final_folder, MANIFEST)
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self._release()
+        return Manifest(manifest)
+
+    def _manifest(self) -> dict[str, Any]:
+        outputs = folder_hashes(self.folder)
+        made = {
+            "code": code_version(self.root),
+            "packages": package_versions(),
+            "device": machine(str(self.device)),
+            "started": self._started.isoformat(timespec="seconds"),
+            "wall_seconds": round(time.perf_counter() - self._clock, 3),
+        }
+        if self._last:
+            code = {
+                **self._last["code"],
+                "notebook": self._code["notebook"],
+                "modules": self._code["modules"],
+            }
+            inputs = {
+                **{name: read for name, read in self._last["inputs"].items() if read.get("computes", True)}
+            }
+            for name, read in self._inputs.items():
+                files = {**inputs.get(name, {}).get("files", {}), **read.get("files", {})}
+                inputs[name] = {**read, **({"files": files} if files else {})}
+            again = {"code": code, "inputs": inputs, "outputs": outputs, "drawn": made}
+            return {key: value for key, value in {**self._last, **again}.items() if key != "executed"}
+        return {
+            **made,
             "format": FORMAT,
             "chapter": self.name,
             "profile": {
@@ -254,27 +345,13 @@ class Chapter:
                 "hash": self.profile.hash,
                 "values": self.profile.model_dump(mode="json"),
             },
-            "code": {**code_version(self.root), **self._code},
-            "packages": package_versions(),
-            "device": machine(str(self.device)),
+            "code": {**made["code"], **self._code},
             "seeds": self.profile.seeds,
-            "started": self._started.isoformat(timespec="seconds"),
-            "wall_seconds": round(time.perf_counter() - self._clock, 3),
             "peak_memory_mib": peak_memory_mib(),
             "inputs": self._inputs,
-            "outputs": folder_hashes(self.folder),
+            "outputs": outputs,
+            "computed": sorted(outputs.keys() - self._shown),
         }
-        write_manifest(self.folder, manifest)
-        outgoing = self.final_folder.with_name(f".{self.name}.old")
-        shutil.rmtree(outgoing, ignore_errors=True)
-        if self.final_folder.exists():
-            self.final_folder.rename(outgoing)
-        self.folder.rename(self.final_folder)
-        self.folder = self.final_folder
-        shutil.rmtree(outgoing, ignore_errors=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self._release()
-        return Manifest(manifest)
 
     def abandon(self) -> None:
         """Give up an unfinished run: drop its half-filled folder and its lock; checkpoints stay."""
@@ -287,6 +364,10 @@ class Chapter:
         path = Path(file_name)
         if path.stem in self._kept and path.suffix in kept.SUFFIXES:
             raise RunError(f"chapter {self.name} keeps {path.stem!r} already; save this under another name")
+        if self._computing:
+            self._shown.discard(file_name)
+        else:
+            self._shown.add(file_name)
         return write_atomically(self.folder / file_name, write)
 
     def _require_open(self) -> None:
@@ -298,15 +379,21 @@ class Chapter:
         _open_chapters.pop(self.final_folder, None)
         self._lock.release()
 
-    def _predecessor(self, chapter: str) -> dict[str, Any]:
-        if chapter not in self._manifests:
-            manifest = check_chapter(self.run, chapter, self.root, self.profile)
-            self._manifests[chapter] = manifest
-            self._inputs[chapter] = {"digest": result_digest(manifest)}
-        return self._manifests[chapter]
+    def _predecessor(self, chapter: str) -> Standing:
+        if chapter not in self._standings:
+            self._standings[chapter] = standing_of(self.run, chapter, self.root, self.profile)
+            self._note(chapter, [])
+        return self._standings[chapter]
+
+    def _note(self, chapter: str, files: list[str]) -> None:
+        """Record what was read of another chapter."""
+        computes = self._read_to_compute is None or chapter in self._read_to_compute or chapter == TRAINING
+        noted = self._inputs.setdefault(chapter, {"files": {}, "computes": computes})["files"]
+        noted |= {file: self._standings[chapter].manifest["outputs"][file] for file in files}
 
     def _artefact(self, chapter: str, file_name: str) -> Path:
-        manifest = self._predecessor(chapter)
+        there = self._predecessor(chapter)
+        manifest = there.manifest
         if file_name in manifest.get("too_large", {}):
             raise RunError(
                 f"{self.run / chapter}: {file_name} was too large to be published; run {chapter[:2]} to make it again"
@@ -315,6 +402,12 @@ class Chapter:
             raise RunError(
                 f"{chapter} left no {file_name}; it left {', '.join(manifest['outputs']) or 'nothing'}"
             )
+        if not there.saves_stand and file_name not in manifest["computed"]:
+            again = command(there.verb, chapter, self.run, self.root, self.profile)
+            raise RunError(
+                f"{self.run / chapter}: {there.to_redraw}, and {file_name} is made with its page; run `{again}`"
+            )
+        self._note(chapter, [file_name])
         return self.run / chapter / file_name
 
 

@@ -1,6 +1,5 @@
 """Manifests: what a chapter's run was made of, and whether that still holds."""
 
-import ast
 import importlib.metadata
 import json
 import os
@@ -10,25 +9,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, write_json
+from pydantic import ValidationError
 
-FORMAT = 1
+from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, restore_folder, write_json
+from vitmech_utils.runs.manifest_form import Form
+
+FORMAT = 2
+LARGEST_MANIFEST = 10_000_000
 PACKAGE = "vitmech_utils"
-# These carry artefacts and do not make them: an edit here leaves results as they are.
+SHOWS = (
+    "figures",
+    "pipeline",
+    "report",
+    "studies.*.judge",
+    "studies.*.plots",
+    "studies.rows",
+    "studies.tables",
+    "studies.verdicts",
+)
+"""The modules that show: an edit here leaves what chapters keep as it is. No module that computes imports them."""
+# These carry artefacts and neither make nor show them: an edit here leaves results and pages as they are.
 NON_RESULT_MODULES = (
     "artefacts",
     "cli",
     "doctor",
-    "pipeline.build",
-    "pipeline.checked",
-    "pipeline.execute",
-    "pipeline.launch",
-    "pipeline.stage",
     "profiles",
     "runs",
+    "runs.code",
     "runs.kept",
+    "runs.manifest_form",
     "runs.manifests",
     "runs.run_folders",
+    "runs.slicing",
+    "runs.standing",
     "train",
 )
 RECORDED_PACKAGES = (
@@ -50,91 +63,7 @@ RECORDED_PACKAGES = (
 )
 
 
-# What code a chapter runs
-
-
-def notebook_hashes(path: Path) -> dict[str, str]:
-    """Hash a notebook's code (what decides results) and its page (code, prose, cell metadata), outputs left out."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    metadata = [
-        {key: value for key, value in cell["metadata"].items() if key in ("tags", "mystnb")} for cell in cells
-    ]
-    return {
-        "code": digest([text for kind, text in sources if kind == "code"]),
-        "page": digest([sources, metadata]),
-    }
-
-
-def notebook_source(notebook: Path) -> str:
-    """Join a notebook's code cells into one module's text, magics left out."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
-    return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines)
-
-
-def predecessors(notebook: Path) -> list[str]:
-    """List the chapters whose run a notebook reads: those that its code names as plain strings."""
-    names = {path.stem for path in notebook.parent.glob("[0-9][0-9]_*.ipynb")} - {notebook.stem}
-    tree = ast.parse(notebook_source(notebook))
-    return sorted({n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value in names})
-
-
-def uses_adapter(notebook: Path) -> bool:
-    """Tell whether a notebook loads the fine-tuned model through its chapter."""
-    return any(call in notebook_source(notebook) for call in (".regressor(", ".adapter_folder("))
-
-
-def uses_bare_adapter(notebook: Path) -> bool:
-    """Tell whether a notebook also loads the model that was fine-tuned on bare figures."""
-    return uses_adapter(notebook) and 'figures="bare"' in notebook_source(notebook)
-
-
-def uses_classifiers(notebook: Path) -> bool:
-    """Tell whether a notebook loads the classifiers through its chapter."""
-    return ".classifier_folder(" in notebook_source(notebook)
-
-
-def module_files(notebook: Path, package_parent: Path | None = None) -> list[Path]:
-    """List the package's files that a notebook uses, by following import statements from its code cells.
-
-    Scripts and styles of a package folder count with it. `package_parent` defaults to where this package lies.
-    """
-    parent = package_parent or Path(__file__).resolve().parents[2]
-    wanted = _imported(notebook_source(notebook), PACKAGE)
-    if uses_adapter(notebook):
-        wanted.add(f"{PACKAGE}.model.regressor")
-    found: dict[str, Path] = {}
-    while wanted:
-        name = wanted.pop()
-        path = _module_path(parent, name)
-        if (
-            path is None
-            or name in found
-            or name in {f"{PACKAGE}.{carrier}" for carrier in NON_RESULT_MODULES}
-        ):
-            continue
-        found[name] = path
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        wanted |= _imported(path.read_text(encoding="utf-8"), package)
-        wanted |= {name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)}
-    assets = [
-        asset
-        for path in found.values()
-        if path.name == "__init__.py"
-        for asset in path.parent.iterdir()
-        if asset.suffix in (".js", ".css", ".html", ".json", ".yaml")
-    ]
-    return sorted([*found.values(), *assets])
-
-
-def code_of(notebook: Path) -> dict[str, Any]:
-    """Describe the code a chapter runs: its notebook's hashes and those of the package files it uses."""
-    if not notebook.is_file():
-        return {"notebook": None, "modules": {}}
-    parent = Path(__file__).resolve().parents[2]
-    modules = {path.relative_to(parent).as_posix(): file_hash(path) for path in module_files(notebook)}
-    return {"notebook": notebook_hashes(notebook), "modules": modules}
+# What a run was made by
 
 
 def code_version(root: Path) -> dict[str, Any]:
@@ -201,30 +130,41 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
 
 
 def read_manifest(folder: Path, how_to_mend: str) -> dict[str, Any]:
-    """Read a sealed manifest; raises `RunError` when it is missing, unreadable or edited by hand."""
+    """Read a sealed manifest; raises `RunError` when it is missing, edited by hand, or not of the form it must have."""
     path = folder / MANIFEST
+    restore_folder(folder)
     if not path.is_file():
         raise RunError(f"{path}: not there, so {folder.name} has no finished run; {how_to_mend}")
     try:
+        if path.stat().st_size > LARGEST_MANIFEST:
+            raise ValueError("too large")
         manifest = json.loads(path.read_text(encoding="utf-8"))
         seal = manifest.pop("seal")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise RunError(f"{path}: not a manifest ({error!r}); {how_to_mend}") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: not a manifest ({_first_line(error)}); {how_to_mend}") from error
     if digest(manifest) != seal:
         raise RunError(f"{path}: its content does not match its seal (edited by hand?); {how_to_mend}")
     if manifest.get("format") != FORMAT:
-        raise RunError(f"{path}: format {manifest.get('format')!r}, expected {FORMAT}; {how_to_mend}")
+        raise RunError(
+            f"{path}: format {str(manifest.get('format'))[:20]}, and this version reads format {FORMAT}; {how_to_mend}"
+        )
+    try:
+        Form.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise RunError(
+            f"{path}: {where or 'manifest'}: {message}; {how_to_mend}".replace("\n", " ")
+        ) from error
+    if manifest["chapter"] != folder.name.removeprefix(".").partition(".")[0]:
+        raise RunError(f"{path}: it is the manifest of {manifest['chapter']}; {how_to_mend}")
     return manifest
 
 
-def result_digest(manifest: dict[str, Any]) -> str:
-    """Identify what a chapter made: the same outputs from the same profile give the same digest.
-
-    What publishing left out, figures that stand in the executed notebook and arrays too large, still counts by its
-    hashes.
-    """
-    left_out = {**manifest.get("only_in_page", {}), **manifest.get("too_large", {})}
-    return digest([manifest["profile"]["hash"], {**manifest["outputs"], **left_out}])
+def all_outputs(manifest: dict[str, Any]) -> dict[str, str]:
+    """Every output's hash, also of what publishing left out: figures that stand in the page, arrays too large."""
+    return {**manifest["outputs"], **manifest.get("only_in_page", {}), **manifest.get("too_large", {})}
 
 
 def check_outputs(folder: Path, manifest: dict[str, Any], how_to_mend: str) -> None:
@@ -239,28 +179,8 @@ def check_outputs(folder: Path, manifest: dict[str, Any], how_to_mend: str) -> N
             raise RunError(f"{path}: changed since the run that made it; {how_to_mend}")
 
 
-def _imported(source: str, package: str) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = ".".join(
-                    [
-                        *package.split(".")[: len(package.split(".")) - node.level + 1],
-                        *([base] if base else []),
-                    ]
-                )
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name == PACKAGE or name.startswith(PACKAGE + ".")}
-
-
-def _module_path(parent: Path, name: str) -> Path | None:
-    base = parent.joinpath(*name.split("."))
-    candidates = (base / "__init__.py", base.with_suffix(".py"))
-    return next((path for path in candidates if path.is_file()), None)
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0]
 
 
 def _processor() -> str:

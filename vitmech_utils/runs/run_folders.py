@@ -9,10 +9,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vitmech_utils.artefacts import digest, file_hash, json_text, write_json
+from vitmech_utils.artefacts import digest, json_text, write_json
 from vitmech_utils.profiles import Profile
-from vitmech_utils.runs.manifests import RunError, check_outputs, code_of, read_manifest, result_digest
+from vitmech_utils.runs.code import hashes, training_files
+from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.runs.standing import adapter_digest
 
+TRAINING = "02_lora_fine_tuning"
+TRAINING_VALUES = ("backbone", "adapter", "bare_adapter", "classifiers", "train")
 LOCK_SECONDS = 10.0  # a killed runner's kernel notices within a second or two and lets go
 ADAPTERS = {
     "published": ("", "adapter"),
@@ -47,53 +51,47 @@ def drop_partial(run: Path, name: str) -> None:
     """Remove what an ended kernel left half-filled; that of a kernel still at work is left to it."""
     with contextlib.suppress(Timeout), FileLock(lock_file(run, name), timeout=1):
         shutil.rmtree(partial_folder(run, name), ignore_errors=True)
+        shutil.rmtree(finished_folder(run, name), ignore_errors=True)
 
 
-def checkpoint_folder(run: Path, name: str, profile: Profile, code: dict[str, Any]) -> Path:
-    """Name the folder for a chapter's checkpoints: one for each profile and code, so nothing else is ever resumed."""
-    key = digest([profile.hash, code["modules"]])[:16]
+def finished_folder(run: Path, name: str) -> Path:
+    """Name the folder in which a closed chapter waits for `vitmech run` to add its page and put it in place."""
+    return run / f".{name}.finished"
+
+
+def checkpoint_folder(run: Path, name: str, root: Path, profile: Profile) -> Path:
+    """Name the folder for a chapter's checkpoints: one for each training, so that nothing else is ever resumed.
+
+    What counts is the code that trains (with the model and the data that it imports), the profile's values for
+    trainings, and the adapter that the profile reads. What is drawn, or computed after the training, does not.
+    """
+    notebook = root / "notebooks" / f"{name}.ipynb"
+    code = hashes(training_files(notebook)) if notebook.is_file() else {}
+    key = digest([code, _training_values(profile), _adapter(run, name, root, profile)])[:16]
     return run / ".checkpoints" / f"{name}-{key}"
 
 
-def published_adapter(seed: int, kind: str = "published") -> str:
-    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and a kind of ADAPTERS."""
-    return f"published/adapters/{ADAPTERS[kind][0]}seed-{seed}"
+def _training_values(profile: Profile) -> dict[str, Any]:
+    values = profile.model_dump(mode="json")
+    kept = {key: values[key] for key in TRAINING_VALUES}
+    task = {key: values["task"][key] for key in ("steps", "batch_size", "learning_rate", "every")}
+    return {**kept, "task": task, "seed": profile.seeds[0]}
 
 
-def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[str, Any]:
-    """Return a finished chapter's manifest after holding it against the profile, the code and its own inputs.
+def _adapter(run: Path, name: str, root: Path, profile: Profile) -> str:
+    """The digest of the adapter that a chapter's trainings may begin from; chapter 02's begin from none."""
+    if name == TRAINING:
+        return ""
+    published = root / published_adapter(profile.seeds[0])
+    return adapter_digest(run / TRAINING / "adapter" if profile.adapter == "train" else published)
 
-    Raises `RunError` when the chapter is missing, damaged, stale or of another profile, naming what to run.
+
+def published_adapter(seed: int, kind: str = "published", made_by: str = "") -> str:
+    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and a kind of ADAPTERS.
+
+    Those that the published pages rest on, or with `made_by` the series that a profile made, such as `gpu`.
     """
-    mend = f"run `vitmech run {name[:2]} --profile {profile.name}{_run_dir_flag(root, run, profile)}` first"
-    folder = run / name
-    manifest = read_manifest(folder, mend)
-    if manifest["profile"]["hash"] != profile.hash:
-        differing = _differing(manifest["profile"]["values"], profile.model_dump(mode="json"))
-        raise RunError(
-            f"{folder} was made with other profile values ({differing}); {mend} with the same values"
-        )
-    check_outputs(folder, manifest, mend)
-    code = code_of(root / "notebooks" / f"{name}.ipynb")
-    if code["notebook"] and manifest["code"]["notebook"]["code"] != code["notebook"]["code"]:
-        raise RunError(f"{folder} is stale: notebooks/{name}.ipynb was edited since; {mend}")
-    recorded = manifest["code"]["modules"]
-    changed = sorted(path for path, value in code["modules"].items() if recorded.get(path) != value)
-    if changed:
-        raise RunError(f"{folder} is stale: {', '.join(changed)} changed since; {mend}")
-    for source, expected in manifest["inputs"].items():
-        if "path" in expected:  # an adapter from published/
-            current = adapter_digest(root / expected["path"])
-            if current != expected["digest"]:
-                raise RunError(f"{folder} is stale: the adapter in {expected['path']} changed since; {mend}")
-        elif result_digest(check_chapter(run, source, root, profile)) != expected["digest"]:
-            raise RunError(f"{folder} is stale: {source} was run again since, with another result; {mend}")
-    return manifest
-
-
-def adapter_digest(folder: Path) -> str:
-    """One hash over the files of an adapter folder."""
-    return digest({path.name: file_hash(path) for path in sorted(folder.glob("*")) if path.is_file()})
+    return "/".join(["published/adapters", *filter(None, [made_by]), f"{ADAPTERS[kind][0]}seed-{seed}"])
 
 
 def lock_file(run: Path, name: str) -> Path:
@@ -116,18 +114,3 @@ def acquire(path: Path) -> FileLock:
         ) from None
     owner.write_text(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", encoding="utf-8")
     return lock
-
-
-def _run_dir_flag(root: Path, run: Path, profile: Profile) -> str:
-    return "" if run == (root / "results" / profile.name).resolve() else f" --run-dir {run}"
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    parts = []
-    for key in sorted({*old, *new}):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            parts.append(_differing(before, now, f"{prefix}{key}."))
-        elif before != now:
-            parts.append(f"{prefix}{key}: {before} then, {now} now")
-    return ", ".join(part for part in parts if part)
