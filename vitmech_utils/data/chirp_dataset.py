@@ -122,12 +122,15 @@ class ChirpDataset(Dataset):
         painted = None if self.source is None else true_ridge(self.chirp(index))
         return draw(self.grid(index), self.chirp(index), self.style_of(index), self.title(index), painted)
 
+    def labels(self, index: int) -> Float32[Tensor, " target"]:
+        """What a model is to say of an image."""
+        return torch.from_numpy(standardize(self.chirp(index).labels).astype(np.float32))
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         drawing = self.drawing(index)
-        labels = standardize(self.chirp(index).labels).astype(np.float32)
         return {
             "pixel_values": as_pixels(drawing.image),
-            "labels": torch.from_numpy(labels),
+            "labels": self.labels(index),
             "regions": torch.from_numpy(drawing.regions),
         }
 
