@@ -1,6 +1,7 @@
 # make book [PROFILE=quick|laptop|gpu|paper] [SET="train.steps=3 ..."]   environment, all chapters, the HTML book
 # make bench   all benchmarks beside their rivals, into the book (~10 minutes on 2 quiet cores)
 # make test    environment, browser if missing, all checks        make lab    JupyterLab on the chapters
+# make oldest  tests of models and heads with the oldest transformers and peft
 # make cluster what profiles/slurm and profiles/kubernetes need
 # make site    the published run as HTML, nothing computed        make clean  remove what can be made again in minutes
 PROFILE ?= quick
@@ -19,7 +20,7 @@ export PYTHONNOUSERSITE := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := book
-.PHONY: book bench test lab site clean distclean env backbone browser slurm cluster lint
+.PHONY: book bench test oldest lab site clean distclean env backbone browser slurm cluster lint
 
 book: env backbone
 	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)"
@@ -41,6 +42,12 @@ test: env backbone browser slurm cluster lint
 
 bench: env backbone browser
 	python benchmarks/run.py --fetch
+
+# The tests of models and heads with the oldest releases that are admitted, laid over the environment.
+OLDEST := results/oldest
+oldest: env
+	test -f $(OLDEST)/.done || { $(PIP) install --no-deps --target $(OLDEST) -r requirements-oldest.txt && touch $(OLDEST)/.done; }
+	OMP_NUM_THREADS=1 PYTHONPATH=$(OLDEST) pytest tests/test_oldest.py tests/test_model_*.py tests/test_heads_*.py -m "not pipeline"
 
 lint: env
 	ruff check

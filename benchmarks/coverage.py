@@ -29,7 +29,6 @@ from vitmech_utils.heads.ablation import HeadPredictions
 from vitmech_utils.heads.changes import ALL, BREAKING, changes
 from vitmech_utils.heads.control_variates import corrected_values, image_sizes, select_images
 from vitmech_utils.heads.linearized import predict_linearized
-from vitmech_utils.heads.losses import SQUARED
 from vitmech_utils.intervals import JOINT_METHODS, METHODS, joint_interval, ratio_intervals, share_intervals
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.pipeline.benchmarks import Row
@@ -168,7 +167,7 @@ def quantities(
     shift, effect, limit = (
         one.shift[..., 0],
         one.effect[..., 0],
-        BREAKING * SQUARED.guess(labels),
+        BREAKING * ChirpRegressor.task.guess(labels),
     )
     whole, broken = one.whole(limit).astype(float), one.broken(limit)
     layers = np.unique(linear.layers)

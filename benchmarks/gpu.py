@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset, stack
+from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.devices import cores
 from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_without_heads
 from vitmech_utils.heads.linearized import predict_linearized
@@ -46,7 +47,7 @@ SIZES = {  # in full, and with --quick
     "drawn": (512, 8),
     "batch": (64, 2),
     "large_batch": (256, 3),
-    "steps": (20, 1),
+    "steps": (10, 1),
     "swept": (112, 2),
     "hooked": (16, 1),
     "linearized": (512, 2),
@@ -78,6 +79,25 @@ def draw_some(part: tuple[str, int, int]) -> None:
     images = ChirpDataset(10**6, seed=number, style=style)
     for index in range(count):
         images[index]
+
+
+def composing(options: argparse.Namespace) -> list[Row]:
+    """Kept images: their parts drawn by one process, and put together where they are trained on."""
+    images = KeptImages(ChirpDataset(10**6, seed=0), "nowhere")
+    images[0]
+    few = [images[index]["pixel_values"] for index in range(min(64, options.large_batch))]
+    draw = partial(repeat, lambda: images[1], options.drawn // 4)
+    taken = [seconds(draw, wall_clock) for _ in range(options.turns)]
+    batch = torch.stack(few).to(device()).repeat(4, 1)
+    images.compose(batch)
+    put = partial(repeat, lambda: images.compose(batch), options.steps)
+    composed = [seconds(put, wall_clock) for _ in range(options.turns)]
+    return [
+        row("Parts of images drawn", [options.drawn // 4 / time for time in taken],
+            "images per second", how="1 process"),
+        row("Images put together from parts", [options.steps * len(batch) / time for time in composed],
+            "images per second", how=f"batch {len(batch)}; {peak_memory()}"),
+    ]  # fmt: skip
 
 
 def training(options: argparse.Namespace) -> list[Row]:
@@ -276,9 +296,9 @@ _random = False
 
 
 def regressor(merged: bool = True) -> ChirpRegressor:
-    """The published adapter on its backbone, or the same model with random weights."""
+    """The published adapter on its backbone, merged, or a fresh one to train; or the same with random weights."""
     if not _random:
-        model = ChirpRegressor.load(ADAPTER)
+        model = ChirpRegressor.load(ADAPTER) if merged else ChirpRegressor.build(seed=0)
     else:
         from transformers import Dinov2Config, Dinov2Model
 
@@ -362,6 +382,7 @@ def tf32() -> Iterator[None]:
 
 PARTS = {
     "drawing": ("Drawing images beside the GPU", drawing),
+    "composing": ("Images kept as parts", composing),
     "training": ("Training steps", training),
     "sweeps": ("Sweeps of all heads", sweeps),
     "precision": ("Number formats", precision),

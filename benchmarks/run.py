@@ -33,7 +33,8 @@ from vitmech_utils.runs.manifests import code_version, machine, package_versions
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benchmarks"
 SCRIPTS = tuple(
-    HERE / f"{name}.py" for name in ("images", "ablation", "attention", "together", "throughput", "picker")
+    HERE / f"{name}.py"
+    for name in ("images", "ablation", "attention", "together", "throughput", "picker", "coverage")
 )
 RIVALS = ROOT / "results" / "rivals"
 QUICK_RECORD = ROOT / "results" / "benchmarks-quick.json"

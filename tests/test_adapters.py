@@ -45,8 +45,8 @@ def _run_folder(tmp_path, monkeypatch):
 
 
 def test_adapters_are_trained_side_by_side_and_once(tmp_path, capsys):
-    names = ["bare-seed-0", "classifier-untitled-seed-3"]
-    call = ["--out", str(tmp_path), "--at-once", "2", "--workers", "1", *OPTIONS, "--only", *names]
+    names, kept = ["bare-seed-0", "classifier-untitled-seed-3"], f"--kept={tmp_path / 'kept'}"
+    call = ["--out", str(tmp_path), "--at-once", "2", "--workers", "1", kept, *OPTIONS, "--only", *names]
     assert adapters.main(call) == 0
     ChirpRegressor.load(tmp_path / names[0])
     SweepClassifier.load(tmp_path / names[1])

@@ -11,6 +11,7 @@ from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attacks import LEVELS, attack, gradient_error, random_noise, squared_errors
 from vitmech_utils.heads.attention_shares import attention_statistics
+from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.replacements import mean_outputs
@@ -29,9 +30,7 @@ from vitmech_utils.studies.attacks.figure_changes import (
 from vitmech_utils.studies.attacks.measure import (
     attack_effects,
     excess_effect,
-    heads_looking_at,
     mean_changes,
-    other_heads,
     predictions,
     worst_draw,
 )

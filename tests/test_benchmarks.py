@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from small_book import ROOT
 
 from vitmech_utils.pipeline.benchmarks import (
+    GPU_RECORD,
     RECORD,
     Record,
     Row,
@@ -262,6 +263,12 @@ def test_the_page_is_filled_from_a_sound_record_alone(tmp_path: Path) -> None:
     record = record_of({"name": "x", "title": "X", "seconds": 1.0, "rows": [ROW]})
     path.write_text(record.model_dump_json())
     assert as_table(record) in fill_benchmarks("Before\n\n{{ benchmarks }}\n", tmp_path)
+    assert "on a GPU yet" in fill_benchmarks("{{ gpu benchmarks }}", tmp_path)
+    (tmp_path / GPU_RECORD).parent.mkdir()
+    (tmp_path / GPU_RECORD).write_text(record.model_dump_json())
+    both = fill_benchmarks("{{ gpu benchmarks }} {{ benchmarks }}", tmp_path)
+    assert both.count(as_table(record)) == 2
+    assert both.count("## Versions") == 1
     path.write_text(record.model_dump_json().replace('"figure":3.0', '"figure":1.5'))
     with pytest.raises(RunError, match=r"benchmarks\.0\.rows\.0: .*figure and target.*make bench"):
         fill_benchmarks("{{ benchmarks }}", tmp_path)
@@ -269,7 +276,8 @@ def test_the_page_is_filled_from_a_sound_record_alone(tmp_path: Path) -> None:
 
 def test_a_published_record_is_sound_and_names_no_folder_of_its_machine() -> None:
     assert "{{ benchmarks }}" in (ROOT / "book" / "benchmarks.md").read_text(encoding="utf-8")
-    if (ROOT / RECORD).is_file():  # there is none before the first `make bench`
-        record = read_record(ROOT / RECORD)
-        assert not any(benchmark.failed for benchmark in record.benchmarks)
-        assert str(ROOT) not in (ROOT / RECORD).read_text(encoding="utf-8")
+    for path in (ROOT / RECORD, ROOT / GPU_RECORD):
+        if path.is_file():  # there is none before the first `make bench`
+            record = read_record(path)
+            assert not any(benchmark.failed for benchmark in record.benchmarks)
+            assert str(ROOT) not in path.read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from vitmech_utils.heads.control_variates import (
 )
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.intervals import mean_intervals
+from vitmech_utils.tasks import squared_error
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 
@@ -195,8 +196,8 @@ def test_a_cheap_value_that_is_worth_nothing_is_given_little(population):
 
 def test_the_table_is_put_right_in_every_column():
     model, (pixels, labels) = zoo("vit"), pictures(37)
-    linear = changes(predict_linearized(model, pixels, "zero"), labels, NAMES)
-    everything = changes(predict_without_heads(model, pixels, "zero"), labels, NAMES)
+    linear = changes(predict_linearized(model, pixels, "zero"), labels, squared_error(NAMES))
+    everything = changes(predict_without_heads(model, pixels, "zero"), labels, squared_error(NAMES))
     held_out, limit = np.ones((101, TARGETS)), 0.5
     whole = effect_table(everything, held_out, limit, draws=50)
     selection = select_images(np.ones(37), 37)
@@ -216,7 +217,9 @@ def test_the_table_is_put_right_in_every_column():
     assert (same["images"] == 37).all()
     selection = select_images(image_sizes(linear.of(ALL).effect[..., 0]), 19, seed=1)
     exact = changes(
-        predict_without_heads(model, pixels[selection.images], "zero"), labels[selection.images], NAMES
+        predict_without_heads(model, pixels[selection.images], "zero"),
+        labels[selection.images],
+        squared_error(NAMES),
     )
     table = effect_table(linear, held_out, limit, exact=exact, selection=selection, fitted=True, draws=50)
     assert (table["exact_images"] == 19).all()

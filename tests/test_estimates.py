@@ -9,6 +9,9 @@ from test_changes import NAMES
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.changes import ALL, changes, effect_table
 from vitmech_utils.heads.estimates import estimate, estimate_until
+from vitmech_utils.tasks import squared_error
+
+TASK = squared_error(NAMES)
 
 MANY = 211
 PIXELS, LABELS = pictures(MANY)
@@ -21,7 +24,7 @@ def draw(numbers):
 
 
 def exact(model, mode, **given):
-    return changes(predict_without_heads(model, PIXELS, mode, **given), LABELS, NAMES)
+    return changes(predict_without_heads(model, PIXELS, mode, **given), LABELS, TASK)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,7 @@ def exact(model, mode, **given):
 )
 def test_all_images_ablated_exactly_give_the_exact_table(mode, given, plain):
     model = zoo("vit")
-    found = estimate(model, draw, MANY, MANY, mode, targets=NAMES, **given)
+    found = estimate(model, draw, MANY, MANY, mode, task=TASK, **given)
     held_out = np.ones((5, TARGETS))
     ours = found.table(held_out, 0.5, draws=20)
     theirs = effect_table(exact(model, mode, **plain), held_out, 0.5, draws=20)
@@ -49,7 +52,7 @@ def test_all_images_ablated_exactly_give_the_exact_table(mode, given, plain):
 def test_few_exact_images_come_close_to_all():
     model = zoo("dinov2")
     truth = exact(model, "zero").of(ALL).effect[..., 0].mean(1)
-    found = estimate(model, draw, MANY, 53, "zero", targets=NAMES, batch=17, fitted=True, seed=3)
+    found = estimate(model, draw, MANY, 53, "zero", task=TASK, batch=17, fitted=True, seed=3)
     assert found.exact.images == 53
     assert found.cheap.images == MANY
     np.testing.assert_allclose(found.exact.baseline, found.cheap.baseline[found.selection.images], rtol=1e-9)
@@ -67,7 +70,7 @@ def test_few_exact_images_come_close_to_all():
 def test_a_pilot_on_images_of_its_own_decides_how_many():
     model = zoo("vit")
     held_out = np.ones((5, TARGETS))
-    asked = {"targets": NAMES, "layers": [1, 4], "batch": 32}
+    asked = {"task": TASK, "layers": [1, 4], "batch": 32}
     seen = []
 
     def watched(numbers):
@@ -88,11 +91,11 @@ def test_a_pilot_on_images_of_its_own_decides_how_many():
 def test_what_cannot_be_estimated_is_refused():
     model = zoo("vit")
     with pytest.raises(ValueError, match="needs reference images"):
-        estimate(model, draw, 5, 2, targets=NAMES)
+        estimate(model, draw, 5, 2, task=TASK)
     with pytest.raises(ValueError, match="needs donors"):
-        estimate(model, draw, 5, 2, "resample", targets=NAMES)
+        estimate(model, draw, 5, 2, "resample", task=TASK)
     with pytest.raises(ValueError, match="few is 6 and many is 5"):
-        estimate(model, draw, 5, 6, "zero", targets=NAMES)
+        estimate(model, draw, 5, 6, "zero", task=TASK)
     with pytest.raises(ValueError, match="mode is 'published-code'"):
-        estimate(model, draw, 5, 2, "published-code", targets=NAMES)
+        estimate(model, draw, 5, 2, "published-code", task=TASK)
     assert torch.is_grad_enabled()

@@ -14,7 +14,6 @@ from vitmech_utils.heads.linearized import (
     MOST_OUTPUTS,
     linearized_sets,
     margin,
-    margin_loss,
     predict_linearized,
     random_projection,
 )
@@ -23,6 +22,7 @@ from vitmech_utils.heads.replacements import replacement
 from vitmech_utils.heads.sets import predict_without_sets, set_effects, singles
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.statistics import rank_correlation
+from vitmech_utils.tasks import margin_cross_entropy
 
 MODES = ("zero", "mean", "resample", "qkv-weights")
 
@@ -221,11 +221,15 @@ def test_a_margin_stands_for_the_cross_entropy_and_needs_one_pass():
     assert ours.baseline.shape == (7, 1)
     with torch.no_grad():
         truth = torch.nn.functional.cross_entropy(model(pixels), labels, reduction="none")
-        torch.testing.assert_close(margin_loss(ours.baseline)[:, 0], truth, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            margin_cross_entropy().loss(ours.baseline, None)[:, 0], truth, rtol=1e-9, atol=1e-9
+        )
         step = 1e-6
         with change_heads(model, {(2, 1): lambda present: (1 - step) * present}):
             moved = torch.nn.functional.cross_entropy(model(pixels), labels, reduction="none")
-    slope = (margin_loss(ours.baseline + step * slopes(ours)[2 * HEADS + 1])[:, 0] - truth) / step
+    slope = (
+        margin_cross_entropy().loss(ours.baseline + step * slopes(ours)[2 * HEADS + 1], None)[:, 0] - truth
+    ) / step
     torch.testing.assert_close(slope, (moved - truth) / step, rtol=1e-3, atol=1e-6)
 
 

@@ -70,6 +70,20 @@ def test_training_lowers_the_held_out_loss_and_leaves_the_backbone_alone(tmp_pat
 
 
 @both_precisions
+def test_a_trained_regressor_predicts_in_float32_and_its_copies_by_themselves(tmp_path, precision):
+    recipe = replace(RECIPE, precision=precision)
+    trained = fine_tune(
+        ChirpRegressor.build("tiny"), Stripes(84, 0), Stripes(7, 1), recipe, tmp_path
+    ).regressor
+    images = torch.stack([Stripes(5, 2)[i]["pixel_values"] for i in range(5)])
+    with torch.inference_mode():
+        read = trained(images).logits
+        assert torch.equal(read, ChirpRegressor.load(trained.save(tmp_path / "adapter"))(images).logits)
+        assert torch.allclose(read, trained.merged()(images).logits, atol=1e-5)
+        assert not torch.allclose(read, trained.without_adapter()(images).logits, atol=1e-3)
+
+
+@both_precisions
 def test_killed_training_resumes_to_the_same_weights(tmp_path, precision):
     whole, recipe = ChirpRegressor.build("tiny"), replace(RECIPE, precision=precision)
     fine_tune(whole, Stripes(84, 0), Stripes(21, 1), recipe, tmp_path / "whole")

@@ -93,6 +93,28 @@ def test_saved_and_loaded_regressor_is_the_same(trained, pixels, tmp_path):
     assert settings["lora"] == {"r": 8, "alpha": 16, "dropout": 0.1}
 
 
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [("attention.attention.query", "attention.attention.value"), ("attention.q_proj", "attention.v_proj")],
+)
+def test_an_adapter_of_another_release_of_transformers_is_read(trained, pixels, tmp_path, query, value):
+    folder = trained.save(tmp_path / "adapter")
+    path, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    linear = find_blocks(trained).blocks[0]
+    names = {id(module): name for name, module in trained.backbone.base_model.model.named_modules()}
+    renamed = {}
+    for key, tensor in load_file(path).items():
+        for projection, new in ((linear.query, query), (linear.value, value)):
+            own = names[id(projection.linear)].partition(".0.")[2]
+            key = key.replace(f".{own}.", f".{new}.")
+        renamed[key] = tensor
+    save_file(renamed, path, metadata={"format": "pt"})
+    settings = json.loads(config.read_text())
+    settings["target_modules"] = [query.rpartition(".")[2], value.rpartition(".")[2]]
+    config.write_text(json.dumps(settings))
+    assert torch.equal(predictions(ChirpRegressor.load(folder), pixels), predictions(trained, pixels))
+
+
 def test_adapter_of_another_backbone_is_refused_and_both_are_named(trained, tmp_path):
     folder = trained.save(tmp_path / "adapter")
     other = tmp_path / "other-vit"

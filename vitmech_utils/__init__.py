@@ -7,48 +7,69 @@ loads no torch.
 import importlib
 from typing import Any
 
-from vitmech_utils import moved
-
-__version__ = "0.1.0"
+from vitmech_utils import moved  # noqa: F401 (lets imports by old paths find their modules)
+from vitmech_utils.version import __version__
 
 _WHERE = {
-    "data.chirps": ("Chirp", "paint", "sample_chirp"),
-    "data.figures": ("REGIONS", "Style", "draw", "draw_with_matplotlib"),
-    "data.dataset": ("ChirpDataset", "FolderDataset", "export_folder", "stack"),
-    "data.sweep_labels": ("SweepDataset",),
-    "data.recordings": ("RecordingFolder",),
-    "tasks": ("Task",),
-    "model.anatomy": ("find_blocks",),
-    "model.backbones": ("load_backbone",),
-    "model.regressor": ("ChirpRegressor",),
-    "model.classifier": ("SweepClassifier",),
-    "heads.hooks": ("capture_heads", "change_heads"),
-    "heads.ablation": ("first_order", "losses_without_heads", "predict_without_heads", "sweep"),
-    "heads.effects": ("effects", "loss_changes"),
-    "heads.linearized": ("predict_linearized",),
-    "heads.sets": ("losses_without_sets", "predict_without_sets", "set_effects"),
-    "heads.interactions": ("exact_interactions", "second_order", "shapley_values"),
-    "heads.direct": ("direct_effects", "predict_directly"),
-    "heads.patching": ("patch_heads", "patched_losses"),
-    "heads.attacks": ("attack", "random_noise"),
-    "heads.attention": ("attention_maps", "attention_statistics", "region_shares"),
-    "heads.sinks": ("find_sinks",),
-    "heads.semantics": ("classify",),
-    "heads.pruning": ("load_pruned", "prune_heads", "save_pruned"),
-    "report.picker": ("HeadPicker",),
-    "report.claims": ("scoreboard",),
-    "runs": ("open_chapter",),
+    "Chirp": "data.chirps",
+    "paint": "data.chirps",
+    "sample_chirp": "data.chirps",
+    "REGIONS": "data.figures",
+    "Style": "data.figures",
+    "draw": "data.figures",
+    "draw_with_matplotlib": "data.figures",
+    "ChirpDataset": "data.dataset",
+    "FolderDataset": "data.dataset",
+    "export_folder": "data.dataset",
+    "stack": "data.dataset",
+    "SweepDataset": "data.sweep_labels",
+    "RecordingFolder": "data.recordings",
+    "Task": "tasks",
+    "find_blocks": "model.anatomy",
+    "load_backbone": "model.backbones",
+    "ChirpRegressor": "model.regressor",
+    "SweepClassifier": "model.classifier",
+    "capture_heads": "heads.hooks",
+    "change_heads": "heads.hooks",
+    "first_order": "heads.ablation",
+    "losses_without_heads": "heads.ablation",
+    "predict_without_heads": "heads.ablation",
+    "sweep": "heads.ablation",
+    "effects": "heads.effects",
+    "loss_changes": "heads.effects",
+    "predict_linearized": "heads.linearized",
+    "losses_without_sets": "heads.sets",
+    "predict_without_sets": "heads.sets",
+    "set_effects": "heads.sets",
+    "exact_interactions": "heads.interactions",
+    "second_order": "heads.interactions",
+    "shapley_values": "heads.interactions",
+    "direct_effects": "heads.direct",
+    "predict_directly": "heads.direct",
+    "patch_heads": "heads.patching",
+    "patched_losses": "heads.patching",
+    "attack": "heads.attacks",
+    "random_noise": "heads.attacks",
+    "attention_maps": "heads.attention",
+    "attention_statistics": "heads.attention",
+    "region_shares": "heads.attention",
+    "find_sinks": "heads.sinks",
+    "classify": "heads.semantics",
+    "load_pruned": "heads.pruning",
+    "prune_heads": "heads.pruning",
+    "save_pruned": "heads.pruning",
+    "HeadPicker": "report.picker",
+    "scoreboard": "report.claims",
+    "open_chapter": "runs",
 }
-_HOME = {name: module for module, names in _WHERE.items() for name in names}
-__all__ = ["__version__", *_HOME]
-
-moved.forward_old_paths()
+"""Names, and the modules that define them."""
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown := sorted(set(names) - set(adapters(profile))):
             raise RunError(f"{', '.join(unknown)}: expected some of {', '.join(adapters(profile))}")
         if len(names) == 1:
-            train_one(profile, *adapters(profile)[names[0]], out / names[0], root, options.workers)
+            train_one(
+                profile, *adapters(profile)[names[0]], out / names[0], root, options.workers, options.kept
+            )
             return 0
     except (ProfileError, RunError) as error:
         print(f"vitmech_utils.adapters: {error}", file=sys.stderr)
@@ -66,32 +68,48 @@ def is_done(folder: Path) -> bool:
 
 
 def train_one(
-    profile: Profile, kind: str, seed: int, folder: Path, root: Path, workers: int | None = None
+    profile: Profile,
+    kind: str,
+    seed: int,
+    folder: Path,
+    root: Path,
+    workers: int | None = None,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Train one adapter, save it with the record of its training, score it on `train.eval_images`; returns the record.
 
-    `workers` processes draw its images. The score's images are those of chapter 02 (or 12): held-out, seed 0.
+    `workers` processes draw its images; `kept` is a folder with their parts (`vitmech_utils.data.kept`). The
+    score's images are those of chapter 02 (or 12): held-out, seed 0.
     """
     from safetensors.numpy import save_file
 
     from vitmech_utils.data.dataset import ChirpDataset
+    from vitmech_utils.data.kept import KeptImages, keep
     from vitmech_utils.data.sweep_labels import SweepDataset
     from vitmech_utils.model.classifier import fine_tune_classifier
     from vitmech_utils.model.finetune import computes_in_bfloat16, fine_tune_profile
     from vitmech_utils.model.scores import predict_dataset
 
+    if kept is not None:
+        asked_for = (
+            profile.task.steps * profile.task.batch_size if ", title " in kind else profile.train.images
+        )
+        keep(kept, ChirpDataset(asked_for, seed, hard_share=profile.train.hard_share))
     device = pick_device(profile)
     checkpoints = checkpoints_of(profile, kind, seed, folder, root)
     plan = profile.train
     style, _, title = kind.partition(", title ")
     if title:
-        training = fine_tune_classifier(profile, seed, title, checkpoints, device, workers)
+        training = fine_tune_classifier(profile, seed, title, checkpoints, device, workers, kept)
         test = SweepDataset(plan.eval_images, title, seed=0, split="held-out")
         batch, asked = profile.task.batch_size, profile.task.steps
     else:
-        training = fine_tune_profile(profile, seed, checkpoints, device, style, workers)
+        training = fine_tune_profile(profile, seed, checkpoints, device, style, workers, kept)
         test = ChirpDataset(plan.eval_images, seed=0, style=style, split="held-out")
         batch, asked = plan.batch_size, plan.steps
+    if kept is not None:
+        keep(kept, test)
+        test = KeptImages(test, kept)
     began = time.perf_counter()
     answers, labels = predict_dataset(training.regressor, test, batch_size=128, workers=workers)
     bfloat16 = plan.precision == "bfloat16" or (plan.precision == "auto" and computes_in_bfloat16(device))
@@ -119,8 +137,8 @@ def train_one(
     }
     training.regressor.save(folder, training=record)
     save_file({"answers": answers}, folder / ANSWERS)
-    kept = {key: value for key, value in record.items() if key not in ("history", "code")}
-    write_json(folder / SCORE, to_plain(kept))
+    short = {key: value for key, value in record.items() if key not in ("history", "code")}
+    write_json(folder / SCORE, to_plain(short))
     return record
 
 
@@ -175,6 +193,7 @@ def _start(name: str, out: Path, options: argparse.Namespace) -> subprocess.Pope
     command = [sys.executable, "-m", "vitmech_utils.adapters", "--profile", options.profile, "--only", name]
     command += ["--out", str(out), *(f"-p{value}" for value in options.parameter)]
     command += [f"--workers={options.workers}"] if options.workers is not None else []
+    command += [f"--kept={options.kept}"] if options.kept is not None else []
     environment = {"OMP_NUM_THREADS": "1", **os.environ}  # they share the cores
     with (out / ".logs" / f"{name}.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -205,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that draw images for each training"
+    )
+    parser.add_argument(
+        "--kept", type=Path, help="a folder with parts of the images (vitmech_utils.data.kept)"
     )
     parser.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="as in run"

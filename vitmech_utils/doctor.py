@@ -93,7 +93,8 @@ def _adapters(root: Path, profile: Profile) -> tuple[list[str], list[str]]:
                 f"{published_adapter(seed, kind)}: git checkout -- published, or train one with {how}"
             )
     folder = root / "published" / "adapters"
-    return sorted(path.name for path in folder.glob("*") if path.is_dir()), missing
+    found = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("regressor.json")}
+    return sorted(found), missing
 
 
 def _recordings() -> str:

@@ -72,7 +72,7 @@ def ratio_intervals(
     if above.shape[1] < 2:
         return np.full(len(above), np.nan), np.full(len(above), np.nan)
     value, error, influence = standard_errors(above, below)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if method in ("percentile", "studentized", "bca"):
             drawn, errors = _draws(above, np.atleast_2d(below), draws, seed)
             if method == "percentile":
@@ -192,7 +192,10 @@ def redrawn(images: int, draws: int, seed: int) -> Iterator[Float[ndarray, "draw
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK // images)
     for start in range(0, draws, size):
-        yield rng.multinomial(images, np.full(images, 1 / images), size=min(size, draws - start)) / images
+        rows = min(size, draws - start)
+        # Counting drawn numbers is ten times as fast as rng.multinomial.
+        drawn = rng.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images) / images
 
 
 def _draws(

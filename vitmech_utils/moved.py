@@ -53,7 +53,5 @@ class _Forward(MetaPathFinder, Loader):
         """Nothing: names are looked up in the new module when they are asked for."""
 
 
-def forward_old_paths() -> None:
-    """Let imports by old paths find their modules; asked again it changes nothing."""
-    if not any(type(finder).__name__ == _Forward.__name__ for finder in sys.meta_path):
-        sys.meta_path.append(_Forward())
+if not any(type(finder).__name__ == _Forward.__name__ for finder in sys.meta_path):
+    sys.meta_path.append(_Forward())

@@ -1,4 +1,10 @@
-"""What heads are judged by: a task gives every image a loss per target, whatever outputs and labels look like."""
+"""What heads are judged by: a task gives every image a loss per target, whatever outputs and labels look like.
+
+A task may also split what a change of the answer does: loss after - loss before = shift + alignment. The shift is a
+divergence of the new answer from the old one: never negative, and free of the truth. The alignment is the old answer's
+error times what moves; for squared errors, with e = p - y and d = p' - p, they are d^2 and 2 e d. Source: the
+three-point identity of Bregman divergences.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +30,9 @@ class Task:
     `targets` name the columns of tables; empty, they are numbered (`output_0`). Effects are percent of the unchanged
     model's loss where `relative`, else in `unit`. `chance` is the loss of a guess, `regions` are the names of the
     numbers in region maps. Where `own_answer`, the unchanged model's own outputs take the place of labels. `check`
-    refuses (`ValueError`) outputs of some images and labels of all that do not fit.
+    refuses (`ValueError`) outputs of some images and labels of all that do not fit. `shift` maps the outputs before
+    [image, ...] and after [*set, image, ...] a change to how far the answer moves [*set, image, target], `guess` labels
+    to the least mean loss of an answer that is the same for all images.
     """
 
     name: str
@@ -36,6 +44,8 @@ class Task:
     regions: tuple[str, ...] = ()
     own_answer: bool = False
     check: Check | None = None
+    shift: Loss | None = None
+    guess: Callable[[Tensor], float] | None = None
 
     @property
     def column(self) -> str:
@@ -110,16 +120,14 @@ def squared_error(
     `chance` is 1 for standardized labels.
     """
 
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        error = (outputs - _as_columns(labels)).square()
-        if labels.ndim == 3:  # one map
-            return error.mean((-2, -1)).unsqueeze(-1)
-        return error if labels.ndim < 3 else error.flatten(2 - labels.ndim).mean(-1)
-
     def check(outputs: Tensor, labels: Tensor) -> None:
         _same_shape(outputs, labels, tuple(targets))
 
-    return Task("squared error", tuple(targets), loss, "MSE", True, chance, tuple(regions), check=check)
+    return Task(
+        "squared error", tuple(targets), _squares, "MSE", True, chance, tuple(regions), check=check,
+        shift=lambda before, after: _squares(after, before),
+        guess=lambda labels: float(labels.double().var(0, correction=0).mean()),
+    )  # fmt: skip
 
 
 def cross_entropy() -> Task:
@@ -128,7 +136,22 @@ def cross_entropy() -> Task:
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
         return -_picked(outputs.log_softmax(-1), labels)
 
-    return Task("cross-entropy", ("class",), loss, "nats", check=_class_numbers)
+    return Task(
+        "cross-entropy", ("class",), loss, "nats", check=_class_numbers,
+        shift=lambda before, after: _divergence_of_classes(after, before),
+        guess=lambda labels: _entropy(torch.bincount(labels.long()).double() / len(labels)),
+    )  # fmt: skip
+
+
+def margin_cross_entropy() -> Task:
+    """Cross-entropy of margins [image, 1] as `heads.linearized.margin` reads them, in nats: labels are in them already.
+
+    Its shift is that of the probability of the own class alone, not of the shares of the others.
+    """
+    return Task(
+        "cross-entropy of margins", ("class",), lambda margins, _labels: functional.softplus(-margins), "nats",
+        check=lambda _margins, _labels: None, shift=lambda before, after: _divergence_of_targets(after, before),
+    )  # fmt: skip
 
 
 def binary_cross_entropy(targets: Sequence[str] = ()) -> Task:
@@ -143,7 +166,14 @@ def binary_cross_entropy(targets: Sequence[str] = ()) -> Task:
         if other := labels[(labels != 0) & (labels != 1)].flatten()[:1].tolist():
             raise ValueError(f"labels hold {other[0]:g}, expected 0 or 1 for each target of {_PER_CLASS}")
 
-    return Task(_PER_CLASS, tuple(targets), loss, "nats", chance=math.log(2), check=check)
+    def guess(labels: Tensor) -> float:
+        ones = _as_columns(labels).double().mean(0)
+        return _entropy(torch.stack([ones, 1 - ones])) / len(ones)
+
+    return Task(
+        _PER_CLASS, tuple(targets), loss, "nats", chance=math.log(2), check=check, guess=guess,
+        shift=lambda before, after: _divergence_of_targets(after, before),
+    )  # fmt: skip
 
 
 def pixel_cross_entropy(ignored: int = -100) -> Task:
@@ -221,8 +251,9 @@ def divergence(of: Literal["softmax", "sigmoid", "numbers"] = "softmax") -> Task
     loss, targets, unit = _DIVERGENCES[of]
     name = "divergence" + ("" if of == "softmax" else f" of {of}")
     return Task(
-        name, targets, loss, unit, own_answer=True, check=lambda outputs, _own: _check_own(outputs, of)
-    )
+        name, targets, loss, unit, own_answer=True, check=lambda outputs, _own: _check_own(outputs, of),
+        shift=lambda before, after: loss(after, before),
+    )  # fmt: skip
 
 
 def named(name: str, targets: Sequence[str] = ()) -> Task | None:
@@ -261,9 +292,18 @@ def _divergence_of_classes(outputs: Tensor, own: Tensor) -> Tensor:
 
 
 def _divergence_of_targets(outputs: Tensor, own: Tensor) -> Tensor:
-    yes = functional.logsigmoid(own) - functional.logsigmoid(outputs)
-    no = functional.logsigmoid(-own) - functional.logsigmoid(-outputs)
-    return own.sigmoid() * yes + (-own).sigmoid() * no
+    return own.sigmoid() * (own - outputs) + functional.softplus(outputs) - functional.softplus(own)
+
+
+def _squares(outputs: Tensor, labels: Tensor) -> Tensor:
+    error = (outputs - _as_columns(labels)).square()
+    if labels.ndim == 3:  # one map
+        return error.mean((-2, -1)).unsqueeze(-1)
+    return error if labels.ndim < 3 else error.flatten(2 - labels.ndim).mean(-1)
+
+
+def _entropy(shares: Tensor) -> float:
+    return float(-torch.xlogy(shares, shares).sum())
 
 
 _DIVERGENCES: dict[str, tuple[Loss, tuple[str, ...], str]] = {

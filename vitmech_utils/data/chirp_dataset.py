@@ -12,7 +12,6 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitmech_utils import __version__
 from vitmech_utils.data.chirps import (
     HARD_NOISE_LEVELS,
     LABEL_MEAN,
@@ -28,6 +27,7 @@ from vitmech_utils.data.figures import Drawing, Style, draw
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import find_style
 from vitmech_utils.data.waveforms import Waveform, paint_waveform, true_ridge
+from vitmech_utils.version import __version__
 
 HELD_OUT = 2**31  # first index of the held-out stream; training indices lie below
 SPLITS = {"train": 0, "held-out": HELD_OUT}
@@ -122,12 +122,15 @@ class ChirpDataset(Dataset):
         painted = None if self.source is None else true_ridge(self.chirp(index))
         return draw(self.grid(index), self.chirp(index), self.style_of(index), self.title(index), painted)
 
+    def labels(self, index: int) -> Float32[Tensor, " target"]:
+        """What a model is to say of an image."""
+        return torch.from_numpy(standardize(self.chirp(index).labels).astype(np.float32))
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         drawing = self.drawing(index)
-        labels = standardize(self.chirp(index).labels).astype(np.float32)
         return {
             "pixel_values": as_pixels(drawing.image),
-            "labels": torch.from_numpy(labels),
+            "labels": self.labels(index),
             "regions": torch.from_numpy(drawing.regions),
         }
 

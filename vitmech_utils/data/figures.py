@@ -17,6 +17,7 @@ from vitmech_utils.data.style import HEIGHT, STYLES, WIDTH, Style, find_style
 __all__ = ["REGIONS", "STYLES", "Drawing", "Style", "draw", "draw_with_matplotlib", "region_coverage"]
 
 LARGE, SMALL = (HEIGHT, WIDTH), (IMAGE_SIZE, IMAGE_SIZE)
+Box = tuple[int, int, int, int]  # top, left, bottom, right
 DOWN, ACROSS = HEIGHT / IMAGE_SIZE, WIDTH / IMAGE_SIZE  # large pixels per small one
 
 
@@ -45,13 +46,23 @@ def draw(
     image, regions = layout.still_small.copy(), layout.regions.copy()
     level = smooth_ridge(ridge(chirp) if painted is None else painted)
     _fill_plot(image, regions, grid, level, low, high, layout)
-    if title and layout.style.title != "none":
-        right, up = layout.title_at
-        _write(image, regions, {"title": [layout.title.numbered_ink(title, right, HEIGHT - up)]}, layout)
-    if layout.bar is not None:
-        marks, tick_labels, label = layout.bar.draw(low, high)
-        _write(image, regions, {"frame": marks, "tick label": tick_labels, "colour-bar label": label}, layout)
+    _letter(image, regions, title, low, high, layout)
     return Drawing(image, regions)
+
+
+def draw_around(
+    grid: Float[ndarray, "128 128"], style: Style | str = "published", title: str = ""
+) -> tuple[UInt8[ndarray, "128 128"], UInt8[ndarray, "224 224 3"], UInt8[ndarray, "224 224 3"]]:
+    """What `draw` puts together: each cell's place in the colour map, time first; the picture around the plot; and
+    that without the title.
+    """
+    layout = _layout(grid, style)
+    low, high = layout.style.colour_limits or (float(grid.min()), float(grid.max()))
+    titled, untitled = layout.still_small.copy(), layout.still_small.copy()
+    if (box := _letter(titled, None, title, low, high, layout)) is not None:
+        top, left, bottom, right = box
+        untitled[top:bottom, left:right] = titled[top:bottom, left:right]
+    return _places(grid, low, high, len(layout.colours)).astype(np.uint8), titled, untitled
 
 
 def draw_with_matplotlib(
@@ -96,9 +107,7 @@ def _fill_plot(
     layout: Layout,
 ) -> None:
     """Colour the plot's pixels and find the chirp's among them."""
-    steps = len(layout.colours)
-    scaled = (grid.T - low) / (high - low) * steps
-    chosen = np.minimum(np.maximum(scaled, 0, out=scaled), steps - 1, out=scaled).astype(np.intp)
+    chosen = _places(grid, low, high, len(layout.colours))
     values = np.take(layout.colours, chosen, axis=0)  # time, frequency, (red, green, blue, ridge)
     values[..., 3] = level.T
     pixels = resample(values, layout.rows, layout.columns)
@@ -109,17 +118,45 @@ def _fill_plot(
     image[top:bottom, left:right] = pixels[..., :3]
 
 
+def _places(grid: Float[ndarray, "128 128"], low: float, high: float, steps: int) -> ndarray:
+    """Each cell's place among `steps` colours, time first."""
+    scaled = (grid.T - low) / (high - low) * steps
+    return np.minimum(np.maximum(scaled, 0, out=scaled), steps - 1, out=scaled).astype(np.intp)
+
+
+def _letter(
+    image: UInt8[ndarray, "224 224 3"],
+    regions: UInt8[ndarray, "224 224"] | None,
+    title: str,
+    low: float,
+    high: float,
+    layout: Layout,
+) -> Box | None:
+    """Write what changes from figure to figure around the plot: the title, then the colour bar's ticks.
+
+    Returns the box of the ticks, in which nothing of the title is left.
+    """
+    if title and layout.style.title != "none":
+        right, up = layout.title_at
+        _write(image, regions, {"title": [layout.title.numbered_ink(title, right, HEIGHT - up)]}, layout)
+    if layout.bar is None:
+        return None
+    marks, tick_labels, label = layout.bar.draw(low, high)
+    inks = {"frame": marks, "tick label": tick_labels, "colour-bar label": label}
+    return _write(image, regions, inks, layout)
+
+
 def _write(
     image: UInt8[ndarray, "224 224 3"],
-    regions: UInt8[ndarray, "224 224"],
+    regions: UInt8[ndarray, "224 224"] | None,
     inks: dict[str, list[Ink]],
     layout: Layout,
-) -> None:
-    """Draw text and marks on the large figure, and shrink the part that they touch."""
+) -> Box | None:
+    """Draw text and marks on the large figure, and shrink the part that they touch; returns its box."""
     boxes = {name: _touched([ink for ink in group if ink.alpha.size]) for name, group in inks.items()}
     boxes = {name: box for name, box in boxes.items() if box is not None}
     if not boxes:
-        return
+        return None
     top, left, bottom, right = _beside(_around(list(boxes.values())), layout.box)
     origin = int(max(0, (top - 1) * DOWN)), int(max(0, (left - 1) * ACROSS))
     shown = np.s_[origin[0] : int((bottom + 1) * DOWN) + 1, origin[1] : int((right + 1) * ACROSS) + 1]
@@ -131,12 +168,13 @@ def _write(
             ink.darken(part, *origin)
     small = shrink_part(part, (top, left, bottom, right), origin, LARGE, SMALL)
     image[top:bottom, left:right] = small[..., :3]
-    for name, (_, start, _, stop) in boxes.items():
+    for name, (_, start, _, stop) in boxes.items() if regions is not None else ():
         start, stop = max(start, left), min(stop, right)
         mark_ink(regions[top:bottom, start:stop], name, 255 - small[:, start - left : stop - left, 3])
+    return top, left, bottom, right
 
 
-def _touched(inks: list[Ink]) -> tuple[int, int, int, int] | None:
+def _touched(inks: list[Ink]) -> Box | None:
     """Top, left, bottom and right of the small pixels that inks may change: Pillow's filter spreads them by one."""
     if not inks:
         return None
@@ -148,12 +186,12 @@ def _touched(inks: list[Ink]) -> tuple[int, int, int, int] | None:
     )
 
 
-def _around(boxes: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+def _around(boxes: list[Box]) -> Box:
     tops, lefts, bottoms, rights = zip(*boxes, strict=True)
     return min(tops), min(lefts), max(bottoms), max(rights)
 
 
-def _beside(box: tuple[int, int, int, int], plot: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _beside(box: Box, plot: Box) -> Box:
     """A box cut back to where the plot is not: the plot was shrunk with its own weights and is left alone."""
     top, left, bottom, right = box
     rows = min(bottom, plot[2]) - max(top, plot[0])

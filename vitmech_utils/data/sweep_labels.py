@@ -45,8 +45,9 @@ class SweepDataset(ChirpDataset):
             number = (number + NUMBER_STEP - 1) % 100_000 + 1
         return self.style_of(index).title_text(number, sweep)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {**super().__getitem__(index), "labels": torch.from_numpy(sweep_labels(self.chirp(index)))}
+    def labels(self, index: int) -> Tensor:
+        """Type and direction of an image's sweep, each 0 or 1."""
+        return torch.from_numpy(sweep_labels(self.chirp(index)))
 
     def settings(self) -> dict:
         """What these images are made from, as plain values: enough to make them again."""

@@ -98,6 +98,12 @@ def use_style() -> None:
     )
 
 
+def headline(figure: "Figure", text: str) -> "Figure":
+    """Put the finding over a figure of several panels, at its left; returns the figure."""
+    figure.suptitle(text, x=0.01, ha="left")
+    return figure
+
+
 def to_grid(frame: pd.DataFrame, value: str) -> np.ndarray:
     """Column `value` of a table with columns layer and head (0-based) as an array [layer, head].
 

@@ -12,18 +12,14 @@ from numpy import ndarray
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.heads.ablation import HeadPredictions
 from vitmech_utils.heads.control_variates import Selection, corrected_values
+from vitmech_utils.heads.effects import ALL, Answers
 from vitmech_utils.heads.hooks import HeadSet
 from vitmech_utils.heads.linearized import METHOD
-from vitmech_utils.heads.losses import SQUARED, Loss
-from vitmech_utils.heads.sets import SetPredictions
 from vitmech_utils.intervals import divided, mean_intervals, ratio_intervals, share_intervals
 from vitmech_utils.statistics import Interval, adjust, paired_p_values
+from vitmech_utils.tasks import Loss, Task
 
-ALL = "all"
-"""The name of the mean over a model's targets."""
 BREAKING = 0.1
 """Readings break where their loss passes this share of a guess's."""
 # From how many images on, and under which rank correlation of their losses, two lists of images are told apart.
@@ -44,7 +40,9 @@ class Changes:
     baseline: Float[ndarray, "image target"]
     sets: tuple[HeadSet, ...]
     targets: tuple[str, ...]
-    loss: Loss
+    task: str
+    unit: str
+    relative: bool
     mode: str
     method: str
 
@@ -98,38 +96,28 @@ class Changes:
 
 
 def changes(
-    predictions: HeadPredictions | SetPredictions,
-    labels: Tensor,
-    targets: Sequence[str] = LABEL_NAMES,
-    loss: Loss = SQUARED,
+    predictions: Answers, labels: Tensor | None = None, task: Task | str | Loss | None = None
 ) -> Changes:
-    """What exact or linearized predictions without heads say of each image, by `loss` (see `losses`).
+    """What exact or linearized predictions without heads say of each image; `labels` and `task` as in `Answers.losses`.
 
-    `labels` [image, target] (class numbers [image] for a cross-entropy over classes) belong to the predictions' images,
-    in their order. Raises `ValueError` for labels or targets that do not fit.
+    Raises `ValueError` for labels or a task that do not fit, or a task that tells no shift.
     """
-    images = len(predictions.baseline)
-    if len(labels) != images:
-        raise ValueError(f"{len(labels)} labels for {images} images, expected one row of labels per image")
-    truth = labels.cpu().double()
-    before, after = loss.value(predictions.baseline, truth), loss.value(predictions.ablated, truth)
-    if before.shape != (images, len(targets)):
+    fitted, truth = predictions.judged(labels, task)
+    if fitted.shift is None:
         raise ValueError(
-            f"the {loss.name} of these predictions and labels has shape {tuple(before.shape)}, expected ({images}, "
-            f"{len(targets)}): one row per image, one column for each of {', '.join(targets)}"
+            f"the task {fitted.name!r} tells no shift, expected one with `shift`: how far an answer moves"
         )
-    if isinstance(predictions, SetPredictions):
-        sets = predictions.sets
-    else:
-        pairs = zip(predictions.layers.tolist(), predictions.heads.tolist(), strict=True)
-        sets = tuple(frozenset({pair}) for pair in pairs)
+    losses = predictions.losses(truth, fitted)
+    shift = fitted.shift(*(found.cpu().double() for found in (predictions.baseline, predictions.ablated)))
     return Changes(
-        loss.shift(predictions.baseline, predictions.ablated).numpy(),
-        (after - before).numpy(),
-        before.numpy(),
-        sets,
-        tuple(targets),
-        loss,
+        shift.numpy(),
+        losses.changes,
+        losses.baseline,
+        losses.sets,
+        fitted.targets,
+        fitted.name,
+        fitted.unit,
+        fitted.relative,
         predictions.mode,
         predictions.method,
     )
@@ -162,7 +150,7 @@ def effect_table(
 
     `held_out` is the loss of the unchanged model on the whole held-out set, per image and target: thousands of images,
     not the few at hand, since all percentages are of its mean. `limit` is the loss from which a reading is broken, such
-    as `BREAKING * loss.guess(labels)`. Where `found` is of linearized predictions, `exact` may hold the exact changes
+    as `BREAKING * task.guess(labels)`. Where `found` is of linearized predictions, `exact` may hold the exact changes
     of the images in `selection`, in its order: all columns are then put right by them (`corrected_values`, which
     tells of `fitted`).
 
@@ -199,7 +187,7 @@ def effect_table(
         for name in ("shift", "alignment", "effect", "shift_whole", "effect_whole"):
             weight = values["whole"] if name.endswith("_whole") else np.ones_like(values["whole"])
             value, low, high = _mean(values[name], weight, method, draws, confidence, seed)
-            if found.loss.relative:
+            if found.relative:
                 low, high = (100 * bound for bound in divided(value, low, high, whole))
                 value = 100 * value / whole.value
             columns |= {name: value, f"low_{name}": low, f"high_{name}": high}
@@ -246,7 +234,7 @@ def _check(
         raise ValueError("expected exact changes and the selection of their images, or neither")
     if exact is None:
         return
-    for name in ("sets", "targets", "mode", "loss"):
+    for name in ("sets", "targets", "mode", "task"):
         if getattr(exact, name) != getattr(found, name):
             raise ValueError(f"the exact changes have other {name} than the cheap ones, expected the same")
     if exact.images != len(selection.images):

@@ -182,6 +182,7 @@ class Answers:
     ablated: Tensor
     sets: tuple[HeadSet, ...]
     mode: str
+    method: str
     task: str
     targets: tuple[str, ...]
 
@@ -194,13 +195,19 @@ class Answers:
 
         Raises `ValueError` where predictions and labels do not fit the task, or the model's is no preset.
         """
+        fitted, truth = self.judged(labels, task)
+        without, baseline = (fitted(found, truth).cpu().double() for found in (self.ablated, self.baseline))
+        return losses_of(fitted, without, baseline, self.sets, self.mode)
+
+    def judged(
+        self, labels: Tensor | None = None, task: Task | str | Loss | None = None
+    ) -> tuple[Task, Tensor]:
+        """The task that these predictions are held against, and the labels for it; errors as in `losses`."""
         chosen = self._task(labels) if task is None else tasks.find(task)
         if labels is not None:
             check_labels(labels, len(self.baseline))
         fitted = chosen.fitted(self.baseline, labels)
-        truth = self.baseline if fitted.own_answer else labels
-        without, baseline = (fitted(found, truth).cpu().double() for found in (self.ablated, self.baseline))
-        return losses_of(fitted, without, baseline, self.sets, self.mode)
+        return fitted, self.baseline if fitted.own_answer else labels
 
     def _task(self, labels: Tensor | None) -> Task:
         if not self.task:

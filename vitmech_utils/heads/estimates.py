@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
-from vitmech_utils.data.chirps import LABEL_NAMES
+from vitmech_utils import tasks
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.changes import ALL, Changes, changes, effect_table
 from vitmech_utils.heads.control_variates import (
@@ -24,7 +24,7 @@ from vitmech_utils.heads.control_variates import (
     select_images,
 )
 from vitmech_utils.heads.linearized import predict_linearized
-from vitmech_utils.heads.losses import SQUARED, Loss
+from vitmech_utils.tasks import Loss, Task
 
 Draw = Callable[[Int[ndarray, " image"]], tuple[Tensor, Tensor]]
 """Gives the pixel values and the labels of the images with these numbers."""
@@ -63,8 +63,7 @@ def estimate(
     *,
     reference: Tensor | None = None,
     donors: Callable[[Int[ndarray, " image"]], Tensor] | None = None,
-    loss: Loss = SQUARED,
-    targets: Sequence[str] = LABEL_NAMES,
+    task: Task | str | Loss | None = None,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
@@ -101,12 +100,13 @@ def estimate(
     if donors is not None:
         others = (donors(np.arange(start, min(start + batch, many))) for start in range(0, many, batch))
     linear = predict_linearized(model, pictures(), mode, donors=others, dtype=dtype, batch=batch, **given)
-    cheap = changes(linear, torch.cat(labels), targets, loss)
+    judge = tasks.find(task, model, torch.cat(labels))
+    cheap = changes(linear, torch.cat(labels), judge)
     selection = select_images(image_sizes(cheap.of(ALL).effect[..., 0]), few, even=even, seed=seed)
     pixels, truth = draw(selection.images)
     others = None if donors is None else donors(selection.images)
     ablated = predict_without_heads(model, pixels, mode, donors=others, batch=exact_batch, **given)
-    return Estimate(cheap, changes(ablated, truth, targets, loss), selection, fitted)
+    return Estimate(cheap, changes(ablated, truth, judge), selection, fitted)
 
 
 def estimate_until(
@@ -130,7 +130,7 @@ def estimate_until(
     """
     first = estimate(model, draw, pilot, pilot, mode, **settings)
     cheap, exact = (changed.of(ALL).effect[..., 0] for changed in (first.cheap, first.exact))
-    goal = half_width * held_out.mean() / 100 if first.cheap.loss.relative else half_width
+    goal = half_width * held_out.mean() / 100 if first.cheap.relative else half_width
     # Ablating exactly runs half the layers anew for each head, on average; linearizing, all of them per output.
     plan = allocate(
         cheap, exact, cost_cheap=1 + len(first.cheap.targets), cost_exact=1 + len(cheap) / 2, half_width=goal,

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from vitmech_utils.heads.ablation import HeadPredictions, chosen_heads
 from vitmech_utils.heads.hooks import capture_heads, change_heads
@@ -135,7 +134,8 @@ def margin(labels: Tensor) -> Reading:
     """Linearize the margin of each image's own class over all others: one backward pass for any number of classes.
 
     The margin is m = z_label - logsumexp(other logits), [image, 1]; the cross-entropy is softplus(-m), in nats, which
-    `margin_loss` gives. `labels` [image] are class numbers, 0-based. Raises `ValueError` for labels that are not.
+    `tasks.margin_cross_entropy` gives. `labels` [image] are class numbers, 0-based. Raises `ValueError` for labels that
+    are not.
     """
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError(
@@ -156,11 +156,6 @@ def margin(labels: Tensor) -> Reading:
         return outputs.gather(1, own) - others
 
     return read
-
-
-def margin_loss(margins: Float[Tensor, "*image 1"]) -> Float[Tensor, "*image 1"]:
-    """The cross-entropy, in nats, of a margin as `margin` reads it: softplus(-m)."""
-    return softplus(-margins)
 
 
 def random_projection(outputs: int, directions: int = 8, seed: int = 0) -> Reading:

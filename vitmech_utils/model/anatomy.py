@@ -116,6 +116,11 @@ class Anatomy:
         """Numbers of layers and of heads per layer: the layer x head grid of tables and figures."""
         return self.layers, self.heads
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of layers, of heads per layer, and of dimensions per head, by name."""
+        return {"layers": self.layers, "heads": self.heads, "head_size": self.head_size}
+
     def every(self, step: int) -> list[int]:
         """Every `step`-th layer, 0-based and in order, the last one among them; `step` 1 gives all."""
         return list(range(self.layers - 1, -1, -step))[::-1]

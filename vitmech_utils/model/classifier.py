@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TARGETS, SweepDataset
 from vitmech_utils.model.finetune import Recipe, Training, fine_tune
@@ -52,6 +53,7 @@ def fine_tune_classifier(
     checkpoints: Path | str,
     device: torch.device | str,
     workers: int | None = None,
+    kept: Path | str | None = None,
 ) -> Training:
     """Fine-tune a classifier by the profile's `task` section on fresh chirps under one title, in `train`'s precision.
 
@@ -68,6 +70,7 @@ def fine_tune_classifier(
     images = SweepDataset(plan.steps * plan.batch_size, title, seed=seed, split="train", hard_share=hard)
     judged = min(plan.images, profile.train.validation_images)
     validation = SweepDataset(judged, title, seed=1, split="held-out")
+    drawn = images if kept is None else KeptImages(images, kept)
     start_head(model, Subset(images, range(min(len(images), HEAD_IMAGES))), seed)
     recipe = Recipe(
         steps=plan.steps,
@@ -77,7 +80,7 @@ def fine_tune_classifier(
         every=plan.every,
         precision=profile.train.precision,
     )
-    return fine_tune(model, images, validation, recipe, checkpoints, accuracies, workers)
+    return fine_tune(model, drawn, validation, recipe, checkpoints, accuracies, workers)
 
 
 def start_head(model: ChirpRegressor, images: Dataset, seed: int = 0) -> None:

@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset
+from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.devices import drawing_workers
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import correlations
@@ -154,6 +155,7 @@ def fine_tune_profile(
     device: torch.device | str,
     figures: str = "published",
     workers: int | None = None,
+    kept: Path | str | None = None,
 ) -> Training:
     """Fine-tune the profile's backbone from one seed on fresh chirps, as chapter 02 and `vitmech_utils.train` do.
 
@@ -170,6 +172,8 @@ def fine_tune_profile(
     judged = min(train.eval_images, train.validation_images)
     validation = ChirpDataset(judged, seed=1, style=figures, split="held-out")
     if not train.has_restart:
+        if kept is not None:
+            images = KeptImages(images, kept)
         return fine_tune(regressor, images, validation, Recipe.of(train), checkpoints, workers=workers)
     cycles = []
     for first, last in ((0, train.restart), (train.restart, train.steps)):
@@ -246,7 +250,7 @@ def fine_tune(
     arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer would put a batch on every GPU it sees
     last = _last_whole_checkpoint(Path(checkpoints), drop_others=arguments.process_index == 0)
     clock = _Clock(last)
-    trainer = Trainer(
+    trainer = _ComposingTrainer(
         model=regressor,
         args=arguments,
         train_dataset=train,
@@ -258,7 +262,24 @@ def fine_tune(
         next(type(c) for c in trainer.callback_handler.callbacks if "Printer" in type(c).__name__)
     )
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return Training(regressor.eval(), _history(trainer.state.log_history), clock.seconds)
+    return Training(_unwrapped(regressor).eval(), _history(trainer.state.log_history), clock.seconds)
+
+
+def _unwrapped(regressor: ChirpRegressor) -> ChirpRegressor:
+    """The regressor without what accelerate wraps around its `forward`: it and its copies would predict in bfloat16."""
+    for name in ("forward", "_original_forward"):
+        vars(regressor).pop(name, None)
+    return regressor
+
+
+class _ComposingTrainer(Trainer):
+    """A Trainer that puts pictures together where they are trained on, if its images come in parts."""
+
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        if inputs["pixel_values"].dtype == torch.uint8:
+            inputs["pixel_values"] = self.train_dataset.compose(inputs["pixel_values"])
+        return inputs
 
 
 def _last_whole_checkpoint(folder: Path, drop_others: bool) -> Path | None:

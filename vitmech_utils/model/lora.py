@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,12 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vitmech_utils.model.anatomy import HeadNumbers, Projection, find_blocks
+from vitmech_utils.model.anatomy import QUERY, VALUE, HeadNumbers, Projection, find_blocks
+
+ADAPTED = re.compile(
+    r"(?P<before>base_model\.model\.).*?\.(?P<layer>\d+)\..*\b"
+    rf"(?P<projection>{'|'.join((*QUERY, *VALUE))})\.(?P<matrix>lora_[AB]\.weight)"
+)
 
 
 class AdapterError(RuntimeError):
@@ -60,6 +67,30 @@ def lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
     return LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=targets
     )  # fmt: skip
+
+
+def for_names_of(
+    model: nn.Module, config: LoraConfig, adapter: dict[str, Tensor]
+) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """An adapter's settings and weights under the names that this model gives its query and value projections.
+
+    Releases of transformers name them differently (`attention.attention.query` before 5.20, `attention.q_proj` since),
+    and an adapter is read under all of them. What is no query or value of a numbered layer keeps its name.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    blocks = find_blocks(model).blocks
+    renamed = {}
+    for key, value in adapter.items():
+        found = ADAPTED.fullmatch(key)
+        if found and int(found["layer"]) < len(blocks):
+            block = blocks[int(found["layer"])]
+            linear = (block.query if found["projection"] in QUERY else block.value).linear
+            key = f"{found['before']}{names[id(linear)]}.{found['matrix']}"
+        renamed[key] = value
+    if isinstance(config.target_modules, set) and config.target_modules <= {*QUERY, *VALUE}:
+        config = copy.deepcopy(config)
+        config.target_modules = set(lora_config(model, settings_of(config)).target_modules)
+    return config, renamed
 
 
 def wrap(model: PreTrainedModel, config: LoraConfig) -> PeftModel:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from vitmech_utils import __version__
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.model.anatomy import find_blocks
@@ -30,6 +31,7 @@ from vitmech_utils.model.lora import (
     AdapterError,
     LoraSettings,
     check_keys,
+    for_names_of,
     lora_config,
     settings_of,
     weights_fingerprint,
@@ -245,6 +247,7 @@ class ChirpRegressor(nn.Module):
                 "Name the backbone that it was trained on, or train an adapter for this one."
             )
         model.requires_grad_(False)
+        config, adapter = for_names_of(model, config, adapter)
         regressor = cls(wrap(model, config), settings["backbone"], fingerprint)
         check_keys(folder / ADAPTER, set(get_peft_model_state_dict(regressor.backbone)), set(adapter))
         check_keys(folder / HEAD, set(regressor.head.state_dict()), set(head))
@@ -271,7 +274,10 @@ class ChirpRegressor(nn.Module):
             "labels": list(self.task.targets),
             **self.label_settings(),
             "lora": asdict(settings_of(self.backbone.peft_config["default"])),
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "vitmech-utils")},
+            "versions": {
+                **{name: version(name) for name in ("torch", "transformers", "peft")},
+                "vitmech-utils": __version__,  # its code may lie beside an environment that it was not installed in
+            },
         }
 
 

@@ -34,9 +34,10 @@ def predict_dataset(
     predictions, labels = [], []
     with torch.inference_mode():
         for batch in DataLoader(images, batch_size=batch_size, num_workers=workers):
-            predictions.append(
-                regressor(batch["pixel_values"].to(regressor.device)).logits.float().cpu().numpy()
-            )
+            pixels = batch["pixel_values"].to(regressor.device)
+            if pixels.dtype == torch.uint8:  # in parts
+                pixels = images.compose(pixels)
+            predictions.append(regressor(pixels).logits.float().cpu().numpy())
             labels.append(batch["labels"].numpy())
     return np.concatenate(predictions), np.concatenate(labels)
 

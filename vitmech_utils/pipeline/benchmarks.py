@@ -13,7 +13,10 @@ RECORD = Path("published", "benchmarks.json")
 NO_RECORD = (
     "```{note}\nNo full measurement has been kept yet. `make bench` makes one, best on an idle machine.\n```"
 )
+GPU_RECORD = Path("benchmarks", "gpu.json")
+NO_GPU_RECORD = "```{note}\nNothing has been measured on a GPU yet.\n```"
 TOKEN = re.compile(r"\{\{\s*benchmarks\s*\}\}")
+GPU_TOKEN = re.compile(r"\{\{\s*gpu benchmarks\s*\}\}")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -108,12 +111,19 @@ def read_record(path: Path) -> Record:
 def fill_benchmarks(text: str, root: Path) -> str:
     """Put the record of the last `make bench` in the place of `{{ benchmarks }}`, or say that there is none yet.
 
-    Other pages stay as they are. Raises `RunError` for a record that contradicts itself.
+    And in the place of `{{ gpu benchmarks }}` that of `benchmarks/gpu.py`. Other pages stay as they are. Raises
+    `RunError` for a record that contradicts itself.
     """
-    if not TOKEN.search(text):
-        return text
-    page = as_page(read_record(root / RECORD)) if (root / RECORD).is_file() else NO_RECORD
-    return TOKEN.sub(lambda _: page, text)
+    for token, path, missing in ((TOKEN, RECORD, NO_RECORD), (GPU_TOKEN, GPU_RECORD, NO_GPU_RECORD)):
+        if token.search(text):
+            page = _page_of(root / path) if (root / path).is_file() else missing
+            text = token.sub(lambda _, page=page: page, text)
+    return text
+
+
+def _page_of(path: Path) -> str:
+    record = read_record(path)
+    return as_page(record) if path.name != GPU_RECORD.name else f"{_provenance(record)}\n\n{as_table(record)}"
 
 
 def as_page(record: Record) -> str:

@@ -1,85 +1,454 @@
-"""What an attack goes through: the heads that look at a target, the model without them, and tables of the harm."""
+"""What an attack goes through: changed figures, attacked regions, the heads that look there, and what closes it.
+
+All effects are in percent of the MSE of the same, unchanged images; heads are pairs of layer and head, both 0-based.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.artefacts import digest
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.heads.attention_shares import VARIANTS, AttentionStatistics
+from vitmech_utils.data.dataset import ChirpDataset
+from vitmech_utils.heads.ablation import first_order
+from vitmech_utils.heads.attacks import Attack, attack, random_noise, squared_errors
+from vitmech_utils.heads.attention_shares import attention_statistics
+from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import Head
+from vitmech_utils.heads.patching import patch_heads
+from vitmech_utils.heads.pruning import recovering
 from vitmech_utils.heads.replacements import evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.statistics import Interval, effect_intervals, percent_effect
+from vitmech_utils.model.finetune import Recipe, fine_tune
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.profiles import Profile
+from vitmech_utils.statistics import Interval, effect_intervals, percent_effect, rank_correlation
+from vitmech_utils.studies.attacks.figure_changes import (
+    DECORATIONS,
+    NATURAL,
+    TARGETS,
+    choose_pixels,
+    occlude,
+    region_mask,
+)
+
+ATTACK, NOISE, WORST = "attack", "noise, one draw", "noise, worst draw"
+OWN, RANDOM, SAME_LAYERS = "its heads", "random heads", "random heads of the same layers"
+CONTROLS = {
+    "without its heads": "without random heads",
+    "trained on randomized layouts": "trained on published layouts",
+}
+"""Each defence, and what it is held against."""
+Errors = Float[ndarray, "image target"]
+Drawn = Callable[[str], Mapping[str, Tensor]]
+"""The same chirps in a style: pixel_values, labels, regions."""
 
 
-def heads_looking_at(statistics: AttentionStatistics, regions: Sequence[str], most: int) -> pd.DataFrame:
-    """The heads whose CLS query looks at some regions clearly more than their area would have it, at most `most`.
+# Unchanged and naturally changed figures
 
-    Lift is that of the regions together; a head is taken if its interval (Poisson bootstrap over images) lies above 1.
-    Returns layer, head (0-based), lift, low, high, images, the largest lift first; no rows where there is no such head.
-    Raises `ValueError` for an unknown region or fewer than one head.
+
+@dataclass(frozen=True)
+class Clean:
+    """What the model says of the unchanged figures, and the truth, standardized."""
+
+    predictions: Float[Tensor, "image target"]
+    labels: Float[Tensor, "image target"]
+
+    @property
+    def errors(self) -> Errors:
+        """Squared errors per image and target."""
+        return squared_errors(self.predictions, self.labels)
+
+
+def clean_figures(model: nn.Module, images: Mapping[str, Tensor]) -> Clean:
+    """Predict unchanged figures."""
+    return Clean(predictions(model, images["pixel_values"]), images["labels"].double())
+
+
+def natural_changes(model: nn.Module, drawn: Drawn, clean: Clean, bootstrap: int) -> pd.DataFrame:
+    """Effects of drawing the same chirps in another way, as `attack_effects` has them, and whether the plot moves.
+
+    Every style of `NATURAL`, and every decoration painted white.
     """
-    if most < 1:
-        raise ValueError(f"most is {most}, expected at least 1 head")
-    if unknown := [name for name in regions if name not in statistics.names]:
-        raise ValueError(f"unknown region {unknown[0]!r}, expected one of {', '.join(statistics.names)}")
-    variant, chosen = VARIANTS.index(("cls", "raw")), [statistics.names.index(name) for name in regions]
-    # [replicate, sinks, variant, layer, head, region]: sinks kept, regions summed.
-    share, area = (
-        statistics.replicates[field][:, 0, variant][..., chosen].sum(-1) for field in ("share", "area")
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        lift = np.nan_to_num(share / area)  # a head without attention on patches looks at nothing
-    low, high = np.quantile(lift[1:], [0.025, 0.975], axis=0)
-    layer, head = (axis.ravel() for axis in np.indices(lift.shape[1:]))
-    table = pd.DataFrame(
-        {
-            "layer": layer, "head": head, "lift": lift[0].ravel(), "low": low.ravel(), "high": high.ravel(),
-            "images": statistics.images,
-        }
-    )  # fmt: skip
-    table = table[table["low"] > 1].sort_values("lift", ascending=False, kind="stable")
-    return table.head(most).reset_index(drop=True)
+    images = drawn("published")
+    chirps, changed, moves = region_mask(images["regions"], "chirp"), {}, {}
+    for name, style in NATURAL.items():
+        twins = drawn(style)
+        changed[name] = squared_errors(predictions(model, twins["pixel_values"]), clean.labels)
+        moves[name] = not torch.equal(region_mask(twins["regions"], "chirp"), chirps)
+    for target in DECORATIONS:
+        name = f"{target} painted white"
+        changed[name] = squared_errors(predictions(model, occlude(images, target)), clean.labels)
+        moves[name] = False
+    table = attack_effects(changed, clean.errors, bootstrap)
+    table["moves"] = table["name"].map(moves)
+    return table.sort_values(["moves", "effect"], kind="stable", ignore_index=True)
 
 
-def other_heads(
+def worst_style(natural: pd.DataFrame) -> str:
+    """The style of `NATURAL` that raised the error most."""
+    return natural[natural["name"].isin(NATURAL)].set_index("name")["effect"].idxmax()
+
+
+# Attacks on regions
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Attacks by target and budget, and squared errors by target, budget and kind (`ATTACK`, `NOISE`, `WORST`)."""
+
+    attacks: dict[tuple[str, float], Attack]
+    errors: dict[tuple[str, float, str], Errors]
+
+    def largest(self) -> dict[str, Tensor]:
+        """Predictions and images of every target at the largest budget, as an artefact names them."""
+        top = max(budget for _, budget in self.attacks)
+        found = {target: self.attacks[target, top] for target in TARGETS}
+        said = {f"{target}_predictions": one.predictions for target, one in found.items()}
+        return said | {f"{target}_images": one.pixel_values for target, one in found.items()}
+
+
+def target_masks(regions: Tensor, pixels: int, seed: int) -> dict[str, Bool[Tensor, "image height width"]]:
+    """For every target the pixels that may be changed, at most so many of an image."""
+    return {target: choose_pixels(regions, target, pixels, seed=seed) for target in TARGETS}
+
+
+def attack_targets(
     model: nn.Module,
-    heads: Collection[Head],
-    sets: int,
-    rng: np.random.Generator,
-    same_layers: bool = False,
-) -> list[list[Head]]:
-    """Draw `sets` random sets of as many heads as `heads`, from all others; `ValueError` where these are too few.
+    pixel_values: Float[Tensor, "image 3 height width"],
+    masks: Mapping[str, Bool[Tensor, "image height width"]],
+    clean: Clean,
+    budgets: Sequence[float],
+    *,
+    steps: int,
+    restarts: int,
+    seed: int,
+) -> Tried:
+    """Attack every target at every budget, and its control: random noise of the same size on the same pixels.
 
-    `same_layers` takes as many from each layer as `heads` has there: depth alone may decide what heads carry. What a
-    layer has too few others for is drawn from all layers.
+    `restarts` begin at random at the largest budget, one below it. At the largest budget the worst of as many draws of
+    noise is kept, too, as the attack had forward passes.
     """
-    rest = [pair for pair in find_blocks(model).pairs if pair not in set(heads)]
-    if len(rest) < len(heads):
-        raise ValueError(
-            f"{len(heads)} heads leave {len(rest)} others, expected at least as many: name fewer heads"
+    top, attacks, errors = max(budgets), {}, {}
+    for target, mask in masks.items():
+        for budget in budgets:
+            starts = restarts if budget == top else 1
+            found = attack(
+                model, pixel_values, clean.labels, mask, budget,
+                steps=steps, restarts=starts, seed=seed, clean=clean.predictions,
+            )  # fmt: skip
+            draws = found.passes if budget == top else 1
+            said = random_noise(model, pixel_values, clean.labels, mask, budget, draws=draws, seed=seed)
+            noise = squared_errors(said, clean.labels)
+            attacks[target, budget] = found
+            errors[target, budget, ATTACK] = squared_errors(found.predictions, clean.labels)
+            errors[target, budget, NOISE] = noise.mean(0)
+            if budget == top:
+                errors[target, budget, WORST] = worst_draw(noise, clean.errors)
+    return Tried(attacks, errors)
+
+
+def attack_table(tried: Tried, clean: Clean, bootstrap: int) -> pd.DataFrame:
+    """`attack_effects` of every attack and its noise, with target, budget, kind, and the mean number of pixels."""
+    table = _keyed(tried.errors, ["target", "budget", "kind"], clean, bootstrap)
+    table["pixels"] = [tried.attacks[target, budget].pixels.mean() for target, budget, _ in tried.errors]
+    return table
+
+
+def beyond_noise(
+    errors: Mapping[tuple[str, float, str], Errors], clean: Clean, bootstrap: int
+) -> dict[str, Interval]:
+    """By target, what the attack at the largest budget does beyond the worst random draw."""
+    top = max(budget for _, budget, _ in errors)
+    return {
+        target: excess_effect(
+            errors[target, top, ATTACK], errors[target, top, WORST], clean.errors, bootstrap
         )
-    wanted = Counter(layer for layer, _ in heads) if same_layers else Counter()
-    drawn = []
-    for _ in range(sets):
-        order = [rest[place] for place in rng.permutation(len(rest))]
-        first = [
-            pair
-            for layer, count in wanted.items()
-            for pair in [pair for pair in order if pair[0] == layer][:count]
-        ]
-        others = [pair for pair in order if pair not in set(first)]
-        drawn.append(sorted([*first, *others][: len(heads)]))
-    return drawn
+        for target in TARGETS
+    }
+
+
+def intervals(table: pd.DataFrame, by: str = "target", value: str = "value") -> dict[str, Interval]:
+    """The intervals of a table by what one of its columns says."""
+    return {
+        str(row[by]): Interval(float(row[value]), float(row["low"]), float(row["high"]))
+        for _, row in table.iterrows()
+    }
+
+
+def most_open(excess: Mapping[str, Interval]) -> list[str]:
+    """The decorations, those through which attacks do most harm beyond noise first."""
+    return sorted(DECORATIONS, key=lambda target: -excess[target].value)
+
+
+# The heads that look at a region
+
+
+def heads_by_target(model: nn.Module, images: Mapping[str, Tensor]) -> pd.DataFrame:
+    """The heads that clearly look at each target, as `heads_looking_at` has them, at most as many as a layer has."""
+    statistics, most = attention_statistics(model, images), find_blocks(model).heads
+    found = {target: heads_looking_at(statistics, regions, most) for target, regions in TARGETS.items()}
+    return pd.concat([table.assign(target=target) for target, table in found.items()], ignore_index=True)
+
+
+def by_target(table: pd.DataFrame) -> dict[str, list[Head]]:
+    """The heads of every target, none for a target at which no head looks."""
+    found: dict[str, list[Head]] = {target: [] for target in TARGETS}
+    for row in table.itertuples():
+        found[row.target].append((int(row.layer), int(row.head)))
+    return found
+
+
+def control_sets(
+    model: nn.Module, heads: Mapping[str, Sequence[Head]], sets: int, seed: int
+) -> dict[str, dict[str, list[list[Head]]]]:
+    """By kind of control and target: random sets of as many other heads, from all layers and from the same ones."""
+    rng = np.random.default_rng(seed)
+    return {
+        kind: {
+            target: other_heads(model, own, sets, rng, same_layers=kind == SAME_LAYERS)
+            for target, own in heads.items()
+        }
+        for kind in (RANDOM, SAME_LAYERS)
+    }
+
+
+def errors_without(
+    without: Callable[[Collection[Head]], Errors],
+    heads: Mapping[str, Sequence[Head]],
+    random: Mapping[str, Sequence[Sequence[Head]]],
+) -> dict[tuple[str, str], Errors]:
+    """Squared errors without the heads of a target, and for decorations without random ones, on average over the sets.
+
+    `without` tells the errors without a set of heads.
+    """
+    found = {(target, OWN): without(own) for target, own in heads.items() if own}
+    named = [target for target, _ in found if target in DECORATIONS]
+    return found | {
+        (target, RANDOM): np.mean([without(drawn) for drawn in random[target]], axis=0) for target in named
+    }
+
+
+def ablation_table(
+    errors: Mapping[tuple[str, str], Errors],
+    heads: Mapping[str, Sequence[Head]],
+    clean: Clean,
+    bootstrap: int,
+) -> pd.DataFrame:
+    """`attack_effects` of the model without heads, by target and kind, with the number of heads."""
+    table = _keyed(errors, ["target", "kind"], clean, bootstrap)
+    return table.assign(heads=[len(heads[target]) for target, _ in errors])
+
+
+def vulnerability(excess: Mapping[str, Interval], ablations: pd.DataFrame) -> pd.DataFrame:
+    """By target, what the attack does beyond noise, and what ablating its heads does."""
+    own = ablations[ablations["kind"] == OWN].set_index("target")
+    rows = []
+    for target, found in intervals(own.reset_index(), value="effect").items():
+        row = {"target": target, "images": own.loc[target, "images"], "heads": own.loc[target, "heads"]}
+        for name, one in (("attacked", excess[target]), ("ablated", found)):
+            row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def follows_ablation(table: pd.DataFrame, bootstrap: int) -> Interval:
+    """The rank correlation of both columns of `vulnerability`, over targets; unknown for fewer than three."""
+    if len(table) < 3:
+        return Interval(np.nan, np.nan, np.nan)
+    return rank_correlation(table["attacked"].to_numpy(), table["ablated"].to_numpy(), bootstrap)
+
+
+def carried_by_head(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    attacked: Mapping[str, Float[Tensor, "image 3 height width"]],
+    clean: Clean,
+    bootstrap: int,
+) -> pd.DataFrame:
+    """By target and head, to first order: how much of an attack's harm the head carries, and its ablation effect.
+
+    What a head carries is the fall of the error, in percent of the clean MSE, when the head alone writes what it writes
+    on the clean image. Columns: layer, head, images, target, carries, low, high, ablation.
+    """
+    settings = {"batch": 8, "bootstrap": bootstrap}
+    importance, tables = first_order(model, pixel_values, clean.labels, "mean", **settings), []
+    for target, changed in attacked.items():
+        found = first_order(model, changed, clean.labels, "resample", donors=pixel_values, **settings)
+        scale = -found["baseline_mse"] / clean.errors.mean()
+        carries = {
+            "carries": scale * found["effect"],
+            "low": scale * found["high"],
+            "high": scale * found["low"],
+        }
+        tables.append(
+            found[["layer", "head", "images"]].assign(target=target, **carries, ablation=importance["effect"])
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def patched_errors(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    attacked: Mapping[str, Float[Tensor, "image 3 height width"]],
+    heads: Mapping[str, Sequence[Head]],
+    controls: Mapping[str, Mapping[str, Sequence[Sequence[Head]]]],
+    clean: Clean,
+) -> dict[tuple[str, str], Errors]:
+    """Squared errors on attacked images while some heads write what they write on the clean ones, by target and kind.
+
+    Those of random sets are averaged over the sets.
+    """
+    found = {}
+    for target, changed in attacked.items():
+        kinds = {OWN: [heads[target]], **{kind: drawn[target] for kind, drawn in controls.items()}}
+        every = [chosen for sets in kinds.values() for chosen in sets]
+        rest, start = squared_errors(patch_heads(model, changed, pixel_values, every), clean.labels), 0
+        for kind, sets in kinds.items():
+            found[target, kind] = rest[start : start + len(sets)].mean(0)
+            start += len(sets)
+    return found
+
+
+def carried_table(
+    attacked: Mapping[str, Errors],
+    patched: Mapping[tuple[str, str], Errors],
+    heads: Mapping[str, Sequence[Head]],
+    clean: Clean,
+    bootstrap: int,
+) -> pd.DataFrame:
+    """How much of an attack's harm some heads carry, by target and kind: effect, low, high."""
+    rows = []
+    for (target, kind), rest in patched.items():
+        found = excess_effect(attacked[target], rest, clean.errors, bootstrap)
+        row = {"target": target, "kind": kind, "heads": len(heads[target]), "images": len(rest)}
+        rows.append(row | {"effect": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(rows)
+
+
+def carried_beyond(
+    patched: Mapping[tuple[str, str], Errors], control: str, clean: Clean, bootstrap: int
+) -> dict[str, Interval]:
+    """By target, how much more of the attack its heads carry than a control's do."""
+    return {
+        target: excess_effect(patched[target, control], rest, clean.errors, bootstrap)
+        for (target, kind), rest in patched.items()
+        if kind == OWN
+    }
+
+
+# Defences
+
+
+def defence_recipe(profile: Profile) -> Recipe:
+    """A short further training at a third of the profile's learning rate."""
+    steps = profile.attacks.defence_steps
+    return Recipe(
+        steps=steps,
+        batch_size=profile.attacks.defence_batch,
+        learning_rate=profile.train.learning_rate / 3,
+        warmup_steps=min(10, steps // 4),
+        every=max(1, steps // 2),
+    )
+
+
+def trained_on(style: str, model: ChirpRegressor, recipe: Recipe, checkpoints: Path) -> ChirpRegressor:
+    """The model after further training on one style's figures, with fresh adapters, merged; resumed after a kill."""
+    fresh = ChirpDataset(recipe.steps * recipe.batch_size, seed=10, style=style, split="train")
+    watched = ChirpDataset(recipe.batch_size, seed=9, style=style, split="held-out")
+    folder = checkpoints / f"{style}-{digest(asdict(recipe))[:16]}"
+    return fine_tune(recovering(model), fresh, watched, recipe, folder).regressor.merged()
+
+
+def defence_table(
+    harms: Mapping[tuple[str, str], Float[ndarray, "2 image target"]], clean: Clean, bootstrap: int
+) -> pd.DataFrame:
+    """What an attack adds to the error of each model, and how much more that model errs on clean images.
+
+    `harms` holds the errors before and after, by target and model.
+    """
+    rows = []
+    for (target, name), (before, after) in harms.items():
+        row = {"target": target, "model": name, "images": len(before)}
+        for suffix, pair in (("", (after, before)), ("_clean", (before, clean.errors))):
+            found = excess_effect(*pair, clean.errors, bootstrap)
+            row |= {f"effect{suffix}": found.value, f"low{suffix}": found.low, f"high{suffix}": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def closed_table(
+    harms: Mapping[tuple[str, str], Float[ndarray, "2 image target"]], clean: Clean, bootstrap: int
+) -> pd.DataFrame:
+    """How much less an attack adds to a defended model than to its control, and than to the model with all heads."""
+    added = {key: after - before for key, (before, after) in harms.items()}
+    rows = []
+    for target in dict.fromkeys(target for target, _ in harms):
+        for name, control in CONTROLS.items():
+            for other in (control, "all heads") if (target, name) in harms else ():
+                found = excess_effect(added[target, other], added[target, name], clean.errors, bootstrap)
+                row = {"target": target, "defence": name, "less_than": other, "images": len(clean.labels)}
+                rows.append(row | vars(found))
+    return pd.DataFrame(rows)
+
+
+def natural_after_training(
+    models: Mapping[str, nn.Module], images: Mapping[str, Tensor], clean: Clean, bootstrap: int
+) -> pd.DataFrame:
+    """Effects of a natural change on further trained models, as `attack_effects` has them."""
+    pixels = images["pixel_values"]
+    changed = {
+        name: squared_errors(predictions(model, pixels), clean.labels) for name, model in models.items()
+    }
+    return attack_effects(changed, clean.errors, bootstrap)
+
+
+# What the rules judge
+
+
+def beyond_ablation(
+    errors: Mapping[tuple[str, float, str], Errors],
+    ablated: Mapping[tuple[str, str], Errors],
+    clean: Clean,
+    bootstrap: int,
+) -> dict[str, Interval]:
+    """By decoration, how much more the attack does beyond noise than ablating the heads that look there."""
+    top, found = max(budget for _, budget, _ in errors), {}
+    for target in [target for target in DECORATIONS if (target, OWN) in ablated]:
+        gained = errors[target, top, ATTACK] - errors[target, top, WORST]
+        found[target] = excess_effect(clean.errors + gained, ablated[target, OWN], clean.errors, bootstrap)
+    return found
+
+
+def claims(
+    measured: Mapping[str, Mapping[str, Interval]], heads: Mapping[str, Sequence[Head]], **sample: float
+) -> pd.DataFrame:
+    """One row per quantity and target: target, quantity, value, low, high, heads, and the `sample`'s columns."""
+    rows = [
+        {"target": target, "quantity": quantity, **vars(found), "heads": len(heads[target])}
+        for quantity, by_name in measured.items()
+        for target, found in by_name.items()
+    ]
+    return pd.DataFrame(rows).assign(**sample)
+
+
+# Errors, and what they differ by
+
+
+def _keyed(errors: Mapping[tuple, Errors], columns: list[str], clean: Clean, bootstrap: int) -> pd.DataFrame:
+    table = attack_effects({str(key): found for key, found in errors.items()}, clean.errors, bootstrap)
+    table[columns] = list(errors)
+    return table.drop(columns="name")
 
 
 def mean_changes(

@@ -1,23 +1,55 @@
-"""Figures of attacks: changed images, error against budget, vulnerability against ablation, what closes an attack."""
+"""Figures and texts on attacks: changed images, error against budget, vulnerability, what closes an attack."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
-from vitmech_utils.figures.marks import percent_scale
-from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH
+from vitmech_utils.data.chirps import LABEL_NAMES
+from vitmech_utils.figures.marks import head_names, interval_forest, percent_scale, reach
+from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, headline
+from vitmech_utils.figures.tables import (
+    bullets,
+    counted,
+    frame_table,
+    judgement_list,
+    listed,
+    percent,
+    pipe_table,
+    plain,
+    rule_text,
+)
+from vitmech_utils.heads.hooks import Head
+from vitmech_utils.statistics import Interval, rank_correlation
+from vitmech_utils.studies.attacks.figure_changes import DECORATIONS, TARGETS
+from vitmech_utils.studies.attacks.judge import RULES
+from vitmech_utils.studies.attacks.measure import (
+    ATTACK,
+    CONTROLS,
+    NOISE,
+    OWN,
+    RANDOM,
+    SAME_LAYERS,
+    WORST,
+    most_open,
+    worst_style,
+)
+from vitmech_utils.studies.verdicts import Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from vitmech_utils.profiles import Profile
+
 TARGET_COLOURS: dict[str, str] = REGION_COLOURS | {"labels": REGION_COLOURS["axis label"]}
 """One fixed colour per attacked target: its region's; labels together have that of the axis labels."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-NOISE = {"noise, worst draw": ("#444444", "", "s"), "noise, one draw": ("#888888", ":", "^")}
+NOISE_LOOKS = {WORST: ("#444444", "", "s"), NOISE: ("#888888", ":", "^")}
 """Look of the random controls: colour, line, marker."""
 MODELS: dict[str, tuple[str, str]] = {
     "all heads": ("#000000", "s"),
@@ -29,41 +61,246 @@ MODELS: dict[str, tuple[str, str]] = {
 """Colour and marker per attacked model."""
 
 
+# What the chapter shows, in its order
+
+
+def opening(profile: "Profile") -> str:
+    """What this page was made with."""
+    plan = profile.attacks
+    budgets = listed(f"{budget:g}" for budget in sorted(plan.budgets))
+    return (
+        f"This page was made with profile **{profile.name}**: {plan.images:,} held-out images, attacks of "
+        f"{counted(plan.steps, 'gradient step')} on up to {plan.pixels:,} pixels of a region, budgets of {budgets} in "
+        f"1/255, random starts: {plan.restarts} at the largest budget, one below it. Further training takes "
+        f"{counted(plan.defence_steps, 'step')} of {plan.defence_batch} images."
+    )
+
+
+def natural(table: pd.DataFrame) -> "Figure":
+    """What natural changes of the figure do."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.6))
+    natural_forest(ax, table)
+    raised = table["low"] > 0
+    staying, moving = raised[~table["moves"]], raised[table["moves"]]
+    return headline(
+        figure,
+        f"{staying.sum()} of {len(staying)} changes that leave the plot alone clearly raise the error, "
+        f"{moving.sum()} of {len(moving)} that move it",
+    )
+
+
+def natural_table(table: pd.DataFrame) -> str:
+    """What natural changes do, target by target."""
+    listing = frame_table(table, {"name": "change", **_EFFECTS})
+    return f"Change of the MSE, of all targets together and of each in percent of its own:\n\n{listing}"
+
+
+def budgets(table: pd.DataFrame, excess: Mapping[str, Interval]) -> "Figure":
+    """The error against the budget, by target."""
+    clear = sum(found.low > 0 for found in excess.values())
+    return headline(
+        budget_curves(table, list(TARGETS)),
+        f"At the largest budget the gradient clearly beats luck on {clear} of {len(excess)} regions",
+    )
+
+
+def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
+    """What attacks at the largest budget do, beside the worst random draw."""
+    top, weakest = table["budget"].max(), most_open(excess)[0]
+    rows = table[(table["budget"] == top) & (table["kind"] != NOISE)]
+    rows = rows.assign(pixels=rows["pixels"].round().astype(int))
+    listing = frame_table(rows, {"target": "region", "kind": "change", "pixels": "pixels", **_EFFECTS})
+    return (
+        f"Change of the MSE at a budget of {top:g}/255:\n\n{listing}\n\nOf the decorations the {weakest} lets most "
+        f"harm through: beyond the worst random draw {excess[weakest]:+,.0f} % of the clean MSE; the plot background "
+        f"{excess['plot background']:+,.0f} %, the chirp {excess['chirp']:+,.0f} %. For scale: a model that always "
+        f"predicts the mean, with an MSE of one, stands at {100 / table['clean_mse'].iloc[0] - 100:+,.0f} %."
+    )
+
+
+def vulnerability(table: pd.DataFrame, follows: Interval) -> "Figure":
+    """What attacks on the regions do against what ablating their heads does."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.0))
+    vulnerability_scatter(ax, table)
+    return headline(
+        figure, f"Vulnerability against ablation, {len(table)} regions: rank correlation {follows:+.2f}"
+    )
+
+
+def ablations_table(
+    looking: pd.DataFrame, ablations: pd.DataFrame, follows: Interval, random_sets: int
+) -> str:
+    """The heads that look at each region, and what ablating them does."""
+    kinds, rows = ablations.set_index(["target", "kind"]), []
+    images = ablations["images"].iloc[0]
+    for target in TARGETS:
+        own = looking[looking["target"] == target].sort_values(["layer", "head"])
+        keys = [(target, kind) for kind in (OWN, RANDOM)]
+        effects = [percent(kinds.loc[key]) if key in kinds.index else "" for key in keys]
+        rows.append([target, listed(head_names(own)), *effects, images])
+    heads, others = "heads that look at it", f"as many other heads (random sets: {random_sets})"
+    regions = ablations.loc[ablations["kind"] == OWN, "target"].nunique()
+    return (
+        f"{pipe_table(['region', heads, 'ablated together', others, 'images'], rows)}\n\nOver the {regions} regions "
+        f"vulnerability and ablation effect have a rank correlation of {follows:+.2f} (95 % interval over regions). So "
+        "few regions say little, whatever the number."
+    )
+
+
+def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], bootstrap: int) -> str:
+    """What single heads carry of an attack, against their ablation effect."""
+    lines = []
+    for target, part in per_head.groupby("target", sort=False):
+        found = rank_correlation(part["carries"].to_numpy(), part["ablation"].to_numpy(), bootstrap)
+        first = part.sort_values("carries", ascending=False).head(3)
+        mine = sum((row.layer, row.head) in heads[target] for row in first.itertuples())
+        lines.append(
+            f"attack on the {target}: rank correlation over {len(part)} heads {found:+.2f} (95 % interval over heads; "
+            f"{part['images'].iloc[0]} images); most is carried by {listed(head_names(first))}, of which {mine} "
+            f"belong to the heads named above for the {target}"
+        )
+    return f"What a head carries of an attack, against its ablation effect:\n\n{bullets(lines)}"
+
+
+def carried(table: pd.DataFrame, beyond: Mapping[str, Interval]) -> "Figure":
+    """How much of the attacks' harm some heads carry."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    carried_forest(ax, table)
+    sure = sum(target in beyond and beyond[target].low > 0 for target in DECORATIONS)
+    return headline(
+        figure,
+        f"In {sure} of {len(DECORATIONS)} decorations their own heads clearly carry more than random ones",
+    )
+
+
+def carried_text(
+    table: pd.DataFrame,
+    excess: Mapping[str, Interval],
+    beyond: Mapping[str, Interval],
+    same_layers: Mapping[str, Interval],
+) -> str:
+    """How much of the harm the heads that look at a region carry, and how much more than others do."""
+    columns = {
+        "target": "attacked",
+        "heads": "heads",
+        "harm": ("harm beyond noise", lambda row: f"{excess[row['target']]:+,.1f}"),
+        "effect": (
+            "carried by its heads",
+            lambda row: f"{Interval(row['effect'], row['low'], row['high']):+,.1f}",
+        ),
+        "random": ("more than random heads", lambda row: f"{beyond[row['target']]:+,.1f}"),
+        "layers": ("more than those of the same layers", lambda row: f"{same_layers[row['target']]:+,.1f}"),
+        "images": "images",
+    }
+    listing = frame_table(table[table["kind"] == OWN], columns)
+    return f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images."
+
+
+def defences(table: pd.DataFrame, closed: pd.DataFrame) -> "Figure":
+    """What a new attack adds to the error of each model."""
+    sure = closed.assign(sure=closed["low"] > 0).groupby(["target", "defence"])["sure"].all()
+    return headline(
+        defence_panels(table),
+        f"{sure.sum()} of {len(sure)} defences clearly take from the attack, and more than their controls do",
+    )
+
+
+def defences_table(
+    table: pd.DataFrame, closed: pd.DataFrame, natural: pd.DataFrame, again: pd.DataFrame
+) -> str:
+    """What an attack adds to each model, and what the worst natural change does after the further training."""
+    less = closed.set_index(["target", "defence", "less_than"])
+
+    def less_than(row: pd.Series, other: str | None) -> str:
+        key = (row["target"], row["model"], other)
+        return f"{Interval(*less.loc[key, ['value', 'low', 'high']]):+,.1f}" if key in less.index else ""
+
+    columns = {
+        "target": "attacked",
+        "model": "model",
+        "clean": ("its error on clean images", lambda row: percent(row, "_clean")),
+        "effect": ("added by the attack", percent),
+        "all": ("less than with all heads", lambda row: less_than(row, "all heads")),
+        "control": ("less than its control", lambda row: less_than(row, CONTROLS.get(row["model"]))),
+        "images": "images",
+    }
+    worst = worst_style(natural)
+    before = natural.set_index("name").loc[worst, "effect"]
+    after = listed(f"{percent(row)} ({row['name']})" for _, row in again.iterrows())
+    return (
+        f"{frame_table(table, columns)}\n\nIn percent of the clean MSE with all heads. The style that did most harm "
+        f"to the model as it was, *{worst}* ({before:+,.0f} %), stands after the further training at {after}."
+    )
+
+
+def rules() -> str:
+    """Both rules in their own words."""
+    return "\n\n".join(rule_text(rule) for rule in RULES.values())
+
+
+def verdict(
+    judged: Mapping[str, Judgement],
+    by_layers: Judgement,
+    attacked: Mapping[str, Interval],
+    claims: pd.DataFrame,
+) -> str:
+    """What the rules say of this run, and what C8's would say with random heads of the same layers."""
+    row = claims.iloc[0]
+    claimed = {
+        "C8": "heads for extraneous features are an attack surface",
+        "Q6": "attacks on extraneous regions lower the accuracy although ablation says that those heads don't matter",
+    }
+    effects = listed(f"{target} {found:+,.0f} %" for target, found in attacked.items())
+    return (
+        f"On {row['images']:,} images, at a budget of {row['budget']:g}/255 on up to {row['pixels']:,} pixels, beyond "
+        f"the worst random draw: {effects} of the clean MSE (95 % intervals).\n\n{judgement_list(judged, claimed)}"
+        f"\n\nWith random heads of the same layers as the control, the rule would say of C8: {by_layers.verdict} "
+        f"({by_layers.reason})."
+    )
+
+
+_EFFECTS: dict[str, Any] = {
+    "effect": ("all three", percent),
+    **{
+        f"effect_{name}": (plain(name), lambda row, name=name: percent(row, f"_{name}"))
+        for name in LABEL_NAMES
+    },
+    "images": "images",
+}
+
+
+# The marks
+
+
 def natural_forest(ax: "Axes", table: pd.DataFrame) -> None:
     """One row per natural change with its interval: name, effect, low, high (percent), moves (bool).
 
     Hollow marks are changes that move the plot itself, and with it the chirp's pixels.
     """
-    places = np.arange(len(table))
-    for moves, face, label in (
-        (False, "#0072B2", "the plot stays"),
-        (True, "white", "hollow: the plot moves, too"),
-    ):
-        part = (table["moves"] == moves).to_numpy()
-        if part.any():
-            rows = table[part]
-            ax.errorbar(
-                rows["effect"], places[part], xerr=_reach(rows), fmt="o", color="#0072B2", markerfacecolor=face,
-                markersize=6, capsize=2, elinewidth=1.2, label=label,
-            )  # fmt: skip
+    looks = {False: ("#0072B2", "o"), True: ("#0072B2", "o")}
+    labels = {False: "the plot stays", True: "hollow: the plot moves, too"}
+    interval_forest(ax, table, "name", by="moves", looks=looks, labels=labels, hollow=[True], apart=0)
     ax.axvline(0, color="#444444", linewidth=0.8)
-    ax.set_yticks(places, table["name"])
-    ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("change of the MSE (%)")
     _scale(ax, "x", table["low"].min(), table["high"].max())
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
 
 
 def attacked_images(
-    clean: np.ndarray, attacked: Mapping[str, np.ndarray], budget: float, columns: int = 4
+    clean: Float[Tensor, "3 height width"],
+    attacked: Mapping[str, Float[Tensor, "3 height width"]],
+    budget: float,
+    columns: int = 4,
 ) -> "Figure":
     """Show the clean image, then per target the attacked one over its perturbation.
 
-    Images are [row, column, 3] float in [0, 1]; a perturbation is magnified so that the budget (1/255) spans grey to
-    black or white, and grey is no change.
+    Pixels lie in [0, 1]; a perturbation is magnified so that the budget (1/255) spans grey to black or white, and grey
+    is no change.
     """
+    clean = np.moveaxis(np.asarray(clean), 0, -1)
     shown = {"clean": (clean, None)}
-    for name, image in attacked.items():
+    for name, found in attacked.items():
+        image = np.moveaxis(np.asarray(found), 0, -1)
         shown[name] = image, np.clip(0.5 + (image - clean) * 255 / (2 * budget), 0, 1)
     blocks = -(-len(shown) // columns)
     figure, axes = plt.subplots(2 * blocks, columns, figsize=(WIDE, 4.45 * blocks), squeeze=False)
@@ -86,7 +323,7 @@ def attacked_images(
 def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4) -> "Figure":
     """One panel per target: error against budget under attack and under random noise, with intervals.
 
-    `table` has target, kind ("attack" or one of `NOISE`), budget (1/255), effect, low, high (percent), pixels.
+    `table` has target, kind ("attack" or one of `NOISE_LOOKS`), budget (1/255), effect, low, high (percent), pixels.
     """
     rows = -(-(len(targets) + 1) // columns)
     figure, axes = plt.subplots(
@@ -95,10 +332,13 @@ def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4)
     budgets = sorted(table["budget"].unique())
     for ax, target in zip(axes.flat, targets, strict=False):
         mine = table[table["target"] == target]
-        for kind, (colour, line, marker) in {"attack": (TARGET_COLOURS[target], "-", "o"), **NOISE}.items():
+        for kind, (colour, line, marker) in {
+            ATTACK: (TARGET_COLOURS[target], "-", "o"),
+            **NOISE_LOOKS,
+        }.items():
             part = mine[mine["kind"] == kind].sort_values("budget")
             ax.errorbar(
-                part["budget"], part["effect"], yerr=_reach(part), fmt=f"{marker}{line}", color=colour, markersize=4,
+                part["budget"], part["effect"], yerr=reach(part), fmt=f"{marker}{line}", color=colour, markersize=4,
                 capsize=2, elinewidth=1, label=kind,
             )  # fmt: skip
         ax.axhline(0, color="#444444", linewidth=0.8)
@@ -118,14 +358,14 @@ def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4)
         plt.Line2D([], [], color="#222222", marker="o", linestyle="-", markersize=4, label="attack"),
         *(
             plt.Line2D([], [], color=colour, marker=marker, linestyle=line, markersize=4, label=kind)
-            for kind, (colour, line, marker) in NOISE.items()
+            for kind, (colour, line, marker) in NOISE_LOOKS.items()
         ),
     ]
     axes.flat[len(targets)].legend(handles=handles, loc="center", title="same pixels, same budget")
     return figure
 
 
-def vulnerability(ax: "Axes", table: pd.DataFrame) -> None:
+def vulnerability_scatter(ax: "Axes", table: pd.DataFrame) -> None:
     """Draw, per target, the attack's effect against that of ablating its heads, both with intervals.
 
     `table` has target, attacked, attacked_low, attacked_high, ablated, ablated_low, ablated_high (percent).
@@ -150,63 +390,35 @@ def vulnerability(ax: "Axes", table: pd.DataFrame) -> None:
 def carried_forest(ax: "Axes", table: pd.DataFrame) -> None:
     """Per target, how much of the attack's harm goes when heads write as on the clean image: its own, and random ones.
 
-    `table` has target, kind (its heads, random heads, random heads of the same layers), effect, low, high (percent of
-    the clean MSE).
+    `table` has target, kind (`OWN`, `RANDOM`, `SAME_LAYERS`), effect, low, high (percent of the clean MSE).
     """
-    names = list(dict.fromkeys(table["target"]))
-    looks = {
-        "its heads": ("#D55E00", "o", -0.2),
-        "random heads": ("#888888", "^", 0.0),
-        "random heads of the same layers": ("#0072B2", "v", 0.2),
-    }
-    for kind, (colour, marker, shift) in looks.items():
-        part = table[table["kind"] == kind]
-        at = [names.index(name) + shift for name in part["target"]]
-        ax.errorbar(
-            part["effect"], at, xerr=_reach(part), fmt=marker, color=colour, markersize=6, capsize=2, elinewidth=1.2,
-            label=kind,
-        )  # fmt: skip
+    looks = {OWN: ("#D55E00", "o"), RANDOM: ("#888888", "^"), SAME_LAYERS: ("#0072B2", "v")}
+    interval_forest(ax, table, "target", by="kind", looks=looks)
     ax.axvline(0, color="#444444", linewidth=0.8)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel("harm that these heads carry (% of the clean MSE)")
     _scale(ax, "x", table["low"].min(), table["high"].max())
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0)
 
 
-def defences(table: pd.DataFrame) -> "Figure":
+def defence_panels(table: pd.DataFrame) -> "Figure":
     """Per attacked target, what an attack adds to the error of each model, with intervals.
 
     `table` has target, model (of `MODELS`), effect, low, high: added by the attack, in percent of the clean MSE of the
     model with all heads.
     """
-    targets, names = (
-        list(dict.fromkeys(table["target"])),
-        [name for name in MODELS if name in set(table["model"])],
-    )
+    targets = list(dict.fromkeys(table["target"]))
+    names = [name for name in MODELS if name in set(table["model"])]
     figure, axes = plt.subplots(
         len(targets), 1, figsize=(WIDTH, 0.9 + 1.75 * len(targets)), sharex=True, squeeze=False
     )
     for ax, target in zip(axes[:, 0], targets, strict=True):
-        for place, name in enumerate(names):
-            part = table[(table["target"] == target) & (table["model"] == name)]
-            colour, marker = MODELS[name]
-            ax.errorbar(
-                part["effect"], [place] * len(part), xerr=_reach(part), fmt=marker, color=colour, markersize=7,
-                capsize=2, elinewidth=1.2,
-            )  # fmt: skip
+        part = table[table["target"] == target]
+        interval_forest(ax, part, "model", by="model", looks=MODELS, order=names, apart=0, size=7)
         ax.axvline(0, color="#444444", linewidth=0.8)
-        ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_title(f"attack on the {target}")
     axes[-1, 0].set_xlabel("added by the attack (% of the clean MSE with all heads)")
     _scale(axes[0, 0], "x", table["low"].min(), table["high"].max())
     return figure
-
-
-def _reach(table: pd.DataFrame) -> np.ndarray:
-    bounds = [table["effect"] - table["low"], table["high"] - table["effect"]]
-    return np.clip(np.stack([np.asarray(bound, dtype=float) for bound in bounds]), 0, None)
 
 
 def _scale(ax: "Axes", which: str, low: float, high: float) -> None:

@@ -47,12 +47,6 @@ OTHER_REPEATS = 20
 Images = Mapping[str, Tensor]
 
 
-def sizes(model: nn.Module) -> dict[str, int]:
-    """How many layers, heads per layer, and rows per head a model has."""
-    anatomy = find_blocks(model)
-    return {"layers": anatomy.layers, "heads": anatomy.heads, "head_size": anatomy.head_size}
-
-
 def as_dataset(images: Images) -> list[dict[str, Tensor]]:
     """Stacked images as a data set again, item by item."""
     items = zip(images["pixel_values"], images["labels"], strict=True)

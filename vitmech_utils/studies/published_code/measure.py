@@ -37,12 +37,6 @@ QUERIES: dict[str, str | int] = {"CLS": "cls", "corner patch": 0, "mean of patch
 Predictions = Float[Tensor, "*scenario image target"]
 
 
-def sizes(model: nn.Module) -> dict[str, int]:
-    """How many layers, heads per layer, and rows per head a model has."""
-    anatomy = find_blocks(model)
-    return {"layers": anatomy.layers, "heads": anatomy.heads, "head_size": anatomy.head_size}
-
-
 @torch.inference_mode()
 def predictions(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], batch: int = 16
@@ -143,6 +137,12 @@ def published_heatmap(
     )
 
 
+def likeness_of_heatmaps(ours: pd.DataFrame, theirs: pd.DataFrame, bootstrap: int) -> Interval:
+    """Rank correlation of two tables of effects, with its interval over heads."""
+    both = ours.merge(theirs, on=["layer", "head"], suffixes=("_ours", "_theirs"))
+    return rank_correlation(both["effect_ours"].to_numpy(), both["effect_theirs"].to_numpy(), bootstrap)
+
+
 # What is loaded, compared and fed
 
 
@@ -170,16 +170,21 @@ def as_documented(
     return Loaded(report.matched, report.unexpected, found)
 
 
-def scored(
+def squared_errors(
     predicted: Mapping[str, Float[Tensor, "image target"]],
     labels: Float[Tensor, "image target"],
     bootstrap: int,
-) -> pd.DataFrame:
-    """The MSE of several models on the same images: model, mse, low, high."""
-    rows = []
-    for name, found in predicted.items():
-        interval = mean_interval((found - labels).square().mean(1).numpy(), bootstrap)
-        rows.append((name, interval.value, interval.low, interval.high))
+) -> dict[str, Interval]:
+    """The MSE of several predictions of the same images, with its interval over images."""
+    return {
+        name: mean_interval((found - labels).square().mean(1).numpy(), bootstrap)
+        for name, found in predicted.items()
+    }
+
+
+def table_of(errors: Mapping[str, Interval]) -> pd.DataFrame:
+    """The MSE of several models as a table: model, mse, low, high."""
+    rows = [(name, found.value, found.low, found.high) for name, found in errors.items()]
     return pd.DataFrame(rows, columns=["model", "mse", "low", "high"])
 
 

@@ -1,4 +1,4 @@
-"""Figures of real recordings: what a recording holds, pictures in pairs, and how far heads keep to the chirp."""
+"""Figures and texts on real recordings: what they hold, pictures in pairs, and how far heads keep to the chirp."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -7,18 +7,237 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.figures.marks import head_names, name_largest
-from vitmech_utils.figures.plots import ATTENTION, REGION_COLOURS, WIDE, overlay
-from vitmech_utils.studies.recordings.matched import Picture
+from vitmech_utils.figures.plots import ATTENTION, REGION_COLOURS, WIDE, WIDTH, overlay
+from vitmech_utils.figures.tables import bullets, named, plain, rule_text
+from vitmech_utils.heads.hooks import Head
+from vitmech_utils.studies.recordings.judge import specialization_holds_on_real_ones
+from vitmech_utils.studies.recordings.matched import LENGTH, Picture
+from vitmech_utils.studies.recordings.measure import PAIRS, Pictures, newtonian
+from vitmech_utils.studies.verdicts import Count, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Plot
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+    from vitmech_utils.profiles import Profile
 
 CHIRP_HEAD, OTHER_HEAD = REGION_COLOURS["chirp"], "#888888"
 KINDS: dict[str, str] = {"painted": "#0072B2", "real": "#D55E00"}
+
+
+# What the chapter shows, in its order
+
+
+def opening(profile: "Profile") -> str:
+    """What this page was made with."""
+    plan = profile.recordings
+    return (
+        f"This page was made with profile **{profile.name}**: {plan.windows:,} windows of each detector's strain, up "
+        f"to {plan.images:,} windows of a bird's calls, and up to {plan.images:,} synthetic images of each kind to "
+        "hold them against."
+    )
+
+
+def strain(grids: Mapping[str, tuple[np.ndarray, Axes]], bursts: pd.DataFrame) -> "Figure":
+    """The second of strain of each detector, and what a search saw around it."""
+    figure, panels = recording_panels(grids)
+    ax, last = panels[-1], bursts.loc[bursts["snr"].idxmax(), "time"]
+    loudest = bursts.groupby((bursts["time"] * 8).astype(int))["snr"].max()
+    ax.bar((loudest.index + 0.5) / 8, loudest, width=0.11, color="#0072B2")
+    ax.axvspan(0, 1, color="#E69F00", alpha=0.4, label="the second that the package carries")
+    ax.set(xlabel="seconds since the first sample", ylabel="strongest burst (SNR)", xlim=(-0.2, 10))
+    ax.set_title(f"H1: the search saw its strongest burst {last:.1f} s after the second begins")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.36, 1.0))
+    return figure
+
+
+def strain_text(facts: Mapping[str, float]) -> str:
+    """Why the injected chirp is not in this second."""
+    before = facts["strongest_burst_s"] - 1
+    light, heavy = (newtonian(mass, before) for mass in (0.5, 30.0))
+    return (
+        f"**The chirp is not in it.** The strongest burst, taken for the injected signal's end, comes {before:.1f} s "
+        f"after the second is over; weaker ones are what noise does by itself. The frequency of an inspiral "
+        f"{before:.1f} s before its end follows from its chirp mass {{cite}}`abbott2017basic`: for half a solar mass "
+        f"it is {light:.0f} Hz, for thirty {heavy:.0f} Hz, and what lies below "
+        f"{facts['lowest_frequency_shown_hz']:.0f} Hz drowns in one second of strain. So this second gives what no "
+        "recipe gives, real noise of three detectors, and the chirp has to be put in: as the collaboration did, but in "
+        "the computer."
+    )
+
+
+def samples_table(samples: pd.DataFrame) -> "Styler":
+    """How many images of each kind there are, and how clear their chirps are."""
+    words = {
+        "number": "windows",
+        "apart": "of them without overlap",
+        "sources": "detectors or calls",
+        "snr_low": "least SNR",
+        "snr": "median SNR",
+        "snr_high": "largest SNR",
+    }
+    return samples.rename(columns=words).style.format(precision=1, na_rep="").hide(axis="index")
+
+
+def samples_text(samples: pd.DataFrame) -> str:
+    """How little independent there is."""
+    size = samples.set_index("images")
+    strain, calls = size.loc["strain, put in"], size.loc["calls, recorded"]
+    return (
+        f"**These are small samples.** The strain is one second of {strain['sources']:.0f} detectors; its "
+        f"{strain['number']:,.0f} windows of {LENGTH:g} s overlap, and {strain['apart']:,.0f} of them could be chosen "
+        f"that don't. The calls are {calls['sources']:.0f} calls, all from one recording of a few seconds; "
+        f"{calls['apart']:,.0f} of their windows of {LENGTH:g} s don't overlap. Intervals over windows are too narrow "
+        "for what follows from other recordings, so the chapter also gives intervals over whole detectors and calls."
+    )
+
+
+def lifts(both: pd.DataFrame) -> "Figure":
+    """Lifts on the chirp, real against painted images, one panel for each pair."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
+    for ax, (name, table) in zip(axes, both.groupby("kind", sort=False), strict=True):
+        table = table.reset_index(drop=True)
+        lift_scatter(ax, table, name)
+        part = table[table["chirp_head"]]
+        above = int((part["low_real"] > 1).sum())
+        ax.set_title(f"{name}: {above} of {len(part)} chirp heads clearly look at it", fontsize=9)
+    axes[0].set_ylabel("lift on the chirp, real images")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    return figure
+
+
+def lifts_text(both: pd.DataFrame) -> str:
+    """How much of their lift the chirp heads keep on real images."""
+    lines = []
+    for name, table in both.groupby("kind", sort=False):
+        part = table[table["chirp_head"]]
+        if part.empty:
+            lines.append(f"**{name}**: no head is for sure about the chirp on these painted images.")
+            continue
+        ratio = part["lift_real"] / part["lift_painted"]
+        lines.append(
+            f"**{name}**: {len(part)} heads are for sure about the chirp on painted images; their lift on real ones is "
+            f"{ratio.median():.2f} times as large (median; from {ratio.min():.2f} to {ratio.max():.2f}). "
+            f"{int((part['low_real'] > 1).sum())} have an interval above an even look, "
+            f"{int((part['high_real'] < 1).sum())} one below."
+        )
+    return bullets(lines)
+
+
+def sources(table: pd.DataFrame) -> "Figure":
+    """The chirp heads' lift by detector and by call."""
+    parts = dict(list(table.groupby("pair", sort=False)))
+    heights = [part["source"].nunique() for part in parts.values()]
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 6.0), sharex=True, height_ratios=heights)
+    for ax, (name, part) in zip(axes, parts.items(), strict=True):
+        source_dots(ax, part)
+        own = part[part["low"].isna()].pivot(index="source", columns="kind", values="lift").dropna()
+        less = int((own["real"] < own["painted"]).sum())
+        ax.set_title(f"{name}: less on real than on painted images in {less} of {len(own)}", fontsize=9)
+    axes[0].set_xlabel("")
+    axes[1].legend().remove()
+    return figure
+
+
+def kept_table(table: pd.DataFrame) -> "Styler":
+    """How many heads keep their class and their regions, and how many keep to the chirp, by change."""
+    words = {
+        "same_class": "same class",
+        "same_regions": "same class and regions",
+        "chirp_heads": "chirp heads before",
+        "kept": "about the chirp after",
+        "kept_low": "for sure",
+        "kept_high": "at most",
+    }
+    return table.rename(columns=words).style.hide(axis="index")
+
+
+def maps(
+    kinds: Pictures,
+    clearest: Mapping[str, int],
+    attention: Mapping[str, np.ndarray],
+    heads: Sequence[Head],
+) -> "Figure":
+    """The clearest picture of each kind that `clearest` names, and maps of some heads over it."""
+    shown = {name: np.float32(kinds[name][at].drawing().image) / 255 for name, at in clearest.items()}
+    return map_panels(shown, attention, heads)
+
+
+def predictions_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What the model says of each kind of image: rank correlations and errors, by target."""
+    texts = table.assign(
+        rank=[
+            f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}]"
+            if np.isfinite(row.correlation)
+            else "does not vary"
+            for row in table.itertuples()
+        ],
+        off=[f"{row.rmse:.1f} {row.unit}" for row in table.itertuples()],
+    )
+    texts = texts.pivot(index="images", columns="target", values=["rank", "off"]).loc[
+        table["images"].unique()
+    ]
+    names = {"rank": "rank correlation", "off": "error"}
+    order = [(what, target) for what in names for target in LABEL_NAMES]
+    texts = texts[order].set_axis([f"{names[what]}, {plain(target)}" for what, target in order], axis=1)
+    return texts.rename_axis(index=None)
+
+
+def controls_table(table: pd.DataFrame) -> "Styler":
+    """What the same heads do where no chirp is, elsewhere, and before fine-tuning."""
+    words = {
+        "asked": "what was asked",
+        "attention_share": "attention share",
+        "area_share": "area share",
+        "low": "95 % from",
+        "high": "to",
+        "over_plot": "even over the plot",
+    }
+    formats = dict.fromkeys(("attention share", "area share"), "{:.1%}")
+    formats |= dict.fromkeys(("lift", "95 % from", "to", "even over the plot"), "{:.2f}")
+    return table.rename(columns=words).style.hide(axis="index").format(formats)
+
+
+def controls_text(table: pd.DataFrame) -> str:
+    """What the controls say."""
+    asked = table.set_index(["pair", "asked"])
+    by_itself = "; ".join(
+        f"{name}: {asked.loc[(name, 'pre-trained'), 'lift']:.1f} before fine-tuning, "
+        f"{asked.loc[(name, 'real images'), 'lift']:.1f} after it"
+        for name in PAIRS
+    )
+    found, there = asked.loc[("strain", "noise alone")], asked.loc[("strain", "real images"), "lift"]
+    return (
+        f"Mean lift of these heads on the chirp of real images: {by_itself}. A chirp draws attention in the "
+        f"pre-trained network already; fine-tuning adds the rest. On noise alone the lift is {found['lift']:.1f} "
+        f"[{found['low']:.1f}, {found['high']:.1f}], where an even look over the plot would give "
+        f"{found['over_plot']:.1f}, and {there:.1f} when the chirp is there."
+    )
+
+
+def rule() -> str:
+    """The rule in its own words."""
+    return rule_text(specialization_holds_on_real_ones)
+
+
+def verdict(
+    judgement: Judgement, kept: Mapping[str, Count], pieces: Mapping[str, int], recordings: int
+) -> str:
+    """What the rule says of this run."""
+    return (
+        f"Of the heads that are for sure about the chirp on painted images, so many are on real ones (in brackets: for "
+        f"sure, and at most): {named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
+        f"from {recordings} recordings.\n\n- **Q2**, the specialization holds on real, not synthetic, spectrograms: "
+        f"**{judgement.verdict}**. Reason: {judgement.reason}."
+    )
+
+
+# The marks
 
 
 def recording_panels(grids: Mapping[str, tuple[np.ndarray, Axes]]) -> "tuple[Figure, list[Plot]]":
@@ -45,8 +264,9 @@ def recording_panels(grids: Mapping[str, tuple[np.ndarray, Axes]]) -> "tuple[Fig
     return figure, panels
 
 
-def picture_rows(rows: Mapping[str, Sequence[Picture]]) -> "Figure":
-    """Figures as the model sees them, one kind in each row; the region *chirp* is outlined."""
+def picture_rows(kinds: Mapping[str, Sequence[Picture]], count: int = 5) -> "Figure":
+    """The first figures of each kind as the model sees them, one kind in each row; the region *chirp* is outlined."""
+    rows = {name: pictures[:count] for name, pictures in kinds.items()}
     columns = max(len(pictures) for pictures in rows.values())
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(WIDE, WIDE / columns * 0.86 * len(rows)), squeeze=False

@@ -27,6 +27,7 @@ from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.image_files import write_whole
 from vitmech_utils.data.recordings import Recording, RecordingError, open_recording
 from vitmech_utils.data.recordings.spectrograms import Axes
+from vitmech_utils.model.backbones import cache_folder
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,23 @@ def _unpacked(source: Source, archive: Path) -> dict[str, bytes]:
     return files
 
 
-def strain(cache: Path) -> dict[str, Recording]:
-    """The second of strain of each detector, by the detector's short name; 16,384 samples per second."""
-    path = fetch(STRAIN, cache) / "HLV-HW100916-968654552-1.hdf"
+def strain(cache: Path | None = None) -> dict[str, Recording]:
+    """The second of strain of each detector, by the detector's short name; 16,384 samples per second.
+
+    `cache` defaults to where backbones are kept, here and below.
+    """
+    path = fetch(STRAIN, cache or cache_folder()) / "HLV-HW100916-968654552-1.hdf"
     return {name: open_recording(path, dataset=dataset) for name, dataset in DETECTORS.items()}
 
 
-def triggers(cache: Path) -> pd.DataFrame:
+def triggers(cache: Path | None = None) -> pd.DataFrame:
     """What a search for bursts of power saw in H1 within the ten seconds around the injection.
 
     Columns: time (seconds from the strain's first sample), frequency (Hz, the centre), snr. From the table that lies
     beside the strain in the same package.
     """
     text = gzip.decompress(
-        (fetch(STRAIN, cache) / "H1-LDAS_STRAIN-968654552-10.xml.gz").read_bytes()
+        (fetch(STRAIN, cache or cache_folder()) / "H1-LDAS_STRAIN-968654552-10.xml.gz").read_bytes()
     ).decode()
     table = text[text.index('<Table Name="sngl_burst:table">') :]
     names = re.findall(r'<Column [^>]*Name="sngl_burst:(\w+)"', table)
@@ -170,9 +174,9 @@ class Call:
         return inside.reshape(BINS, BINS)
 
 
-def calls(cache: Path) -> dict[str, Call]:
+def calls(cache: Path | None = None) -> dict[str, Call]:
     """The calls that have an outline, by number: 48,000 samples per second, all from one recording in the field."""
-    folder = fetch(CALLS, cache)
+    folder = fetch(CALLS, cache or cache_folder())
     found = {}
     for path in sorted(folder.glob("*.ebl"), key=lambda path: int(path.stem)):
         rings = read_outline(path)

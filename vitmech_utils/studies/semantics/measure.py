@@ -116,12 +116,6 @@ def sink_looks(
     }
 
 
-def shape_of(model: nn.Module) -> tuple[int, int]:
-    """How many layers, and heads per layer, a model has."""
-    anatomy = find_blocks(model)
-    return anatomy.layers, anatomy.heads
-
-
 def untrained_classes(model: ChirpRegressor, images: Mapping[str, Tensor], seed: int = 0) -> pd.DataFrame:
     """The classes of `model`'s untrained twin, from half of the images and their attention alone."""
     half = {name: tensor[: max(2, len(tensor) // 2)] for name, tensor in images.items()}

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 
-def opening(profile: Profile, layers: int, heads: int) -> str:
+def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
     """What the page was made with."""
     plan = profile.semantics
     return (
-        f"This page was made with profile **{profile.name}**: {layers} layers of {heads} heads, "
+        f"This page was made with profile **{profile.name}**: {sizes['layers']} layers of {sizes['heads']} heads, "
         f"{plan.images:,} held-out images, twins of {plan.twins:,} images under {len(CHANGES)} changes, "
         f"{plan.permutations:,} permutations. Label-shuffled fine-tuning, a stronger null than random weights, "
         "costs another training and is not run here."
@@ -178,6 +178,13 @@ def inherited(growth: Float[ndarray, "layer head"], updates: pd.DataFrame) -> "F
         heatmap(ax, part, value="relative", label="update norm / weight norm")
         ax.set_title(f"LoRA update of {name}")
     return figure
+
+
+def turned(changes: pd.DataFrame) -> pd.DataFrame:
+    """Heads by their class before (rows) and after fine-tuning (columns)."""
+    return pd.crosstab(
+        changes["class_before"].rename("pre-trained"), changes["class_after"].rename("fine-tuned")
+    )
 
 
 def kept_and_turned(before: pd.DataFrame, after: pd.DataFrame, changes: pd.DataFrame, link: Interval) -> str:

@@ -1,18 +1,54 @@
-"""Figures of another task: what a picture can tell, what a title tells, and where two tasks put their weight."""
+"""Figures and texts on another task: what a picture and a title tell, which heads read it, where the weight lies."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from vitmech_utils.figures.marks import name_largest
-from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap
+from vitmech_utils.data.sweep_labels import TARGETS, TITLES, SweepDataset
+from vitmech_utils.figures.marks import excludes_zero, head_names, interval_forest, name_largest, reach
+from vitmech_utils.figures.plots import WIDE, WIDTH, headline, heatmap
+from vitmech_utils.figures.tables import (
+    bullets,
+    counted,
+    frame_table,
+    interval,
+    listed,
+    named,
+    pipe_table,
+    rule_text,
+)
+from vitmech_utils.heads.effects import ALL
+from vitmech_utils.model.scores import wilson
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.task.judge import specialization_is_of_the_architecture
+from vitmech_utils.studies.task.measure import (
+    ASKED,
+    BENDS,
+    FIGURES,
+    KINDS,
+    LIE,
+    LIE_BEYOND_CLEAN,
+    LIE_BEYOND_DIRECTION,
+    TYPE,
+    Chirps,
+    Judged,
+    Right,
+    asked_of,
+    bounds,
+    first_heads,
+    heads_of,
+    random_of,
+)
+from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, HALF, MOST, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from vitmech_utils.profiles import Profile
 
 MODELS: dict[str, tuple[str, str]] = {
     "leak": ("#D55E00", "o"),
@@ -20,15 +56,395 @@ MODELS: dict[str, tuple[str, str]] = {
     "regressor": ("#009E73", "D"),
 }
 """Colour and marker per model."""
-KINDS: dict[str, tuple[str, str]] = {
+SETS: dict[str, tuple[str, str]] = {
     "lookers": ("#D55E00", "o"),
-    "random heads of the lookers' layers": ("#888888", "^"),
+    random_of("lookers"): ("#888888", "^"),
     "carriers": ("#CC79A7", "D"),
-    "random heads of the carriers' layers": ("#888888", "v"),
+    random_of("carriers"): ("#888888", "v"),
 }
 """Colour and marker per set of heads."""
 TARGET_LINES = {"type": "-", "direction": "--", "all": "-"}
-_STEP = 0.1  # half of the way between marks of one row
+NETWORKS = {
+    key: "regressor: all three targets" if key[0] == "regressor" else f"{key[0]} model: {key[1]}"
+    for key in ASKED
+}
+"""Each network with its question, in words."""
+
+
+# What the chapter shows, in its order
+
+
+def opening(profile: "Profile") -> str:
+    """What this page was made with."""
+    plan = profile.task
+    swept = "all heads" if plan.sweep_every == 1 else f"the heads of one layer in {plan.sweep_every}"
+    return (
+        f"This page was made with profile **{profile.name}**: {counted(plan.steps, 'training step')} of "
+        f"{plan.batch_size} images for each of two classifiers, {plan.images:,} held-out images, sweeps of {swept} on "
+        f"{plan.sweep_images:,} of them, {plan.random_sets:,} random sets of heads. Few images make wide intervals."
+    )
+
+
+def twins(chosen: Sequence[int], chirps: Chirps) -> "Figure":
+    """Some held-out chirps, with the title as published and without any."""
+    rows = {}
+    for words, title in (("title as published", "published"), ("no title", "none")):
+        figures = SweepDataset(len(chirps.bends), title, seed=0, split="held-out")
+        rows[words] = [figures[index]["pixel_values"].permute(1, 2, 0).numpy() for index in chosen]
+    return twin_figures(rows, [f"bend: {chirps.bends[index]:.1f} rows" for index in chosen])
+
+
+def bends(population: np.ndarray) -> "Figure":
+    """How far the paths of the two types lie apart."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.0))
+    bend_histogram(ax, population, 1.0)
+    ax.set_title(f"For {float((population < 1).mean()):.0%} of chirps both types paint much the same picture")
+    return figure
+
+
+def training_text(this_run: Mapping[str, dict], shown: Mapping[str, dict]) -> str:
+    """How long this run trained, and where the classifiers come from that the page shows."""
+    record, published = this_run["leak"], shown["leak"]
+    text = (
+        f"{record['steps']:,} steps of {record['batch_size']} images for each classifier took "
+        f"{_seconds(this_run):,.0f} s in all on {record['device'].upper()}."
+    )
+    if shown is not this_run:
+        text += (
+            f" That is a rehearsal: it shows that training runs. **From here on this page shows the published "
+            f"classifiers**, trained with profile {published['profile']} for {published['steps']:,} steps of "
+            f"{published['batch_size']} images each, in {_seconds(shown) / 60:,.0f} minutes together."
+        )
+    return text
+
+
+def learning(records: Mapping[str, dict]) -> "Figure":
+    """The trainings' courses."""
+    return learning_curves({name: pd.DataFrame(one["history"]) for name, one in records.items()}, TARGETS)
+
+
+def scores_table(table: pd.DataFrame) -> str:
+    """How well each classifier answers under its own title."""
+    columns = {
+        "model": "model",
+        "target": "target",
+        "accuracy": ("accuracy", lambda row: interval(row, ".0%", "accuracy")),
+        "cross_entropy": ("cross-entropy (nats)", ".3f"),
+        "images": "images",
+    }
+    return frame_table(table, columns)
+
+
+def titles(table: pd.DataFrame, follows: Mapping[str, Interval]) -> "Figure":
+    """Accuracy of both classifiers under every title."""
+    return headline(
+        accuracies(table, TITLES, TARGETS),
+        f"Where the title lies, the leak model follows it in {follows['leak'].value:.0%} of its answers on the type, "
+        f"the clean one in {follows['clean'].value:.0%}",
+    )
+
+
+def titles_table(table: pd.DataFrame, falls: Mapping[str, Interval], follows: Mapping[str, Interval]) -> str:
+    """Accuracy under every title, and what the lie takes from it."""
+    columns = [(name, target) for name in FIGURES for target in TARGETS]
+    cells, images = table.set_index(["title", "model", "target"]), table["images"].iloc[0]
+    rows = [
+        [title, *(interval(cells.loc[(title, *key)], ".0%", "accuracy") for key in columns), images]
+        for title in TITLES
+    ]
+    heads = ["title", *(f"{name}: {target}" for name, target in columns), "images"]
+    return (
+        f"{pipe_table(heads, rows)}\n\nThe lie takes {falls[LIE]:.2f} from the leak model's accuracy on the type; "
+        f"{falls[LIE_BEYOND_DIRECTION]:.2f} more than from that on the direction, and {falls[LIE_BEYOND_CLEAN]:.2f} "
+        f"more than from the clean model's on the type (differences of shares, paired 95 % bootstrap intervals over "
+        f"{images} images). When the title lies, the answer on the type follows it in {follows['leak']:.2f} of the "
+        f"leak model's answers and {follows['clean']:.2f} of the clean model's."
+    )
+
+
+def by_bend(table: pd.DataFrame) -> "Figure":
+    """Accuracy on the type by bend."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    accuracy_by_bend(ax, table, list(BENDS))
+    counts = table[table["model"] == "leak"]
+    ax.set_title("Images: " + listed(f"{row.images} ({row.bin})" for row in counts.itertuples()))
+    return figure
+
+
+def looking(table: pd.DataFrame, chosen: Mapping[str, pd.DataFrame]) -> "Figure":
+    """How much of the lie each head carries against its lift on the title."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    by_lift(ax, table, head_names(table), "way", "part of the lie that it carries alone")
+    lookers, carriers = (set(heads_of(chosen[kind])) for kind in KINDS)
+    ax.set_title(
+        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} are both"
+    )
+    return figure
+
+
+def reading_sets(table: pd.DataFrame, beyond: Mapping[tuple, Interval]) -> "Figure":
+    """What the heads that read the title do when they are ablated together."""
+    more = {kind: beyond[kind, "leak", "type"].value for kind in KINDS}
+    return headline(
+        set_effects(table),
+        f"Loss on the type beyond random heads: {more['carriers']:+.2f} nats without the carriers, "
+        f"{more['lookers']:+.2f} without the lookers",
+    )
+
+
+def reading_sets_table(
+    table: pd.DataFrame,
+    beyond: Mapping[tuple, Interval],
+    chosen: Mapping[str, pd.DataFrame],
+    random_sets: int,
+) -> str:
+    """The heads that read the title, and what ablating them does to each question and model."""
+    columns = {
+        "model": "model",
+        "target": "target",
+        "kind": "ablated",
+        "effect": ("change (nats)", interval),
+        "images": "images",
+    }
+
+    def heads(kind: str, value: str, spec: str) -> str:
+        rows = chosen[kind]
+        return listed(
+            f"{head} ({found:{spec}})" for head, found in zip(head_names(rows), rows[value], strict=True)
+        )
+
+    def more(name: str, target: str) -> str:
+        return named({kind: beyond[kind, name, target] for kind in KINDS}, "+.2f", "; ")
+
+    return (
+        f"**Lookers** of the leak model, with their lift on the title: {heads('lookers', 'lift', '.1f')}.\n\n"
+        f"**Carriers**, with the part of the lie that each carries alone: {heads('carriers', 'way', '.0%')}.\n\n"
+        f"{frame_table(table, columns)}\n\nMore than random heads of the same layers, on the type, in the leak model: "
+        f"{more('leak', 'type')}; on the direction: {more('leak', 'direction')}; in the clean model, on the type: "
+        f"{more('clean', 'type')}. Random sets of each: {random_sets}."
+    )
+
+
+def patching(table: pd.DataFrame, through: Mapping[str, Interval], pulls: Interval) -> "Figure":
+    """Which answers follow the lie, by which heads see it."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.1))
+    follow_forest(ax, table)
+    return headline(
+        figure,
+        f"The lie moves the logit {through['carriers'].value:.0%} of the way through the carriers alone, "
+        f"{through['lookers'].value:.0%} through the lookers"
+        if pulls.low > 0
+        else "The lie does not clearly move the answer on the type at all",
+    )
+
+
+def patching_table(
+    table: pd.DataFrame, through: Mapping[str, Interval], more: Mapping[str, Interval], pulls: Interval
+) -> str:
+    """How far the lie comes through each kind of heads."""
+
+    def way(row: pd.Series) -> str:
+        return f"{through[row['what']]:.2f}" if row["what"] in through and pulls.low > 0 else ""
+
+    columns = {
+        "what": "what sees the lie",
+        "share": ("answers that follow it", lambda row: interval(row, ".2f", "share")),
+        "way": ("part of the way", way),
+        "images": "images",
+    }
+    beyond = listed((f"the {kind}: {found:+.2f}" for kind, found in more.items()), " and ")
+    return (
+        f"{frame_table(table, columns)}\n\nMore of the answers than through random heads of the same layers follow "
+        f"through {beyond} (differences of shares, paired 95 % intervals). The lie moves the logit by {pulls:+.2f} its "
+        "own way."
+    )
+
+
+def effects(table: pd.DataFrame) -> "Figure":
+    """The effect of every head on each question, in a grid for each network."""
+    grids = {NETWORKS[key]: asked_of(table, *key) for key in ASKED}
+    errors = NETWORKS["regressor", ALL]
+    grids[errors]["effect"] *= 100 / grids[errors]["baseline_loss"]
+    units = {title: "effect on the MSE (%)" if title == errors else "effect (nats)" for title in grids}
+    return headline(
+        effect_grids(grids, units), "Change of the loss without each head, each panel on its own scale"
+    )
+
+
+def effects_table(table: pd.DataFrame) -> str:
+    """How many heads have a clear effect on each question, and the strongest."""
+    rows = []
+    for key, title in NETWORKS.items():
+        found = asked_of(table, *key)
+        clear = int(((found["q_value"] < FALSE_DISCOVERIES) & excludes_zero(found)).sum())
+        first = found.nlargest(3, "effect")
+        strongest = listed(
+            (
+                f"{head} {interval(row, '+.3f')}, q = {row.q_value:.3f}"
+                for head, row in zip(head_names(first), first.itertuples(), strict=True)
+            ),
+            "; ",
+        )
+        loss, images = found[["baseline_loss", "images"]].iloc[0]
+        rows.append([title, f"{loss:.3f}", f"{clear} of {len(found)}", strongest, f"{images:.0f}"])
+    heads = ["model and question", "loss with all heads", "clear effects", "strongest heads", "images"]
+    return (
+        f"{pipe_table(heads, rows)}\n\nEffects in nats (classifiers) or as a change of the MSE (regressor), paired "
+        "95 % intervals over images; q adjusts for the number of heads, and an effect is clear below "
+        f"{FALSE_DISCOVERIES:g}."
+    )
+
+
+def lift_and_effect(table: pd.DataFrame, harm: Mapping[str, Mapping[str, float]]) -> "Figure":
+    """Each head's effect on the type against its lift on the title."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    by_lift(ax, table, head_names(table), "effect", "effect on the type (nats)")
+    ax.set_title(
+        f"Of the harm to the type, carriers do {harm['carriers']['leak']:.0%}, lookers {harm['lookers']['leak']:.0%}"
+    )
+    return figure
+
+
+def layers(table: pd.DataFrame) -> "Figure":
+    """Each layer's share of the harm, one panel for each network."""
+    figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 7.6), sharex=True)
+    order = list(dict.fromkeys(table["model"]))
+    tables = {key: asked_of(table, *key) for key in sorted(ASKED, key=lambda key: order.index(key[0]))}
+    layer_shares(axes, tables)
+    tops = {key: found["share"].idxmax() + 1 for key, found in tables.items()}
+    first = listed(f"{tops[key]} ({NETWORKS[key].replace(' model', '')})" for key in ASKED[:2])
+    return headline(figure, f"Most of the harm lies in layer {first}, {tops['regressor', ALL]} (regressor)")
+
+
+def orders(table: pd.DataFrame) -> "Figure":
+    """How much of their order of heads two networks or questions share."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    order_forest(ax, table, (HALF, MOST))
+    names = [label.get_text().replace(": ", ":\n") for label in ax.get_yticklabels()]
+    ax.set_yticks(ax.get_yticks(), names)
+    return figure
+
+
+def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFrame) -> str:
+    """The rank correlations behind the shares, and what permuted heads leave of them."""
+
+    def found(value: str, ends: str) -> Any:
+        return lambda row: f"{Interval(row[value], row[f'{ends}low'], row[f'{ends}high']):.2f}"
+
+    columns = {
+        "what": "compared",
+        "quantity": "order of heads by",
+        "between": ("rank correlation between halves", found("between", "between_")),
+        "ceiling": ("ceiling", found("ceiling", "ceiling_")),
+        "share": ("share", found("share", "")),
+        "images": "images",
+    }
+    within, among = (
+        bounds(permuted[permuted["moved"] == moved], "quantity") for moved in ("within layers", "among all")
+    )
+    listing = frame_table(table, columns).replace("nan [nan, nan]", "unknown")
+    return (
+        f"{listing}\n\nRank correlations over {table['heads'].iloc[0]} heads, 95 % intervals over heads. Regressor "
+        f"against clean model with all images: by effect {as_they_are:.2f}. With heads that change places within their "
+        f"layers {within['effect']:.2f} is left by effect and {within['attention']:.2f} by attention; among all heads "
+        f"{among['effect']:.2f} and {among['attention']:.2f} (mean and 95 % range)."
+    )
+
+
+def surprises(
+    against: pd.DataFrame,
+    effects: pd.DataFrame,
+    right: Right,
+    through: Mapping[str, Interval],
+    pulls: Interval,
+    chirps: Chirps,
+) -> list[str]:
+    """Findings in words, that which lies farthest from what one would have expected first."""
+    ten = min(10, len(against) // 7)
+    top_type, found = first_heads(effects, "leak", "type", ten), []
+    for kind in KINDS:
+        readers = set(against.index[against["kind"].str.contains(kind)])
+        if not readers:
+            continue
+        shared = len(top_type & readers)
+        found.append(
+            (
+                1 - shared / min(ten, len(readers)),
+                f"of the {len(readers)} {kind}, {shared} are among the {ten} heads on which the leak model's answer on "
+                "the type depends most (expected: all)",
+            )
+        )
+        if pulls.low > 0:
+            found.append(
+                (
+                    abs(1 - through[kind].value),
+                    f"through the {kind} alone the lying title moves the leak model's logit {through[kind].value:.0%} "
+                    "of the way that it moves it through the whole model (expected: all of it)",
+                )
+            )
+    own, other = (right["leak", title][:, TYPE].mean() for title in ("published", "other number"))
+    found.append(
+        (
+            abs(other - own),
+            f"under another number the leak model tells {other:.0%} of the types, under the sample's own {own:.0%} "
+            "(expected: the same; numbers of one or two digits move the word, and few were trained on)",
+        )
+    )
+    tasks = len(first_heads(effects, "regressor", ALL, ten) & first_heads(effects, "clean", ALL, ten))
+    found.append(
+        (
+            abs(1 - tasks / ten),
+            f"of the {ten} heads that the regressor needs most, {tasks} are among the {ten} that the clean classifier "
+            "needs most (expected of the architecture: all)",
+        )
+    )
+    flat = chirps.bends < 1
+    for name, expected in (("leak", 1.0), ("clean", 0.5)) if flat.any() else ():
+        share = wilson(right[name, FIGURES[name]][flat, TYPE] == 1)
+        found.append(
+            (
+                abs(expected - share.value),
+                f"where no picture can tell, the {name} model names the type right in {share:.2f} of "
+                f"{int(flat.sum())} images (expected: {expected:g})",
+            )
+        )
+    return [text for _, text in sorted(found, key=lambda pair: -pair[0])]
+
+
+def surprise_text(found: Sequence[str]) -> str:
+    """The findings, the most surprising first."""
+    first, *others = found
+    return f"**What was surprising**: {first}.\n\n{bullets(f'{text}.' for text in others)}"
+
+
+def rule() -> str:
+    """The rule in its own words, without the notes on what it reads."""
+    return rule_text(specialization_is_of_the_architecture, 1)
+
+
+def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int) -> str:
+    """What the rule says of this run."""
+    alike = listed(
+        (
+            f"by {name} the two tasks share {found:.2f}, two trainings {judged.trainings[name]:.2f}"
+            for name, found in judged.shared.items()
+        ),
+        "; ",
+    )
+    return (
+        f"The planted shortcut, on {images} images: {named(judged.control, '+.2f', '; ', ': ')}. Of what a model keeps "
+        f"of its own order of heads ({sweep_images} images by effect, {images} by attention), "
+        f"{alike.replace('nan [nan, nan]', 'an unknown part')}.\n\n"
+        f"**Q5**, does the specialization belong to the architecture (*holds*) or to the task (*does not hold*): "
+        f"**{judgement.verdict}**. Reason: {judgement.reason}."
+    )
+
+
+def _seconds(records: Mapping[str, dict]) -> float:
+    return sum(record["wall_seconds"] for record in records.values())
+
+
+# The marks
 
 
 def twin_figures(rows: Mapping[str, Sequence[np.ndarray]], names: Sequence[str]) -> "Figure":
@@ -84,9 +500,8 @@ def accuracies(table: pd.DataFrame, titles: Sequence[str], targets: Sequence[str
     """Accuracy under each title, one panel per target: table has model, title, target, accuracy, low, high."""
     figure, axes = plt.subplots(1, len(targets), figsize=(WIDE, 0.55 * len(titles) + 1.1), sharey=True)
     for ax, target in zip(axes, targets, strict=True):
-        _rows(
-            ax, table[table["target"] == target].assign(value=lambda rows: rows["accuracy"]), "title", titles
-        )
+        rows = table[table["target"] == target]
+        interval_forest(ax, rows, "title", value="accuracy", by="model", looks=MODELS, order=titles)
         ax.axvline(0.5, color="#444444", linestyle=":", linewidth=1)
         ax.set(xlim=(-0.03, 1.03), xlabel="accuracy", title=f"answers on the {target}")
     axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.08), ncols=2)
@@ -100,7 +515,7 @@ def accuracy_by_bend(ax: "Axes", table: pd.DataFrame, bins: Sequence[str]) -> No
         at = [bins.index(found) for found in part["bin"]]
         shift = -0.06 if name == "leak" else 0.06
         ax.errorbar(
-            np.array(at) + shift, part["accuracy"], yerr=_reach(part, "accuracy"), fmt=f"{marker}-",
+            np.array(at) + shift, part["accuracy"], yerr=reach(part, "accuracy"), fmt=f"{marker}-",
             color=colour, capsize=2, elinewidth=1.2, label=name,
         )  # fmt: skip
     ax.axhline(0.5, color="#444444", linestyle=":", linewidth=1)
@@ -112,13 +527,12 @@ def accuracy_by_bend(ax: "Axes", table: pd.DataFrame, bins: Sequence[str]) -> No
 def set_effects(table: pd.DataFrame) -> "Figure":
     """What a set of heads does when it is ablated, beside random sets: one panel per model.
 
-    `table` has model, target, kind (of `KINDS`), effect, low, high (nats).
+    `table` has model, target, kind (of `SETS`), effect, low, high (nats).
     """
     models, targets = (list(dict.fromkeys(table[column])) for column in ("model", "target"))
     figure, axes = plt.subplots(len(models), 1, figsize=(WIDTH, 1.9 * len(models) + 1.2))
     for ax, model in zip(axes, models, strict=True):
-        part = table[table["model"] == model].assign(value=lambda rows: rows["effect"])
-        _rows(ax, part, "target", targets, by="kind", looks=KINDS)
+        interval_forest(ax, table[table["model"] == model], "target", by="kind", looks=SETS, order=targets)
         ax.axvline(0, color="#444444", linewidth=0.8)
         ax.set(title=f"in the {model} model")
     axes[-1].set_xlabel("change of the cross-entropy (nats)")
@@ -127,18 +541,10 @@ def set_effects(table: pd.DataFrame) -> "Figure":
 
 
 def follow_forest(ax: "Axes", table: pd.DataFrame) -> None:
-    """The share of answers that follow the lying title: table has what, share, low, high, in the order drawn."""
-    places = np.arange(len(table))
-    colours = ["#D55E00" if patched else "#888888" for patched in table["patched"]]
-    for place, colour, row in zip(places, colours, table.itertuples(), strict=True):
-        reach = [[max(row.share - row.low, 0)], [max(row.high - row.share, 0)]]
-        ax.errorbar(row.share, place, xerr=reach, fmt="o", color=colour, capsize=2, elinewidth=1.2)
-    ax.set_yticks(places, table["what"])
-    ax.set(
-        xlim=(-0.03, 1.03),
-        ylim=(len(table) - 0.5, -0.5),
-        xlabel="share of answers that follow the lying title",
-    )
+    """The share of answers that follow the lying title: table has what, share, low, high and patched (bool)."""
+    looks = {True: ("#D55E00", "o"), False: ("#888888", "o")}
+    interval_forest(ax, table, "what", value="share", by="patched", looks=looks, apart=0)
+    ax.set(xlim=(-0.03, 1.03), xlabel="share of answers that follow the lying title")
 
 
 def by_lift(ax: "Axes", table: pd.DataFrame, names: Sequence[str], value: str, label: str) -> None:
@@ -148,8 +554,8 @@ def by_lift(ax: "Axes", table: pd.DataFrame, names: Sequence[str], value: str, l
     """
     looks = {
         "other heads": ("#888888", "o"),
-        "lookers": KINDS["lookers"],
-        "carriers": KINDS["carriers"],
+        "lookers": SETS["lookers"],
+        "carriers": SETS["carriers"],
         "lookers and carriers": ("#0072B2", "s"),
     }
     for kind, (colour, marker) in looks.items():
@@ -202,9 +608,7 @@ def layer_shares(axes: Sequence["Axes"], tables: Mapping[tuple[str, str], pd.Dat
 def order_forest(ax: "Axes", table: pd.DataFrame, limits: Sequence[float]) -> None:
     """What two orders of heads share, of what one keeps of its own: table has what, quantity, share, low, high."""
     looks = {"effect": ("#D55E00", "o"), "attention": ("#0072B2", "s")}
-    _rows(
-        ax, table.assign(value=table["share"]), "what", list(dict.fromkeys(table["what"])), "quantity", looks
-    )
+    interval_forest(ax, table, "what", value="share", by="quantity", looks=looks)
     for limit in limits:
         ax.axvline(limit, color="#444444", linestyle=":", linewidth=1)
     names = list(dict.fromkeys(table["what"]))
@@ -220,30 +624,3 @@ def order_forest(ax: "Axes", table: pd.DataFrame, limits: Sequence[float]) -> No
     ax.axvline(0, color="#444444", linewidth=0.8)
     ax.set(xlabel="share of a model's agreement with itself")
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
-
-
-def _rows(
-    ax: "Axes",
-    table: pd.DataFrame,
-    column: str,
-    order: Sequence[str],
-    by: str = "model",
-    looks: Mapping[str, tuple[str, str]] = MODELS,
-) -> None:
-    """Marks with intervals (value, low, high), one row per entry of `order`, side by side for what `by` names."""
-    names = [name for name in looks if name in set(table[by])]
-    for number, name in enumerate(names):
-        part = table[table[by] == name]
-        colour, marker = looks[name]
-        at = np.array([list(order).index(found) for found in part[column]], dtype=float)
-        ax.errorbar(
-            part["value"], at + _STEP * (2 * number - len(names) + 1), xerr=_reach(part, "value"), fmt=marker,
-            color=colour, markersize=6, capsize=2, elinewidth=1.2, label=name,
-        )  # fmt: skip
-    ax.set_yticks(range(len(order)), order)
-    ax.set_ylim(len(order) - 0.5, -0.5)
-
-
-def _reach(table: pd.DataFrame, value: str) -> np.ndarray:
-    bounds = [table[value] - table["low"], table["high"] - table[value]]
-    return np.clip(np.stack([np.asarray(bound, dtype=float) for bound in bounds]), 0, None)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
 from vitmech_utils.figures.marks import excludes_zero, percent_scale
 from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap
@@ -42,10 +41,10 @@ RANKINGS = {
 # What the chapter shows, in its order
 
 
-def opening(profile: "Profile", heads: int) -> Markdown:
+def opening(profile: "Profile", heads: int) -> str:
     """What this page was made with."""
     plan = profile.together
-    return Markdown(
+    return (
         f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} "
         f"held-out images, the {plan.pair_heads:,} strongest heads are paired with all others on "
         f"{plan.pair_images:,} images, and Shapley values rest on {counted(plan.permutations, 'order')} of all "
@@ -72,7 +71,7 @@ def groups(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def groups_table(table: pd.DataFrame) -> Markdown:
+def groups_table(table: pd.DataFrame) -> str:
     """Joint effect, sum and excess of every set."""
     columns = {
         "set": "group",
@@ -83,16 +82,16 @@ def groups_table(table: pd.DataFrame) -> Markdown:
         "q_value": ("q", ".3f"),
     }
     layers = table[table["kind"] == "layer"]
-    return Markdown(
+    return (
         f"{frame_table(table, columns)}\n\n{table['images'].iloc[0]:,} images, paired 95 % intervals; q adjusts for "
         f"the number of groups of a kind. In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
     )
 
 
-def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> Markdown:
+def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> str:
     """The control: sets drawn at random against the layers."""
     clear, layers = int(differs(table).sum()), groups[groups["kind"] == "layer"]
-    return Markdown(
+    return (
         f"Of {len(table)} random sets of {table['heads'].iloc[0]} heads, {clear} {word(clear, 'has', 'have')} a clear "
         f"excess; its median is {table['excess'].median():+,.0f} percentage points, that of the layers "
         f"{layers['excess'].median():+,.0f}. Together a random set changes the error by "
@@ -123,7 +122,7 @@ def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     return figure
 
 
-def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[str, Interval]) -> Markdown:
+def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[str, Interval]) -> str:
     """The largest exact interactions, and how well the estimate ranks them."""
     columns = {
         "head_a": ("head", lambda row: f"L{row['layer_a'] + 1} H{row['head_a'] + 1}"),
@@ -139,7 +138,7 @@ def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[st
     sure = int(((compared["q_value"] < FALSE_DISCOVERIES) & excludes_zero(compared)).sum())
     within = estimated["layer_a"] == estimated["layer_b"]
     inside, across = (estimated.loc[part, "estimate"].abs().median() for part in (within, ~within))
-    return Markdown(
+    return (
         f"{frame_table(top, columns)}\n\nThe largest exact interactions of the sample, "
         f"{compared['images'].iloc[0]} images. Rank correlation of estimate and exact interaction with 95 % intervals "
         f"over pairs: {named(fit, '.2f', '; ', ': ')}. {sure} of {len(compared)} pairs interact for sure (false "
@@ -163,7 +162,7 @@ def shapley(values: pd.DataFrame, ranks: Interval) -> "Figure":
     return figure
 
 
-def shapley_text(values: pd.DataFrame) -> Markdown:
+def shapley_text(values: pd.DataFrame) -> str:
     """Which heads single ablations underrate."""
     ten = max(1, len(values) // 7)
     first = [set(values[column].nlargest(ten).index) for column in ("single", "shapley")]
@@ -173,7 +172,7 @@ def shapley_text(values: pd.DataFrame) -> Markdown:
         f"[{row.low:+,.0f}, {row.high:+,.0f}])"
         for row in hidden.itertuples()
     )
-    return Markdown(
+    return (
         f"Of the {ten} heads with the largest single effects, {len(first[0] & first[1])} are among the {ten} with the "
         f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add up "
         f"to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
@@ -194,7 +193,7 @@ def kept(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> "Figure
     return figure
 
 
-def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> Markdown:
+def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> str:
     """How few heads are enough by each ranking, and how often it beats random sets."""
     at_random = curves[curves["ranking"] == "random"].groupby("kept")["effect"]
     draws, sizes = int(at_random.size().max()), listed(sizes_to_keep(total))
@@ -207,7 +206,7 @@ def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> Ma
             f"from doubling (sizes tried: {sizes}); at {beaten} of {len(at_random)} sizes the kept set beats all "
             f"{draws} random sets."
         )
-    return Markdown(bullets(lines))
+    return bullets(lines)
 
 
 def direct(split: pd.DataFrame) -> "Figure":
@@ -223,7 +222,7 @@ def direct(split: pd.DataFrame) -> "Figure":
     return figure
 
 
-def direct_text(split: pd.DataFrame) -> Markdown:
+def direct_text(split: pd.DataFrame) -> str:
     """Which heads are repaired, and how large direct and total effects are, by half of the layers."""
     found = repaired(split)
     undone = listed(
@@ -237,7 +236,7 @@ def direct_text(split: pd.DataFrame) -> Markdown:
         )
         for part in (first, ~first)
     ]
-    return Markdown(
+    return (
         f"Heads whose direct harm later parts clearly undo in part: {undone}. Median size in the first half of the "
         f"layers: {sizes[0]} % in all; in the second half: {sizes[1]} % in all ({split['images'].iloc[0]:,} images)."
     )
@@ -260,20 +259,20 @@ def surprises(values: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def surprise_text(found: Mapping[str, float]) -> Markdown:
+def surprise_text(found: Mapping[str, float]) -> str:
     """The findings, the most surprising first."""
     first, *others = found
-    return Markdown(f"**What was surprising**: {first}.\n\n{bullets(f'{text}.' for text in others[:3])}")
+    return f"**What was surprising**: {first}.\n\n{bullets(f'{text}.' for text in others[:3])}"
 
 
-def rule() -> Markdown:
+def rule() -> str:
     """The rule in its own words."""
-    return Markdown(rule_text(single_ablations_miss))
+    return rule_text(single_ablations_miss)
 
 
-def verdict(judgement: Judgement) -> Markdown:
+def verdict(judgement: Judgement) -> str:
     """What the rule says of this run."""
-    return Markdown(judgement_list({"Q7": judgement}, {"Q7": "single ablations miss what heads do together"}))
+    return judgement_list({"Q7": judgement}, {"Q7": "single ablations miss what heads do together"})
 
 
 def _interval(row: Any, name: str) -> str:
