@@ -9,6 +9,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.stats import false_discovery_control, pearsonr, quantile, rankdata
 
+SURE = 0.95
+"""The share of redrawn sets of images from which something counts as sure."""
+FALSE_DISCOVERIES = 0.05
+"""The usual rate, for heads that are named one by one out of many."""
 # Elements of the largest temporary array (draws x images); bounds memory to about 130 MB.
 _BLOCK = 2**24
 # Up to this many images every sign pattern is enumerated (2^12 = 4096), so the test is exact.

@@ -237,7 +237,8 @@ def _listed(
     for key, value in zip(table.keys, table.values, strict=True):
         if not (isinstance(key, ast.Constant) and isinstance(value, ast.Constant)):
             continue
-        for module in (str(value.value), f"{package}.{str(value.value).lstrip('.')}"):
+        where = str(value.value).lstrip(".")
+        for module in (where, f"{package}.{where}", f"{PACKAGE}.{where}"):
             if module.startswith(PACKAGE) and _module_path(parent, module):
                 yield str(key.value), (module, frozenset({str(key.value)}))
 

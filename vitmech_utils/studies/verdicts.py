@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from vitmech_utils.figures.tables import counted, word
+from vitmech_utils.statistics import FALSE_DISCOVERIES, SURE
 
 HOLDS, IN_PART, FAILS, UNKNOWN = "holds", "holds in part", "does not hold", "undecided"
 OPEN = "open"
@@ -17,9 +18,7 @@ VERDICTS = (HOLDS, IN_PART, FAILS, UNKNOWN, OPEN)
 ENOUGH_IMAGES = 20
 HARDLY = 1.0
 MOST, HALF = 0.8, 0.5
-SURE = 0.95
 NONE = 0.1
-FALSE_DISCOVERIES = 0.05
 # What the rules call a limit by, its value, and why it lies there.
 LIMITS = {
     "enough images": (

@@ -331,14 +331,13 @@ def failure_signatures(
     images: Material,
     found: HeadPredictions,
     layers: pd.DataFrame,
-    strongest: tuple[int, str],
+    place: int,
 ) -> pd.DataFrame:
     """Signs that would make the sweep meaningless: sign, found, would be alarming.
 
-    `found` and `layers` (its `layer_effects`) are those of one mode; `strongest` is the place and the name of the head
-    of largest effect.
+    `found` and `layers` (its `layer_effects`) are those of one mode; `place` is that of the head of largest effect.
     """
-    place, name = strongest
+    name = f"L{found.layers[place] + 1}H{found.heads[place] + 1}"
     changed, baseline = found.losses(images.labels).mean()
     early = layers["layer"].isin(EARLY)
     maps = attention_maps(model, images.pixels[:4]).flatten(-2).double()

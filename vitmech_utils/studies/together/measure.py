@@ -15,8 +15,13 @@ from torch import Tensor
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.interactions import KEYS
 from vitmech_utils.heads.sets import SetPredictions, groups, set_effects
-from vitmech_utils.statistics import Interval, effect_intervals, percent_effect, rank_correlation
-from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES
+from vitmech_utils.statistics import (
+    FALSE_DISCOVERIES,
+    Interval,
+    effect_intervals,
+    percent_effect,
+    rank_correlation,
+)
 
 Groups = Mapping[str, Mapping[str, Iterable[Head]]]
 """Kind of set, name of the set, its heads."""
