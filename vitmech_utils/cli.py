@@ -4,10 +4,9 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from vitmech_utils.manifests import RunError
-from vitmech_utils.profiles import ProfileError, load_profile, parse_override, repository_root
+from vitmech_utils.profiles import ProfileError, load_profile, parse_overrides, repository_root
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,6 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ProfileError, RunError) as error:
         print(f"vitmech: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a path that is none, a folder that may not be written, a full disk
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"vitmech: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from vitmech_utils.execute import chapters, find_chapter, run_chapter
 
     root = repository_root()
-    overrides: dict[str, Any] = dict(parse_override(text) for text in options.parameter)
+    overrides = parse_overrides(options.parameter)
     load_profile(options.profile, overrides, root)  # refuse a bad value before anything runs
     everything = options.chapter == "all"
     names = chapters(root) if everything else [find_chapter(root, options.chapter)]
@@ -88,7 +91,7 @@ def doctor(options: argparse.Namespace) -> int:
     from vitmech_utils.doctor import report
 
     root = repository_root()
-    overrides = dict(parse_override(text) for text in options.parameter)
+    overrides = parse_overrides(options.parameter)
     found, missing = report(root, load_profile(options.profile, overrides, root))
     print("\n".join(found))
     print("\n".join(["", "Missing:", *missing]) if missing else "\nNothing is missing.")
