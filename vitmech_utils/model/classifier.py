@@ -39,7 +39,8 @@ class SweepClassifier(ChirpRegressor):
         """What the training minimizes: the mean binary cross-entropy, in nats."""
         return nn.functional.binary_cross_entropy_with_logits(logits, labels)
 
-    def label_settings(self) -> dict:
+    @classmethod
+    def label_settings(cls) -> dict:
         """What the saved settings say of the labels: which class a 1 stands for."""
         return {"label_one": {"type": "exponential", "direction": "rising"}}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,7 +210,7 @@ def fine_tune(
     )
     arguments.per_device_train_batch_size = _share(recipe.batch_size, arguments.world_size)
     arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer would put a batch on every GPU it sees
-    last = _last_whole_checkpoint(Path(checkpoints), drop_others=arguments.process_index == 0)
+    last = _last_whole_checkpoint(Path(checkpoints), put_aside=arguments.process_index == 0)
     clock = _Clock(last)
     trainer = Trainer(
         model=regressor,
@@ -228,17 +227,25 @@ def fine_tune(
     return Training(regressor.eval(), _history(trainer.state.log_history), clock.seconds)
 
 
-def _last_whole_checkpoint(folder: Path, drop_others: bool) -> Path | None:
-    """The newest checkpoint that was written to its end; newer ones, cut short by a kill, are dropped."""
-    found = sorted(
-        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
-    )
+def _last_whole_checkpoint(folder: Path, put_aside: bool) -> Path | None:
+    """The newest checkpoint that was written to its end.
+
+    What else is called so was cut short by a kill, or is somebody else's, which the trainer would take for its own and
+    delete in time: it is put aside under another name.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    whole = []
     for path in found:
         if (path / ELAPSED).is_file():
-            return path
-        if drop_others:
-            shutil.rmtree(path)
-    return None
+            whole.append(path)
+        elif put_aside:
+            path.rename(_free_name(path.with_name(f"not-resumed-{path.name}")))
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _free_name(path: Path) -> Path:
+    places = (path.with_name(f"{path.name}-{number}") for number in range(1, 10_000))
+    return next(place for place in (path, *places) if not place.exists())
 
 
 def _share(batch_size: int, processes: int) -> int:

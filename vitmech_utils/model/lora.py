@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from transformers import PreTrainedModel
 
 from vitmech_utils.model.anatomy import find_blocks
 
+HIGHEST_RANK = 4096
+
 
 class AdapterError(RuntimeError):
     """An adapter folder is incomplete, damaged, or made for another backbone."""
@@ -21,11 +24,24 @@ class AdapterError(RuntimeError):
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adaptation (Hu et al. 2021) of query and value, with the study's numbers as defaults."""
+    """Low-rank adaptation (Hu et al. 2021) of query and value, with the study's numbers as defaults.
+
+    Raises ValueError for a rank that is no whole number from 1 to 4096, a scale that is not above 0, or a dropout
+    outside [0, 1).
+    """
 
     r: int = 8
     alpha: int = 16
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.r, bool) or not isinstance(self.r, int) or not 1 <= self.r <= HIGHEST_RANK:
+            raise ValueError(f"LoRA's r is {self.r!r}, expected a whole number from 1 to {HIGHEST_RANK}")
+        for name, expected in (("alpha", "a number above 0"), ("dropout", "a share in [0, 1)")):
+            value = getattr(self, name)
+            known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not known or not (value > 0 if name == "alpha" else 0 <= value < 1):
+                raise ValueError(f"LoRA's {name} is {value!r}, expected {expected}")
 
 
 STUDY = LoraSettings()

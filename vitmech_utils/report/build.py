@@ -1,7 +1,6 @@
 """Build the HTML book from staged sources; never half a book in the place of a whole one."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +8,8 @@ from pathlib import Path
 
 from vitmech_utils.artefacts import digest, folder_hashes, write_json
 from vitmech_utils.manifests import RunError, package_versions
-from vitmech_utils.report.stage import stage
+from vitmech_utils.own_folders import clear_made, mark_made, put_in_place, refuse_unmarked
+from vitmech_utils.report.stage import adopt_old_build, stage
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
@@ -18,18 +18,22 @@ def build(root: Path, run: Path, out: Path | None = None, say: Callable[[str], N
     """Stage `run` and render it into `out`/html (default `book/_build/html`); returns the opening page.
 
     Does nothing when sources and tools are those of the last build. Any Sphinx warning fails the build
-    (`RunError`) and leaves the last good book in place.
+    (`RunError`) and leaves the last good book in place. In `out`, folders are replaced that carry the mark of an
+    earlier build; others of these names are refused (`RunError`) before anything is written.
     """
     out = out or root / "book" / "_build"
-    staged, html, record = out / "src", out / "html", out / "built.json"
+    staged, html, record, work = out / "src", out / "html", out / "built.json", out / "work"
+    for folder in (html, work):
+        adopt_old_build(root, folder)
+        refuse_unmarked(folder, RunError)
     stage(root, run, staged)
     wanted = digest([folder_hashes(staged), package_versions()])
     page = html / "index.html"
     if page.is_file() and record.is_file() and json.loads(record.read_text(encoding="utf-8")) == wanted:
         say(f"The book is up to date: {page.as_uri()}")
         return page
-    work = out / "work"
-    shutil.rmtree(work, ignore_errors=True)
+    clear_made(work, RunError)
+    mark_made(work)
     command = [
         sys.executable,
         "-c",
@@ -52,9 +56,8 @@ def build(root: Path, run: Path, out: Path | None = None, say: Callable[[str], N
         shown = "\n".join(lines[:40] or done.stderr.splitlines()[-20:])
         raise RunError(f"the book was not built; the whole log is {log}:\n{shown}")
     record.unlink(missing_ok=True)
-    shutil.rmtree(html, ignore_errors=True)
-    (work / "_build" / "html").rename(html)
-    shutil.rmtree(work, ignore_errors=True)
+    put_in_place(mark_made(work / "_build" / "html"), html)
+    clear_made(work, RunError)
     write_json(record, wanted)
     say(f"The book is built. Open {page.as_uri()}")
     return page

@@ -11,6 +11,7 @@ import yaml
 
 from vitmech_utils.artefacts import MANIFEST
 from vitmech_utils.manifests import RunError, check_outputs, read_manifest, result_digest
+from vitmech_utils.own_folders import clear_made, mark_made, put_in_place, refuse_unmarked
 from vitmech_utils.profiles import Profile
 from vitmech_utils.report.benchmarks import fill_benchmarks
 from vitmech_utils.report.launch import add_launch_buttons
@@ -27,16 +28,20 @@ TOKEN = re.compile(r"\{\{\s*run:([^}]+?)\s*\}\}")
 def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     """Fill `target` with the book's sources: prose, staged notebooks, the run's figures. Returns the manifests.
 
-    `target` is replaced whole, or left as it was. Raises `RunError` when a chapter is missing, failed, stale,
-    or does not belong with the others. Only `published/` may lack chapters. They are left out of the contents, with the
-    list items that point at them; other chapters name them without a link.
+    `target` is replaced whole, or left as it was; what is there and was not staged is refused, as is all that else
+    stands in the way (`RunError`): a chapter that is missing, failed, stale, or does not belong with the others. Only
+    `published/` may lack chapters. They are left out of the contents, with the list items that point at them; other
+    chapters name them without a link.
     """
     names = [Path(entry).name for entry in toc_files(root) if entry.startswith("notebooks/")]
     absent = [name for name in names if _is_published(root, run) and not (run / name).is_dir()]
     manifests = checked_run(root, run, [name for name in names if name not in absent])
     fresh = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    for folder in (target, fresh):
+        adopt_old_build(root, folder)
+        refuse_unmarked(folder, RunError)
+    clear_made(fresh, RunError)
+    mark_made(fresh)
     for entry in PROSE:
         source = root / entry
         if source.is_dir():
@@ -63,9 +68,14 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         text = fill_benchmarks(page.read_text(encoding="utf-8"), root)
         text = fill_made(text, root, run, page.parent)
         page.write_text(_fill(text, page.name, run, manifests), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    put_in_place(fresh, target)
     return manifests
+
+
+def adopt_old_build(root: Path, folder: Path) -> None:
+    """Mark a folder in the clone's own `book/_build`, which git ignores, as made: earlier versions marked none."""
+    if folder.is_dir() and folder.resolve().is_relative_to((root / "book" / "_build").resolve()):
+        mark_made(folder)
 
 
 def toc_files(root: Path) -> list[str]:
