@@ -21,6 +21,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirp_dataset import ChirpDataset, as_pixels, standardize
 from vitmech_utils.data.chirps import Chirp
 from vitmech_utils.data.image_files import PART, check_png, read_png, write_whole
@@ -37,6 +38,7 @@ LEFTOVER = re.compile(
 BATCH = 64  # images that a worker draws at a time
 
 
+@checked_arguments(FolderError)
 def export_folder(
     dataset: ChirpDataset,
     folder: str | Path,
@@ -144,6 +146,7 @@ class FolderDataset(Dataset):
     with decode_all.
     """
 
+    @checked_arguments(FolderError)
     def __init__(self, folder: str | Path, decode_all: bool = False) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
@@ -157,10 +160,12 @@ class FolderDataset(Dataset):
     def __len__(self) -> int:
         return len(self.chirps)
 
+    @checked_arguments()
     def chirp(self, index: int) -> Chirp:
         """The chirp of an image, in seconds and hertz."""
         return self.chirps[index]
 
+    @checked_arguments()
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < len(self.chirps):
             raise IndexError(f"index {index} of a folder of {len(self.chirps)} images")

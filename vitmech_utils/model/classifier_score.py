@@ -12,10 +12,12 @@ from numpy import ndarray
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.sweep_labels import TARGETS
 from vitmech_utils.statistics import Interval
 
 
+@checked_arguments()
 def cross_entropies(
     logits: Float[Tensor, "*set image target"], labels: Float[Tensor, "label target"]
 ) -> Float[ndarray, "*set image target"]:
@@ -43,6 +45,7 @@ def cross_entropies(
     ).numpy()
 
 
+@checked_arguments()
 def told_right(
     logits: Float[ndarray, "*set image target"], labels: Float[ndarray, "image target"]
 ) -> Bool[ndarray, "*set image target"]:
@@ -50,6 +53,7 @@ def told_right(
     return (np.asarray(logits) > 0) == (np.asarray(labels) > 0.5)
 
 
+@checked_arguments()
 def wilson(right: Bool[ndarray, " image"], confidence: float = 0.95) -> Interval:
     """A share in [0, 1] with Wilson's score interval over the images. Raises `ValueError` for no images.
 
@@ -63,6 +67,7 @@ def wilson(right: Bool[ndarray, " image"], confidence: float = 0.95) -> Interval
     return Interval(float(test.statistic), float(low), float(high))
 
 
+@checked_arguments()
 def score(
     logits: Float[ndarray, "image target"],
     labels: Float[ndarray, "image target"],

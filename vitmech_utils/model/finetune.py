@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
 
+from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -22,6 +23,8 @@ from vitmech_utils.model.regressor_score import correlations
 from vitmech_utils.profiles import Profile, Train
 
 ELAPSED = "elapsed.json"
+SCHEDULES = tuple(schedule.value for schedule in SchedulerType)
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Recipe:
     `steps` of `batch_size` images each; `schedule` is a transformers scheduler name (`cosine`, `constant`,
     `reduce_lr_on_plateau`); `precision` is `float32`, `bfloat16`, or `auto`: bfloat16 where the processor computes in
     it. Evaluation and checkpoints come every `every` steps; `patience` evaluations without gain end the training.
+    Raises ValueError for numbers out of range, and for other schedules and precisions.
     """
 
     steps: int
@@ -44,7 +48,23 @@ class Recipe:
     precision: str = "auto"
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, least in {
+            "steps": 1, "batch_size": 1, "every": 1, "patience": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0,
+        }.items():  # fmt: skip
+            if not getattr(self, name) >= least:
+                raise ValueError(f"Recipe.{name} is {getattr(self, name)!r}, expected at least {least}")
+        if not 0 < self.learning_rate <= 1:
+            raise ValueError(f"Recipe.learning_rate is {self.learning_rate!r}, expected a number in (0, 1]")
+        for name, known in {"schedule": SCHEDULES, "precision": PRECISIONS}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"Recipe.{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+                )
+
     @classmethod
+    @checked_arguments()
     def of(cls, train: Train, steps: int | None = None) -> Recipe:
         """The recipe that a profile's `train` section asks for; `steps` for one cycle of it alone."""
         steps = steps or train.steps
@@ -60,6 +80,7 @@ class Recipe:
         )
 
     @classmethod
+    @checked_arguments()
     def study(cls, images: int = 80_000) -> Recipe:
         """arXiv 2503.22713: at most 100 epochs, learning rate 1e-4 reduced on plateaus, patience 4 epochs."""
         epoch = images // 32
@@ -121,6 +142,7 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
+@checked_arguments()
 def fine_tune_profile(
     profile: Profile,
     seed: int,
@@ -155,6 +177,7 @@ def fine_tune_profile(
     return Training(regressor, history.reset_index(drop=True), first.seconds + second.seconds)
 
 
+@checked_arguments()
 def fine_tune(
     regressor: ChirpRegressor,
     train: Dataset,
@@ -257,6 +280,7 @@ def _share(batch_size: int, processes: int) -> int:
     return batch_size // processes
 
 
+@checked_arguments()
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 there: GPUs, and CPUs with AVX-512 BF16 or AMX instructions."""
     if device.type == "cuda":

@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.model.anatomy import find_blocks
 
 HIGHEST_RANK = 4096
@@ -47,6 +48,7 @@ class LoraSettings:
 STUDY = LoraSettings()
 
 
+@checked_arguments()
 def weights_fingerprint(model: nn.Module) -> str:
     """SHA-256 over the shapes and values of all weights, whatever their names (these change between releases)."""
     digests = []
@@ -57,6 +59,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
+@checked_arguments()
 def lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
     """The peft configuration that adapts query and value of every block that has heads.
 

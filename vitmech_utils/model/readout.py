@@ -9,11 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.model.regressor import ChirpRegressor
 
 PENALTIES = tuple(10.0**power for power in range(-6, 4))
 
 
+@checked_arguments()
 def with_readout(regressor: ChirpRegressor, images: Dataset, batch_size: int = 32) -> ChirpRegressor:
     """A copy of a merged regressor whose head is the ridge regression of the labels on its CLS token.
 
@@ -34,6 +36,7 @@ def with_readout(regressor: ChirpRegressor, images: Dataset, batch_size: int = 3
     return twin.requires_grad_(False).eval()
 
 
+@checked_arguments()
 def cls_features(
     regressor: ChirpRegressor, images: Dataset, batch_size: int = 32
 ) -> tuple[Float[Tensor, "image hidden"], Float[Tensor, "image target"]]:
@@ -49,14 +52,22 @@ def cls_features(
     return torch.cat(features), torch.cat(labels)
 
 
+@checked_arguments()
 def ridge(
     features: Float[Tensor, "image feature"], labels: Float[Tensor, "image target"]
 ) -> tuple[Float[Tensor, "target feature"], Float[Tensor, " target"]]:
     """Weight and bias of the ridge regression whose penalty has the least leave-one-out error, for each target.
 
     Penalties are `PENALTIES` times the features' mean squared singular value; the leave-one-out error has a closed
-    form in the singular value decomposition (Golub, Heath and Wahba 1979). The bias is not penalized.
+    form in the singular value decomposition (Golub, Heath and Wahba 1979). The bias is not penalized. Raises ValueError
+    for arrays that do not fit each other, hold no image, or values that are not finite.
     """
+    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or not features.numel():
+        raise ValueError(
+            f"features have shape {tuple(features.shape)} and labels {tuple(labels.shape)}, expected one row per image"
+        )
+    if not (torch.isfinite(features).all() and torch.isfinite(labels).all()):
+        raise ValueError("features or labels are not finite, expected finite numbers")
     middle, mean = features.mean(0), labels.mean(0)
     left, singular, right = torch.linalg.svd(features - middle, full_matrices=False)
     along = left.T @ (labels - mean)

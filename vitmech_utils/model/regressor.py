@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from vitmech_utils.arguments import checked_arguments, shown
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
 from vitmech_utils.model.adapter_files import (
     ADAPTER,
@@ -86,6 +87,7 @@ class ChirpRegressor(nn.Module):
         )
 
     @classmethod
+    @checked_arguments()
     def build(
         cls,
         backbone: str | PreTrainedModel = DEFAULT,
@@ -112,6 +114,7 @@ class ChirpRegressor(nn.Module):
             return cls(model, name, fingerprint).eval()
 
     @classmethod
+    @checked_arguments()
     def tiny(cls, seed: int = 0, layers: int = 12, heads: int = 12) -> ChirpRegressor:
         """A merged random regressor of 12 x 12 heads, for unit tests alone."""
         return cls.build(tiny(seed, layers, heads), lora=None, seed=seed)
@@ -121,11 +124,22 @@ class ChirpRegressor(nn.Module):
         pixel_values: Float[Tensor, "image 3 height width"],
         labels: Float[Tensor, "image target"] | None = None,
     ) -> Prediction:
-        """Predict standardized labels [image, target]; with `labels`, also the loss: their mean squared error."""
-        if pixel_values.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+        """Predict standardized labels [image, target]; with `labels`, also the loss: their mean squared error.
+
+        Raises ValueError for images or labels of another shape.
+        """
+        for name, values in (("pixel_values", pixel_values), ("labels", labels)):
+            if not (isinstance(values, Tensor) or (values is None and name == "labels")):
+                raise ValueError(f"{name} is {shown(values)}, expected a torch tensor")
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]: "
                 f"resize the images to {IMAGE_SIZE} x {IMAGE_SIZE} pixels"
+            )
+        if labels is not None and labels.shape != (len(pixel_values), len(self.targets)):
+            raise ValueError(
+                f"labels has shape {tuple(labels.shape)}, expected ({len(pixel_values)}, {len(self.targets)}): one row "
+                "per image, one column per target"
             )
         hidden = self.backbone(pixel_values=pixel_values).last_hidden_state
         logits = self.head(hidden[:, 0])
@@ -163,6 +177,7 @@ class ChirpRegressor(nn.Module):
             twin.backbone = twin.backbone.unload()
         return twin.requires_grad_(False).eval()
 
+    @checked_arguments(AdapterError)
     def save(self, folder: Path | str, training: dict | None = None) -> Path:
         """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
 
@@ -207,6 +222,7 @@ class ChirpRegressor(nn.Module):
         return replace_folder(folder, fill, FILES, {SETTINGS}, AdapterError)
 
     @classmethod
+    @checked_arguments(AdapterError)
     def load(cls, folder: Path | str, backbone: str | None = None, attention: str = "sdpa") -> ChirpRegressor:
         """Read an adapter folder onto its backbone, strictly; `backbone` says where to find it if it has moved.
 
@@ -273,6 +289,7 @@ class ChirpRegressor(nn.Module):
         }
 
 
+@checked_arguments()
 def seconds_and_hertz(standardized: Float[Tensor, "*image 3"]) -> Float[Tensor, "*image 3"]:
     """Convert standardized labels or predictions to seconds, hertz and hertz."""
     mean, std = (
@@ -282,6 +299,7 @@ def seconds_and_hertz(standardized: Float[Tensor, "*image 3"]) -> Float[Tensor, 
     return standardized * std + mean
 
 
+@checked_arguments(AdapterError)
 def read_training(folder: Path | str) -> dict:
     """The record of an adapter's training: profile, steps, images, device, wall time, history, score.
 

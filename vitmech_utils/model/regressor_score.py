@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Float
 from torch.utils.data import DataLoader, Dataset
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
 from vitmech_utils.model.regressor import ChirpRegressor
 
 
+@checked_arguments()
 def predict(
     regressor: ChirpRegressor, images: Dataset, batch_size: int = 32
 ) -> tuple[Float[np.ndarray, "image 3"], Float[np.ndarray, "image 3"]]:
@@ -24,6 +26,7 @@ def predict(
     return np.concatenate(predictions), np.concatenate(labels)
 
 
+@checked_arguments()
 def correlations(
     predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"]
 ) -> dict[str, float]:
@@ -35,6 +38,7 @@ def correlations(
     return result
 
 
+@checked_arguments()
 def score(
     predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"], confidence: float = 0.95
 ) -> pd.DataFrame:

@@ -6,9 +6,11 @@ from jaxtyping import Float
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.model.anatomy import HeadNumbers, Projection, find_blocks
 
 
+@checked_arguments()
 def update_norms(tuned: nn.Module, pretrained: nn.Module) -> pd.DataFrame:
     """Frobenius norm of each head's update, absolute and relative to the pre-trained weights that it changes.
 
