@@ -17,14 +17,14 @@ from vitmech_utils.runs.code import (
     uses_bare_adapter,
     uses_classifiers,
 )
-from vitmech_utils.profiles import load_profile, parse_override
+from vitmech_utils.profiles import load_profile, parse_overrides
 from vitmech_utils.runs.run_folders import find_run_dir, note_profile, published_adapter
 from vitmech_utils.runs import TRAINING
 
 ROOT = Path(workflow.basedir)
 PROFILE = str(config.get("profile", "quick"))
 OVERRIDES = str(config.get("set") or "").split()
-VALUES = load_profile(PROFILE, dict(parse_override(text) for text in OVERRIDES), ROOT)
+VALUES = load_profile(PROFILE, parse_overrides(OVERRIDES), ROOT)
 RUN = find_run_dir(ROOT, VALUES.name, config.get("run_dir"))
 CHAPTERS = chapters(ROOT)
 VALUES_FILE = note_profile(RUN, VALUES)  # an input: changed values rerun, a changed comment does not

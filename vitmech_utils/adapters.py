@@ -19,7 +19,7 @@ from typing import Any
 
 from vitmech_utils.artefacts import to_plain, write_json
 from vitmech_utils.devices import pick_device
-from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_override, repository_root
+from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError, code_version, machine, package_versions
 from vitmech_utils.runs.run_folders import ADAPTERS, checkpoint_folder, find_run_dir
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         root = repository_root()
-        profile = load_profile(options.profile, dict(map(parse_override, options.parameter)), root)
+        profile = load_profile(options.profile, parse_overrides(options.parameter), root)
         out = root / (options.out or Path("results", "adapters", profile.name))
         names = options.only or [
             name for name, wanted in adapters(profile).items() if wanted[0] in options.kinds

@@ -4,9 +4,8 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from vitmech_utils.profiles import ProfileError, load_profile, parse_override, repository_root
+from vitmech_utils.profiles import ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError
 
 
@@ -28,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from vitmech_utils.pipeline.execute import chapters, find_chapter, run_chapter
 
     root = repository_root()
-    overrides: dict[str, Any] = dict(parse_override(text) for text in options.parameter)
+    overrides = parse_overrides(options.parameter)
     load_profile(options.profile, overrides, root)  # refuse a bad value before anything runs
     everything = options.chapter == "all"
     names = chapters(root) if everything else [find_chapter(root, options.chapter)]
@@ -46,7 +45,7 @@ def redraw(options: argparse.Namespace) -> int:
     from vitmech_utils.pipeline.execute import chapters, find_chapter, redraw_chapter
 
     root = repository_root()
-    overrides: dict[str, Any] = dict(parse_override(text) for text in options.parameter)
+    overrides = parse_overrides(options.parameter)
     everything = options.chapter == "all"
     for name in chapters(root) if everything else [find_chapter(root, options.chapter)]:
         started = time.perf_counter()
@@ -106,7 +105,7 @@ def doctor(options: argparse.Namespace) -> int:
     from vitmech_utils.doctor import report
 
     root = repository_root()
-    overrides = dict(parse_override(text) for text in options.parameter)
+    overrides = parse_overrides(options.parameter)
     found, missing = report(root, load_profile(options.profile, overrides, root))
     print("\n".join(found))
     print("\n".join(["", "Missing:", *missing]) if missing else "\nNothing is missing.")

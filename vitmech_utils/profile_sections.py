@@ -18,9 +18,9 @@ Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=10_000_000)]
 
 
 class Section(BaseModel):
-    """A part of a profile: frozen, and unknown keys are refused."""
+    """A part of a profile: frozen; unknown keys, and values of another kind ("3" for 3), are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Train(Section):

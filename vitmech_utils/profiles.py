@@ -4,10 +4,11 @@ import difflib
 import hashlib
 import json
 import os
+import reprlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from vitmech_utils.profile_sections import (
@@ -24,9 +25,11 @@ from vitmech_utils.profile_sections import (
     Train,
     no_bool,
 )
+from vitmech_utils.strict_text import LARGEST_YAML, parse_yaml
 
 REHEARSAL = 4
 """The most steps that a training takes where published adapters are shown."""
+SHOWN = 20  # problems that an error lists
 LOCAL_PREFIXES = ("/", "./", "../", "~")
 
 
@@ -61,8 +64,13 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _local_backbone_exists(self) -> "Profile":
-        if self.backbone.startswith(LOCAL_PREFIXES) and not Path(self.backbone).expanduser().is_dir():
-            raise ValueError(f"backbone: the folder {self.backbone!r} does not exist")
+        if self.backbone.startswith(LOCAL_PREFIXES):
+            try:
+                there = Path(self.backbone).expanduser().is_dir()
+            except (OSError, RuntimeError):  # a name too long, a home of nobody
+                there = False
+            if not there:
+                raise ValueError(f"backbone: the folder {_short(self.backbone)} does not exist")
         return self
 
     def rehearsal(self) -> "Profile":
@@ -117,12 +125,20 @@ def load_profile(
     """
     path = _profile_path(name_or_path, root)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if (size := path.stat().st_size) > 4 * LARGEST_YAML:
+            raise ValueError(f"it has {size:,} bytes, expected at most {4 * LARGEST_YAML:,}")
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ProfileError(f"{path}: not readable as YAML: {error}") from error
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read ({error.strerror})") from error
     if not isinstance(values, dict):
         raise ProfileError(
             f"{path}: expected keys and values at the top level, found {type(values).__name__}"
+        )
+    if not isinstance(overrides, Mapping | None):
+        raise ProfileError(
+            f"overrides is {_short(overrides)}, expected keys and values, as in {{'train.steps': 3}}"
         )
     for key, value in (overrides or {}).items():
         _set_dotted(values, key, value)
@@ -132,16 +148,27 @@ def load_profile(
         raise ProfileError(_explain(path, error)) from None
 
 
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Read several texts of `parse_override`; raises `ProfileError` for a key that is given twice, too."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, value = parse_override(text)
+        if key in found:
+            raise ProfileError(f"-p {_short(text)}: {key} is given more than once, expected one value")
+        found[key] = value
+    return found
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """Split `train.steps=3` into a known dotted key and a YAML value; raises `ProfileError`."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ProfileError(f"-p {text}: expected KEY=VALUE, as in -p train.steps=3")
+        raise ProfileError(f"-p {_short(text)}: expected KEY=VALUE, as in -p train.steps=3")
     _check_key(key.strip())
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ProfileError(f"-p {text}: the value is not readable as YAML: {error}") from error
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise ProfileError(f"-p {_short(text)}: the value is not readable as YAML: {error}") from error
 
 
 def dotted_keys(model: type[BaseModel] = Profile) -> list[str]:
@@ -156,19 +183,26 @@ def dotted_keys(model: type[BaseModel] = Profile) -> list[str]:
 
 
 def _profile_path(name_or_path: str | Path, root: Path | None) -> Path:
+    if not isinstance(name_or_path, str | Path):
+        raise ProfileError(f"profile is {_short(name_or_path)}, expected a name, as 'quick', or a path")
     text = str(name_or_path)
+    if "\0" in text or len(text) > 1000:
+        raise ProfileError(f"profile is {_short(text)}, expected a name, as 'quick', or a path")
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        given = Path(text).expanduser()
-        for path in (given, (root or repository_root()) / given):
-            if path.is_file():
-                return path
+        try:
+            given = Path(text).expanduser()
+            found = [path for path in (given, (root or repository_root()) / given) if path.is_file()]
+        except (OSError, RuntimeError) as error:  # a name too long, a home of nobody
+            raise ProfileError(f"profile file {_short(text)} cannot be looked for ({error})") from error
+        if found:
+            return found[0]
         raise ProfileError(f"profile file {text!r} does not exist (looked in {Path.cwd()} and in the clone)")
     folder = (root or repository_root()) / "profiles"
-    path = folder / f"{text}.yaml"
+    path = folder / f"{text[:200]}.yaml"
     if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        known = sorted(p.stem for p in folder.glob("[!.]*.yaml"))
         raise ProfileError(
-            f"unknown profile {text!r}{_suggest(text, known)}: expected one of {', '.join(known)}, or a path"
+            f"unknown profile {_short(text)}{_suggest(text, known)}: expected one of {', '.join(known)}, or a path"
         )
     return path
 
@@ -188,19 +222,26 @@ def _check_key(key: str) -> None:
     known = dotted_keys()
     if key not in known:
         raise ProfileError(
-            f"unknown parameter {key!r}{_suggest(key, known)}: expected one of {', '.join(known)}"
+            f"unknown parameter {_short(key)}{_suggest(key, known)}: expected one of {', '.join(known)}"
         )
 
 
-def _suggest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+def _short(value: Any) -> str:
+    """A value as it is written in code, of a length that a message can hold."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = 80
+    return shown.repr(value)
+
+
+def _suggest(word: Any, known: list[str]) -> str:
+    close = difflib.get_close_matches(word[:80], known, n=1) if isinstance(word, str) else []
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _explain(path: Path, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+        key = ".".join(str(part)[:80] for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{_suggest(key, dotted_keys())}")
@@ -209,5 +250,6 @@ def _explain(path: Path, error: ValidationError) -> str:
         elif isinstance(problem["input"], dict):  # a rule between values
             lines.append(f"{key}: {message}".removeprefix(": "))
         else:
-            lines.append(f"{key} is {problem['input']!r}: {message}")
-    return f"{path}: " + "; ".join(lines)
+            lines.append(f"{key} is {_short(problem['input'])}: {message}")
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return f"{path}: " + "; ".join([*lines[:SHOWN], *more])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitmech_utils.devices import pick_device
-from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_override, repository_root
+from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs import TRAINING, open_chapter
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.runs.run_folders import checkpoint_folder, find_run_dir
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     first = os.environ.get("RANK", "0") == "0"
     try:
         root = repository_root()
-        overrides = dict(parse_override(text) for text in options.parameter)
+        overrides = parse_overrides(options.parameter)
         profile = load_profile(options.profile, overrides, root)
         run = find_run_dir(root, profile.name, Path(options.run_dir).absolute() if options.run_dir else None)
         if _stands(run, profile, root):

@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import (
     HARD_NOISE_LEVELS,
     LABEL_MEAN,
@@ -33,11 +34,13 @@ HELD_OUT = 2**31  # first index of the held-out stream; training indices lie bel
 SPLITS = {"train": 0, "held-out": HELD_OUT}
 
 
+@checked_arguments()
 def standardize(labels: Float[ndarray, "*chirp 3"]) -> Float[ndarray, "*chirp 3"]:
     """Start time (s), start and end frequency (Hz) in units of the recipe's standard deviations from its means."""
     return (labels - LABEL_MEAN) / LABEL_STD
 
 
+@checked_arguments()
 def unstandardize(labels: Float[ndarray, "*chirp 3"]) -> Float[ndarray, "*chirp 3"]:
     """Standardized labels back in seconds and hertz."""
     return labels * LABEL_STD + LABEL_MEAN
@@ -57,6 +60,7 @@ class ChirpDataset(Dataset):
 
     region_names = REGIONS
 
+    @checked_arguments()
     def __init__(
         self,
         size: int,
@@ -97,11 +101,13 @@ class ChirpDataset(Dataset):
         stream = self._stream(index)
         return self.hard_share > 0 and generator(self.seed, stream, "hard").random() < self.hard_share
 
+    @checked_arguments()
     def chirp(self, index: int) -> Chirp:
         """The chirp of an image, in seconds and hertz."""
         chirp = sample_chirp(self.seed, self._stream(index))
         return shortened(chirp) if self.is_hard(index) else chirp
 
+    @checked_arguments()
     def grid(self, index: int) -> Float[ndarray, "128 128"]:
         """The noisy spectrogram of an image; row 0 is 0 Hz, column 0 is 0 s."""
         rng = generator(self.seed, self._stream(index), "noise" if self.source is None else "waveform")
@@ -109,6 +115,7 @@ class ChirpDataset(Dataset):
             return paint(self.chirp(index), rng, HARD_NOISE_LEVELS if self.is_hard(index) else NOISE_LEVELS)
         return paint_waveform(self.chirp(index), rng, self.source)
 
+    @checked_arguments()
     def title(self, index: int) -> str:
         """The title of an image; its number starts at 1."""
         return self.style_of(index).title_text(index % 100_000 + 1, self.chirp(index).sweep)
@@ -117,6 +124,7 @@ class ChirpDataset(Dataset):
         """The style of an image: this data set's, or the layout that a jittered style drew for it."""
         return self.style.resolve(generator(self.seed, self._stream(index), "layout"))
 
+    @checked_arguments()
     def drawing(self, index: int) -> Drawing:
         """The picture of an image and its region map."""
         painted = None if self.source is None else true_ridge(self.chirp(index))
@@ -148,6 +156,7 @@ class ChirpDataset(Dataset):
         }
 
 
+@checked_arguments()
 def as_pixels(image: UInt8[ndarray, "224 224 3"]) -> Float32[Tensor, "3 224 224"]:
     """A picture as a model's input, in [0, 1]."""
     return torch.from_numpy(
@@ -155,6 +164,7 @@ def as_pixels(image: UInt8[ndarray, "224 224 3"]) -> Float32[Tensor, "3 224 224"
     )
 
 
+@checked_arguments()
 def stack(dataset: Dataset, count: int | Iterable[int]) -> dict[str, Tensor]:
     """The first `count` items (or the items named) of a data set as one batch of tensors."""
     items = [dataset[index] for index in (range(count) if isinstance(count, int) else count)]

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.ndimage import gaussian_filter
 
+from vitmech_utils.arguments import check_fields, checked_arguments
+
 BINS = 128
 DURATION = 60.0  # seconds on the time axis
 MAX_FREQUENCY = 100.0  # hertz on the frequency axis
@@ -64,6 +66,7 @@ class Chirp:
     sweep: Literal["linear", "exponential"]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         limits = {
             "start_time": (0.0, DURATION, "seconds"),
             "start_freq": (0.0, MAX_FREQUENCY, "hertz"),
@@ -90,6 +93,7 @@ class Chirp:
         return np.array([self.start_time, self.start_freq, self.end_freq])
 
 
+@checked_arguments()
 def generator(seed: int, index: int, purpose: str = "chirp") -> np.random.Generator:
     """The random stream of image `index` of `seed` for a purpose: "chirp", "noise", "layout", "waveform", "hard"."""
     for name, value in (("seed", seed), ("index", index)):
@@ -101,6 +105,7 @@ def generator(seed: int, index: int, purpose: str = "chirp") -> np.random.Genera
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
+@checked_arguments()
 def sample_chirp(seed: int, index: int) -> Chirp:
     """The chirp of image `index` of `seed`, drawn from the study's distributions."""
     rng = generator(seed, index, "chirp")
@@ -136,6 +141,7 @@ def path(chirp: Chirp) -> tuple[range, list[float]]:
     return range(first, first + count), [min(max(row, 0.0), BINS - 1.0) for row in rows]
 
 
+@checked_arguments()
 def ridge(chirp: Chirp) -> Float[ndarray, "128 128"]:
     """The chirp as the recipe paints it, before noise and smoothing: five rows wide, weight exp(-d^2), in [0, 1]."""
     grid = np.zeros((BINS, BINS))
@@ -152,6 +158,7 @@ def smooth(grid: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns
     return gaussian_filter(grid, sigma=1)
 
 
+@checked_arguments()
 def smooth_ridge(painted: Float[ndarray, "128 128"]) -> Float[ndarray, "128 128"]:
     """`smooth` of a grid that is zero almost everywhere, done only where it is not; equal to the bit."""
     reach = 4  # bins: scipy cuts the Gaussian off at four standard deviations
@@ -166,6 +173,7 @@ def smooth_ridge(painted: Float[ndarray, "128 128"]) -> Float[ndarray, "128 128"
     return level
 
 
+@checked_arguments()
 def paint(
     chirp: Chirp, rng: np.random.Generator, levels: tuple[float, float] = NOISE_LEVELS
 ) -> Float[ndarray, "128 128"]:

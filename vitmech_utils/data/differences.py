@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.figures import draw_with_matplotlib
 from vitmech_utils.data.regions import REGIONS
@@ -27,6 +28,7 @@ class Pair(NamedTuple):
         return np.abs(self.drawn.astype(np.int16) - self.reference).astype(np.uint8)
 
 
+@checked_arguments()
 def draw_both(dataset: ChirpDataset, index: int) -> Pair:
     """Draw one image of a data set both ways."""
     image, regions = dataset.drawing(index)
@@ -36,16 +38,19 @@ def draw_both(dataset: ChirpDataset, index: int) -> Pair:
     return Pair(index, image, reference.image, regions)
 
 
+@checked_arguments()
 def compare(dataset: ChirpDataset, count: int) -> list[Pair]:
     """Draw the first `count` images of a data set both ways."""
     return [draw_both(dataset, index) for index in range(count)]
 
 
+@checked_arguments()
 def worst(pairs: list[Pair]) -> Pair:
     """The pair with the largest difference; among equals, with the largest mean difference."""
     return max(pairs, key=lambda pair: (pair.difference.max(), pair.difference.mean()))
 
 
+@checked_arguments()
 def summarize(pairs: list[Pair]) -> dict:
     """Mean and largest difference in all and per region, the share of equal values, and the largest ones' places."""
     differences = np.stack([pair.difference for pair in pairs])

@@ -6,11 +6,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import BINS, Chirp, ridge, smooth_ridge
 from vitmech_utils.data.ink import Ink
 from vitmech_utils.data.layout import Layout, prepare
 from vitmech_utils.data.raster import resample, shrink_part
-from vitmech_utils.data.reference import IMAGE_SIZE, draw_by_matplotlib
+from vitmech_utils.data.reference import IMAGE_SIZE, draw_by_matplotlib, plain_title
 from vitmech_utils.data.regions import REGIONS, mark_chirp, mark_ink, region_coverage
 from vitmech_utils.data.style import HEIGHT, STYLES, WIDTH, Style, find_style
 
@@ -28,6 +29,7 @@ class Drawing(NamedTuple):
     regions: UInt8[ndarray, "224 224"]
 
 
+@checked_arguments()
 def draw(
     grid: Float[ndarray, "128 128"],
     chirp: Chirp,
@@ -39,7 +41,8 @@ def draw(
 
     The picture is that of `draw_with_matplotlib` but for rounding (see chapter 1). `painted` is the chirp without
     noise, in [0, 1], that chirp pixels are read from: the recipe's `ridge` unless given. Raises ValueError for a
-    grid of another shape, with values that are not finite, or of one value only; and for a jittered style.
+    grid of another shape, with values that are not finite, or of one value only; for a title wider than the figure
+    (`fitting_title` shortens one); and for a jittered style. Dollar signs in a title are no formula.
     """
     layout = _layout(grid, style)
     low, high = layout.style.colour_limits or (float(grid.min()), float(grid.max()))
@@ -50,6 +53,7 @@ def draw(
     return Drawing(image, regions)
 
 
+@checked_arguments()
 def draw_around(
     grid: Float[ndarray, "128 128"], style: Style | str = "published", title: str = ""
 ) -> tuple[UInt8[ndarray, "128 128"], UInt8[ndarray, "224 224 3"], UInt8[ndarray, "224 224 3"]]:
@@ -65,6 +69,7 @@ def draw_around(
     return _places(grid, low, high, len(layout.colours)).astype(np.uint8), titled, untitled
 
 
+@checked_arguments()
 def draw_with_matplotlib(
     grid: Float[ndarray, "128 128"],
     chirp: Chirp,
@@ -77,6 +82,16 @@ def draw_with_matplotlib(
     shown = title if layout.style.title != "none" else ""
     image = draw_by_matplotlib(grid, layout.style, shown)
     return Drawing(image, draw(grid, chirp, style, title, painted).regions)
+
+
+@checked_arguments()
+def fitting_title(title: str, style: Style | str = "published") -> str:
+    """As much of a title as the figure is wide enough for."""
+    title = plain_title(title)[:WIDTH]
+    letters = prepare(find_style(style)).title
+    while letters.offset(title)[2] > WIDTH:
+        title = title[:-1]
+    return title
 
 
 def _layout(grid: Float[ndarray, "rows columns"], style: Style | str) -> Layout:
@@ -136,7 +151,12 @@ def _letter(
 
     Returns the box of the ticks, in which nothing of the title is left.
     """
-    if title and layout.style.title != "none":
+    title = plain_title(title)
+    if title.strip() and layout.style.title != "none":
+        if (width := layout.title.offset(title)[2]) > WIDTH:
+            raise ValueError(
+                f"title {title[:40]!r}... is {width:.0f} pixels wide, expected at most {WIDTH}: shorten it"
+            )
         right, up = layout.title_at
         _write(image, regions, {"title": [layout.title.numbered_ink(title, right, HEIGHT - up)]}, layout)
     if layout.bar is None:

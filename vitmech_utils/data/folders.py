@@ -21,16 +21,24 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirp_dataset import ChirpDataset, as_pixels, standardize
 from vitmech_utils.data.chirps import Chirp
 from vitmech_utils.data.image_files import PART, check_png, read_png, write_whole
 from vitmech_utils.data.labels import FolderError, as_row, image_name, read_labels, write_labels
 from vitmech_utils.data.reference import build_figure
+from vitmech_utils.own_folders import is_companion
+from vitmech_utils.strict_text import read_json
 
 SETTINGS = "generation.json"
+# What a kill leaves of a file of this layout that was being written; whatever else is called so is somebody's.
+LEFTOVER = re.compile(
+    rf"\.(spectrogram_\d+\.png|labels\.(csv|parquet)|metadata\.csv|generation\.json)\..+{re.escape(PART)}"
+)
 BATCH = 64  # images that a worker draws at a time
 
 
+@checked_arguments(FolderError)
 def export_folder(
     dataset: ChirpDataset,
     folder: str | Path,
@@ -46,10 +54,13 @@ def export_folder(
     settings is refused (FolderError). `workers` None takes every core. Returns the folder.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{folder} is a file, expected a folder to export into")
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, dataset.settings() | {"full_size": full_size})
     for leftover in folder.glob(f".*{PART}"):
-        leftover.unlink()
+        if LEFTOVER.fullmatch(leftover.name):
+            leftover.unlink()
     there = {path.name for path in folder.glob("spectrogram_*.png")}
     todo = [index for index in range(len(dataset)) if image_name(index + 1) not in there]
     jobs = [(dataset, folder, full_size, todo[at : at + BATCH]) for at in range(0, len(todo), BATCH)]
@@ -66,9 +77,11 @@ def _claim(folder: Path, settings: dict) -> None:
     path = folder / SETTINGS
     if path.exists():
         try:
-            found = json.loads(path.read_text())
-        except (ValueError, UnicodeDecodeError) as error:
+            found = read_json(path)
+        except ValueError as error:
             raise FolderError(f"{path} is not JSON ({error}): export into an empty folder") from error
+        if not isinstance(found, dict):
+            raise FolderError(f"{path} tells no settings: export into an empty folder")
         differing = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
         if differing:
             raise FolderError(
@@ -76,7 +89,7 @@ def _claim(folder: Path, settings: dict) -> None:
                 "export into an empty folder"
             )
         return
-    strangers = sorted(path.name for path in folder.iterdir())
+    strangers = sorted(path.name for path in folder.iterdir() if not is_companion(path.name))
     if strangers:
         raise FolderError(
             f"{folder} is not empty ({strangers[0]}) and no export: export into an empty folder"
@@ -133,6 +146,7 @@ class FolderDataset(Dataset):
     with decode_all.
     """
 
+    @checked_arguments(FolderError)
     def __init__(self, folder: str | Path, decode_all: bool = False) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
@@ -146,10 +160,12 @@ class FolderDataset(Dataset):
     def __len__(self) -> int:
         return len(self.chirps)
 
+    @checked_arguments()
     def chirp(self, index: int) -> Chirp:
         """The chirp of an image, in seconds and hertz."""
         return self.chirps[index]
 
+    @checked_arguments()
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < len(self.chirps):
             raise IndexError(f"index {index} of a folder of {len(self.chirps)} images")

@@ -99,6 +99,8 @@ def _place(figure: Figure, rectangle: tuple[float, float, float, float], style: 
 
 
 def _put_title(plot: Axes, title: str, style: Style) -> None:
+    title = plain_title(title)
+    plot.title.set_parse_math(False)  # it may be a file's name, and dollar signs in it are no formula
     if style.title_side == "bottom":
         below = -0.115 if style.time_side == "bottom" else -0.1
         plot.set_title(title, y=below, verticalalignment="center_baseline")
@@ -106,6 +108,11 @@ def _put_title(plot: Axes, title: str, style: Style) -> None:
         plot.set_title(title, y=1.1, verticalalignment="center_baseline")  # above the tick labels
     else:
         plot.set_title(title)
+
+
+def plain_title(title: str) -> str:
+    """A title on one line, without characters that no font has a picture of."""
+    return "".join(sign if sign.isprintable() else " " for sign in title)
 
 
 def _dress_axes(plot: Axes, style: Style) -> None:

@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
+
 REGIONS = (
     "margin",
     "plot background",
@@ -49,6 +51,7 @@ def mark_chirp(regions: UInt8[ndarray, "row column"], level: Float32[ndarray, "r
     regions[chirp] = REGIONS.index("chirp")
 
 
+@checked_arguments()
 def region_coverage(
     regions: UInt8[ndarray, "height width"], patch: int
 ) -> Float[ndarray, "region rows columns"]:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import matplotlib
 import numpy as np
+
+from vitmech_utils.arguments import check_fields
 
 WIDTH, HEIGHT = 640, 480  # pixels of the drawn figure: matplotlib's default, 6.4 x 4.8 inches at 100 dpi
 PLOT = (80.0, 52.8, 396.8, 369.6)  # left, bottom, width, height of the plot in pixels, beside a colour bar
@@ -44,6 +47,12 @@ class Style:
     randomized: ClassVar["Style"]
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("colour_limits", "shift"):
+            if isinstance(
+                getattr(self, name), list
+            ):  # styles are kept by their values, which must not change
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         allowed = {
             "title": ("published", "plain", "none"),
             "title_side": ("top", "bottom"),
@@ -58,6 +67,10 @@ class Style:
             low, high = self.colour_limits
             if not (np.isfinite([low, high]).all() and low < high):
                 raise ValueError(f"Style.colour_limits is {self.colour_limits}, expected finite low < high")
+        if self.colour_map not in matplotlib.colormaps:
+            raise ValueError(
+                f"Style.colour_map is {self.colour_map[:80]!r}, expected one of matplotlib's, as 'viridis' or 'magma'"
+            )
         if not 0.5 <= self.font_scale <= 1.5:
             raise ValueError(f"Style.font_scale is {self.font_scale!r}, expected a factor in [0.5, 1.5]")
         if self.title != "none" and self.axis_labels and self.title_side == self.time_side:
@@ -108,6 +121,6 @@ def find_style(style: Style | str) -> Style:
     """A preset by its name, or the style itself. Raises ValueError for an unknown name."""
     if isinstance(style, Style):
         return style
-    if style not in STYLES:
+    if not isinstance(style, str) or style not in STYLES:
         raise ValueError(f"unknown style {style!r}, expected one of {tuple(STYLES)} or a Style")
     return STYLES[style]

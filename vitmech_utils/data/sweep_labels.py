@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirp_dataset import ChirpDataset
 from vitmech_utils.data.chirps import SWEEPS, Chirp, path
 from vitmech_utils.data.style import find_style
@@ -27,6 +28,7 @@ class SweepDataset(ChirpDataset):
     The rest of the figure is that of `style`; two data sets that differ in the title alone are twins, noise included.
     """
 
+    @checked_arguments()
     def __init__(
         self, size: int, title: str = "published", style: str = "published", **keywords: Any
     ) -> None:
@@ -54,11 +56,13 @@ class SweepDataset(ChirpDataset):
         return {**super().settings(), "title": self.wording}
 
 
+@checked_arguments()
 def sweep_labels(chirp: Chirp) -> np.ndarray:
     """The labels of a chirp, float32 [2]: 1 for an exponential sweep (else 0), 1 for a rising one (else 0)."""
     return np.array([chirp.sweep == SWEEPS[1], chirp.end_freq > chirp.start_freq], dtype=np.float32)
 
 
+@checked_arguments()
 def bend(chirp: Chirp) -> float:
     """How far, in rows of the 128 x 128 grid, the chirp's path lies from the other type's, where they are farthest.
 

@@ -16,6 +16,7 @@ from scipy import fft
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
+from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.data.chirps import BINS, DURATION, MAX_FREQUENCY, Chirp
 
 RATE = 800  # samples per second: then columns and rows are whole numbers of samples apart
@@ -40,6 +41,7 @@ class Waveform:
     snr: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (math.isfinite(self.amplitude) and self.amplitude > 0):
             raise ValueError(f"Waveform.amplitude is {self.amplitude!r}, expected a positive number")
         if self.noise_colour not in COLOURS:
@@ -50,6 +52,7 @@ class Waveform:
             raise ValueError(f"Waveform.snr is {self.snr!r}, expected decibels above -60, or infinity")
 
 
+@checked_arguments()
 def frequency(chirp: Chirp, time: Float[ndarray, "sample"]) -> Float[ndarray, "sample"]:
     """The chirp's frequency in hertz at times in seconds since its start."""
     progress = time / chirp.duration
@@ -59,6 +62,7 @@ def frequency(chirp: Chirp, time: Float[ndarray, "sample"]) -> Float[ndarray, "s
     return low * (high / low) ** progress
 
 
+@checked_arguments()
 def synthesize(chirp: Chirp, amplitude: float = 1.0) -> Float[ndarray, "sample"]:
     """The chirp as 60 s of samples at RATE; silent before its start and after its end."""
     times = np.arange(int(RATE * DURATION)) / RATE - chirp.start_time
@@ -77,8 +81,16 @@ def synthesize(chirp: Chirp, amplitude: float = 1.0) -> Float[ndarray, "sample"]
     return signal
 
 
+@checked_arguments()
 def noise(rng: np.random.Generator, colour: str, power: float) -> Float[ndarray, "sample"]:
-    """60 s of Gaussian noise of a colour, with the given expected power between 0 and 100 Hz."""
+    """60 s of Gaussian noise of a colour, with the given expected power between 0 and 100 Hz.
+
+    Raises ValueError for a colour that is none of COLOURS, or a power below 0.
+    """
+    if colour not in COLOURS or not 0 <= power < math.inf:
+        raise ValueError(
+            f"colour is {colour!r} and power {power:g}, expected one of {tuple(COLOURS)}, and 0 or more"
+        )
     count = int(RATE * DURATION)
     frequencies = fft.rfftfreq(count, 1 / RATE)
     # Below one row there is no finite power to ask for: a pink spectrum has none at 0 Hz.
@@ -88,6 +100,7 @@ def noise(rng: np.random.Generator, colour: str, power: float) -> Float[ndarray,
     return fft.irfft(spectrum, count) * math.sqrt(power / in_band)
 
 
+@checked_arguments()
 def paint_waveform(
     chirp: Chirp, rng: np.random.Generator, waveform: Waveform = Waveform()
 ) -> Float[ndarray, "128 128"]:
@@ -108,6 +121,7 @@ def paint_waveform(
     return np.rint(magnitude * 2**24) / 2**24  # hides the last bits, in which processors differ
 
 
+@checked_arguments()
 def true_ridge(chirp: Chirp) -> Float[ndarray, "128 128"]:
     """The chirp's uncut path on the grid, painted as `ridge` paints the recipe's: weight exp(-d^2), d in rows.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import version
 from operator import index as as_int
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,10 +21,16 @@ from transformers import AutoConfig, AutoModel
 from vitmech_utils.heads.hooks import Head, capture_heads
 from vitmech_utils.heads.replacements import check_model, evaluating
 from vitmech_utils.heads.replay import predict
-from vitmech_utils.model.anatomy import Anatomy, AttentionBlock, HeadNumbers, find_blocks
+from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, HeadNumbers, find_blocks
+from vitmech_utils.model.backbones import DAMAGED
 from vitmech_utils.model.regressor import ChirpRegressor, LoraSettings, weights_fingerprint
+from vitmech_utils.own_folders import replace_folder, restored
+from vitmech_utils.strict_text import read_json
 
 RECORD, WEIGHTS = "pruned.json", "model.safetensors"
+LARGEST_RECORD = 2**20  # bytes
+MOST_LAYERS = 1000
+MOST_OF_FILE = 16  # times the weights in a file: what the model that they were cut from may have had
 # What ViT families call their head count, the joined heads' width, and the norm in front of the attention.
 COUNTS, WIDTHS = ("num_attention_heads", "num_heads"), ("all_head_size", "attn_dim")
 NORMS = ("layernorm_before", "norm1")
@@ -104,7 +109,8 @@ def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -
     """Write a pruned model: weights as safetensors, and a JSON record of its heads and of where it came from.
 
     `origin` is the unpruned (merged) model or its `weights_fingerprint`. A `ChirpRegressor` can be read back by
-    itself, any other module onto its unpruned original. The folder appears whole or not at all.
+    itself, any other module onto its unpruned original. The folder appears whole or not at all; one that is there is
+    replaced only where an earlier call wrote it and nothing else lies in it, else `PruningError` is raised.
     """
     anatomy = check_model(model)
     record = {
@@ -120,17 +126,13 @@ def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -
             "backbone_fingerprint": model.fingerprint,
             "config": model.backbone.config.to_dict(),
         }
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
-        ready = Path(scratch) / "pruned"
-        ready.mkdir()
+
+    def fill(ready: Path) -> None:
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         save_file(state, ready / WEIGHTS, metadata={"format": "pt"})
         (ready / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        ready.replace(folder)
-    return folder
+
+    return replace_folder(folder, fill, (RECORD, WEIGHTS), (RECORD,), PruningError)
 
 
 def load_pruned(
@@ -142,7 +144,7 @@ def load_pruned(
     unpruned model, any model is rebuilt on a copy of it. Raises `PruningError` where a file is missing or damaged,
     where `origin` is not the model that was pruned, or where it is needed and not given.
     """
-    folder = Path(folder)
+    folder = restored(Path(folder))
     record, state = _read(folder)
     if origin is not None:
         if (found := weights_fingerprint(origin)) != record["origin_fingerprint"]:
@@ -152,13 +154,15 @@ def load_pruned(
             )
         whole = origin
     elif "config" in record:
-        whole = _unpruned_regressor(record, state, attention)
+        whole = _unpruned_regressor(folder, record, state, attention)
     else:
         raise PruningError(
             f"{folder}: holds no ChirpRegressor, expected its unpruned model as `origin` to rebuild it"
         )
-    present = {(layer, head) for layer, kept in enumerate(record["kept"]) for head in kept}
-    model = prune_heads(whole, [pair for pair in find_blocks(whole).pairs if pair not in present])
+    try:
+        model = _cut(whole, record)
+    except (AnatomyError, PruningError) as error:
+        raise PruningError(f"{folder}: {error}") from error
     model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
     try:
         model.load_state_dict(state, strict=True)
@@ -169,6 +173,18 @@ def load_pruned(
     if weights_fingerprint(model) != record["fingerprint"]:
         raise PruningError(f"{folder}: its weights are not those that were saved. Prune and save again.")
     return model.requires_grad_(False).eval()
+
+
+def _cut(whole: nn.Module, record: dict) -> nn.Module:
+    """The model without the heads that a record does not keep."""
+    anatomy, layers = find_blocks(whole), len(record["kept"])
+    if (anatomy.layers, anatomy.heads) != (layers, record["heads"]):
+        raise PruningError(
+            f"{RECORD} tells of {layers} layers x {record['heads']} heads, but the model has {anatomy.layers} x "
+            f"{anatomy.heads}. Prune and save again."
+        )
+    present = {(layer, head) for layer, kept in enumerate(record["kept"]) for head in kept}
+    return prune_heads(whole, [pair for pair in anatomy.pairs if pair not in present])
 
 
 def _checked(anatomy: Anatomy, heads: Iterable[Head]) -> set[Head]:
@@ -269,19 +285,61 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
             f"{folder}: not a pruned model, it lacks {', '.join(missing)}. Make one with save_pruned."
         )
     try:
-        return json.loads((folder / RECORD).read_text()), load_file(folder / WEIGHTS)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        record, state = read_json(folder / RECORD, LARGEST_RECORD), load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
         raise PruningError(f"{folder}: damaged ({error}). Restore it, or prune and save again.") from error
+    if (wrong := _wrong_in(record)) is not None:
+        raise PruningError(f"{folder}: {RECORD} {wrong}. Restore it, or prune and save again.")
+    for name, weight in state.items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise PruningError(f"{folder}: {name} holds values that are not finite. Prune and save again.")
+    if not any(weight.is_floating_point() for weight in state.values()):
+        raise PruningError(f"{folder}: {WEIGHTS} holds no weights. Restore it, or prune and save again.")
+    return record, state
 
 
-def _unpruned_regressor(record: dict, state: dict[str, Tensor], attention: str) -> ChirpRegressor:
+def _wrong_in(record: Any) -> str | None:
+    """What of a record is not as `save_pruned` writes it, or None."""
+    if not isinstance(record, dict):
+        return f"holds {type(record).__name__}, expected keys and values"
+    kinds = {"origin_fingerprint": str, "fingerprint": str, "heads": int, "kept": list}
+    if "config" in record:
+        kinds |= {"config": dict, "backbone": str, "backbone_fingerprint": str}
+    for key, kind in kinds.items():
+        if type(record.get(key)) is not kind:
+            return f"has {key} {record.get(key)!r:.80}, expected a {kind.__name__}"
+    if len(record["kept"]) > MOST_LAYERS:
+        return f"tells of {len(record['kept'])} layers, expected at most {MOST_LAYERS}"
+    for layer, kept in enumerate(record["kept"]):
+        numbers = isinstance(kept, list) and all(type(head) is int for head in kept)
+        if not numbers or kept != sorted(set(kept)) or not all(0 <= head < record["heads"] for head in kept):
+            return f"keeps {kept!r:.80} in layer {layer}, expected heads from 0 to {record['heads'] - 1}, in order"
+    return None
+
+
+def _unpruned_regressor(
+    folder: Path, record: dict, state: dict[str, Tensor], attention: str
+) -> ChirpRegressor:
     """A regressor of the recorded architecture with meaningless weights, for the saved ones to replace."""
-    config = AutoConfig.for_model(**record["config"])
-    with torch.random.fork_rng(devices=[]):
-        backbone = AutoModel.from_config(config, attn_implementation=attention)
-        if not any(name.startswith("backbone.pooler.") for name in state):
-            backbone.pooler = None  # what transformers' add_pooling_layer=False gives
-        return ChirpRegressor(backbone, record["backbone"], record["backbone_fingerprint"])
+    try:
+        if record["config"].get("num_hidden_layers") != len(record["kept"]):
+            raise ValueError(
+                f"num_hidden_layers is not {len(record['kept'])}, as the record of its heads has it"
+            )
+        config = AutoConfig.for_model(**record["config"])
+        with torch.device("meta"):  # sizes alone: a wrong number would ask for all memory there is
+            asked = sum(weight.numel() for weight in AutoModel.from_config(config).parameters())
+        if asked > (most := MOST_OF_FILE * sum(weight.numel() for weight in state.values())):
+            raise ValueError(f"it describes {asked:,} weights, expected at most {most:,} for this file")
+        with torch.random.fork_rng(devices=[]):
+            backbone = AutoModel.from_config(config, attn_implementation=attention)
+            if not any(name.startswith("backbone.pooler.") for name in state):
+                backbone.pooler = None  # what transformers' add_pooling_layer=False gives
+            return ChirpRegressor(backbone, record["backbone"], record["backbone_fingerprint"])
+    except DAMAGED as error:
+        raise PruningError(
+            f"{folder}: {RECORD} describes no model ({error}). Restore it, or prune and save again."
+        ) from error
 
 
 @torch.no_grad()

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from vitmech_utils.arguments import checked_arguments
+
 QUERY, KEY, VALUE, OUTPUT = (
     ("q_proj", "query"),
     ("k_proj", "key"),
@@ -121,6 +123,7 @@ class Anatomy:
         """Numbers of layers, of heads per layer, and of dimensions per head, by name."""
         return {"layers": self.layers, "heads": self.heads, "head_size": self.head_size}
 
+    @checked_arguments()
     def every(self, step: int) -> list[int]:
         """Every `step`-th layer, 0-based and in order, the last one among them; `step` 1 gives all."""
         return list(range(self.layers - 1, -1, -step))[::-1]
@@ -160,11 +163,13 @@ class Anatomy:
         place = kept.index(head)
         return slice(place * self.head_size, (place + 1) * self.head_size)
 
+    @checked_arguments()
     def grid(self, image_size: int) -> int:
         """Patches along one side of a square image of `image_size` pixels."""
         return image_size // self.patch
 
 
+@checked_arguments(AnatomyError)
 def find_blocks(model: nn.Module) -> Anatomy:
     """Find the attention blocks of a transformers ViT, DeiT or DINOv2, or of a timm ViT.
 

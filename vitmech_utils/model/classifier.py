@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TARGETS, SweepDataset
@@ -41,11 +42,13 @@ class SweepClassifier(ChirpRegressor):
         """What the training minimizes: the mean binary cross-entropy, in nats."""
         return nn.functional.binary_cross_entropy_with_logits(logits, labels)
 
-    def label_settings(self) -> dict:
+    @classmethod
+    def label_settings(cls) -> dict:
         """What the saved settings say of the labels: which class a 1 stands for."""
         return {"label_one": {"type": "exponential", "direction": "rising"}}
 
 
+@checked_arguments()
 def fine_tune_classifier(
     profile: Profile,
     seed: int,
@@ -83,6 +86,7 @@ def fine_tune_classifier(
     return fine_tune(model, drawn, validation, recipe, checkpoints, accuracies, workers)
 
 
+@checked_arguments()
 def start_head(model: ChirpRegressor, images: Dataset, seed: int = 0) -> None:
     """Fit the head, in place, to the CLS tokens that the backbone gives these images as it is; the backbone stays.
 
@@ -99,6 +103,7 @@ def start_head(model: ChirpRegressor, images: Dataset, seed: int = 0) -> None:
         optimizer.step()
 
 
+@checked_arguments()
 def accuracies(
     logits: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
 ) -> dict[str, float]:
@@ -110,6 +115,7 @@ def accuracies(
 PENALTIES = tuple(10.0**power for power in range(-6, 4))
 
 
+@checked_arguments()
 def with_readout(regressor: ChirpRegressor, images: Dataset, batch_size: int = 32) -> ChirpRegressor:
     """A copy of a merged regressor whose head is the ridge regression of the labels on its CLS token.
 
@@ -130,6 +136,7 @@ def with_readout(regressor: ChirpRegressor, images: Dataset, batch_size: int = 3
     return twin.requires_grad_(False).eval()
 
 
+@checked_arguments()
 def cls_features(
     regressor: ChirpRegressor, images: Dataset, batch_size: int = 32
 ) -> tuple[Float[Tensor, "image hidden"], Float[Tensor, "image target"]]:
@@ -145,14 +152,22 @@ def cls_features(
     return torch.cat(features), torch.cat(labels)
 
 
+@checked_arguments()
 def ridge(
     features: Float[Tensor, "image feature"], labels: Float[Tensor, "image target"]
 ) -> tuple[Float[Tensor, "target feature"], Float[Tensor, " target"]]:
     """Weight and bias of the ridge regression whose penalty has the least leave-one-out error, for each target.
 
     Penalties are `PENALTIES` times the features' mean squared singular value; the leave-one-out error has a closed
-    form in the singular value decomposition (Golub, Heath and Wahba 1979). The bias is not penalized.
+    form in the singular value decomposition (Golub, Heath and Wahba 1979). The bias is not penalized. Raises ValueError
+    for arrays that do not fit each other, hold no image, or values that are not finite.
     """
+    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or not features.numel():
+        raise ValueError(
+            f"features have shape {tuple(features.shape)} and labels {tuple(labels.shape)}, expected one row per image"
+        )
+    if not (torch.isfinite(features).all() and torch.isfinite(labels).all()):
+        raise ValueError("features or labels are not finite, expected finite numbers")
     middle, mean = features.mean(0), labels.mean(0)
     left, singular, right = torch.linalg.svd(features - middle, full_matrices=False)
     along = left.T @ (labels - mean)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
 
+from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.kept import KeptImages
@@ -25,6 +25,8 @@ from vitmech_utils.model.scores import correlations
 from vitmech_utils.profiles import Profile, Train
 
 ELAPSED = "elapsed.json"
+SCHEDULES = tuple(schedule.value for schedule in SchedulerType)
+PRECISIONS = ("auto", "float32", "bfloat16")
 WARM = 32
 """Images that a training draws before its workers start, which then inherit what all figures share."""
 
@@ -36,6 +38,7 @@ class Recipe:
     `steps` of `batch_size` images each; `schedule` is a transformers scheduler name (`cosine`, `constant`,
     `reduce_lr_on_plateau`); `precision` is `float32`, `bfloat16`, or `auto`: bfloat16 where the processor computes in
     it. Evaluation and checkpoints come every `every` steps; `patience` evaluations without gain end the training.
+    Raises ValueError for numbers out of range, and for other schedules and precisions.
     """
 
     steps: int
@@ -49,7 +52,23 @@ class Recipe:
     precision: str = "auto"
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, least in {
+            "steps": 1, "batch_size": 1, "every": 1, "patience": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0,
+        }.items():  # fmt: skip
+            if not getattr(self, name) >= least:
+                raise ValueError(f"Recipe.{name} is {getattr(self, name)!r}, expected at least {least}")
+        if not 0 < self.learning_rate <= 1:
+            raise ValueError(f"Recipe.learning_rate is {self.learning_rate!r}, expected a number in (0, 1]")
+        for name, known in {"schedule": SCHEDULES, "precision": PRECISIONS}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"Recipe.{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+                )
+
     @classmethod
+    @checked_arguments()
     def of(cls, train: Train, steps: int | None = None) -> Recipe:
         """The recipe that a profile's `train` section asks for; `steps` for one cycle of it alone."""
         steps = steps or train.steps
@@ -65,6 +84,7 @@ class Recipe:
         )
 
     @classmethod
+    @checked_arguments()
     def study(cls, images: int = 80_000) -> Recipe:
         """arXiv 2503.22713: at most 100 epochs, learning rate 1e-4 reduced on plateaus, patience 4 epochs."""
         epoch = images // 32
@@ -148,6 +168,7 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
+@checked_arguments()
 def fine_tune_profile(
     profile: Profile,
     seed: int,
@@ -188,6 +209,7 @@ def fine_tune_profile(
     return Training(regressor, history.reset_index(drop=True), first.seconds + second.seconds)
 
 
+@checked_arguments()
 def fine_tune(
     regressor: ChirpRegressor,
     train: Dataset,
@@ -248,7 +270,7 @@ def fine_tune(
     )
     arguments.per_device_train_batch_size = _share(recipe.batch_size, arguments.world_size)
     arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer would put a batch on every GPU it sees
-    last = _last_whole_checkpoint(Path(checkpoints), drop_others=arguments.process_index == 0)
+    last = _last_whole_checkpoint(Path(checkpoints), put_aside=arguments.process_index == 0)
     clock = _Clock(last)
     trainer = _ComposingTrainer(
         model=regressor,
@@ -282,17 +304,25 @@ class _ComposingTrainer(Trainer):
         return inputs
 
 
-def _last_whole_checkpoint(folder: Path, drop_others: bool) -> Path | None:
-    """The newest checkpoint that was written to its end; newer ones, cut short by a kill, are dropped."""
-    found = sorted(
-        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
-    )
+def _last_whole_checkpoint(folder: Path, put_aside: bool) -> Path | None:
+    """The newest checkpoint that was written to its end.
+
+    What else is called so was cut short by a kill, or is somebody else's, which the trainer would take for its own and
+    delete in time: it is put aside under another name.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    whole = []
     for path in found:
         if (path / ELAPSED).is_file():
-            return path
-        if drop_others:
-            shutil.rmtree(path)
-    return None
+            whole.append(path)
+        elif put_aside:
+            path.rename(_free_name(path.with_name(f"not-resumed-{path.name}")))
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _free_name(path: Path) -> Path:
+    places = (path.with_name(f"{path.name}-{number}") for number in range(1, 10_000))
+    return next(place for place in (path, *places) if not place.exists())
 
 
 def _share(batch_size: int, processes: int) -> int:
@@ -304,6 +334,7 @@ def _share(batch_size: int, processes: int) -> int:
     return batch_size // processes
 
 
+@checked_arguments()
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 there: GPUs, and CPUs with AVX-512 BF16 or AMX instructions."""
     if device.type == "cuda":

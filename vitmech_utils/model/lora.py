@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import math
 import re
 import warnings
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.model.anatomy import QUERY, VALUE, HeadNumbers, Projection, find_blocks
 
 ADAPTED = re.compile(
     r"(?P<before>base_model\.model\.).*?\.(?P<layer>\d+)\..*\b"
     rf"(?P<projection>{'|'.join((*QUERY, *VALUE))})\.(?P<matrix>lora_[AB]\.weight)"
 )
+
+HIGHEST_RANK = 4096
 
 
 class AdapterError(RuntimeError):
@@ -31,16 +35,30 @@ class AdapterError(RuntimeError):
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adaptation (Hu et al. 2021) of query and value, with the study's numbers as defaults."""
+    """Low-rank adaptation (Hu et al. 2021) of query and value, with the study's numbers as defaults.
+
+    Raises ValueError for a rank that is no whole number from 1 to 4096, a scale that is not above 0, or a dropout
+    outside [0, 1).
+    """
 
     r: int = 8
     alpha: int = 16
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        if isinstance(self.r, bool) or not isinstance(self.r, int) or not 1 <= self.r <= HIGHEST_RANK:
+            raise ValueError(f"LoRA's r is {self.r!r}, expected a whole number from 1 to {HIGHEST_RANK}")
+        for name, expected in (("alpha", "a number above 0"), ("dropout", "a share in [0, 1)")):
+            value = getattr(self, name)
+            known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not known or not (value > 0 if name == "alpha" else 0 <= value < 1):
+                raise ValueError(f"LoRA's {name} is {value!r}, expected {expected}")
+
 
 STUDY = LoraSettings()
 
 
+@checked_arguments()
 def weights_fingerprint(model: nn.Module) -> str:
     """SHA-256 over the shapes and values of all weights, whatever their names (these change between releases)."""
     digests = []
@@ -51,6 +69,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
+@checked_arguments()
 def lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
     """The peft configuration that adapts query and value of every block that has heads.
 
@@ -69,28 +88,32 @@ def lora_config(model: nn.Module, lora: LoraSettings) -> LoraConfig:
     )  # fmt: skip
 
 
-def for_names_of(
-    model: nn.Module, config: LoraConfig, adapter: dict[str, Tensor]
-) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """An adapter's settings and weights under the names that this model gives its query and value projections.
+def name_for(model: nn.Module) -> Callable[[str], str]:
+    """What takes an adapter's name for a weight to the one by this model's own name of its query or value projection.
 
     Releases of transformers name them differently (`attention.attention.query` before 5.20, `attention.q_proj` since),
     and an adapter is read under all of them. What is no query or value of a numbered layer keeps its name.
     """
     names = {id(module): name for name, module in model.named_modules()}
     blocks = find_blocks(model).blocks
-    renamed = {}
-    for key, value in adapter.items():
+    linears = [(names[id(block.query.linear)], names[id(block.value.linear)]) for block in blocks]
+
+    def renamed(key: str) -> str:
         found = ADAPTED.fullmatch(key)
-        if found and int(found["layer"]) < len(blocks):
-            block = blocks[int(found["layer"])]
-            linear = (block.query if found["projection"] in QUERY else block.value).linear
-            key = f"{found['before']}{names[id(linear)]}.{found['matrix']}"
-        renamed[key] = value
-    if isinstance(config.target_modules, set) and config.target_modules <= {*QUERY, *VALUE}:
-        config = copy.deepcopy(config)
-        config.target_modules = set(lora_config(model, settings_of(config)).target_modules)
-    return config, renamed
+        if not found or int(found["layer"]) >= len(linears):
+            return key
+        linear = linears[int(found["layer"])][found["projection"] in VALUE]
+        return f"{found['before']}{linear}.{found['matrix']}"
+
+    return renamed
+
+
+def same_targets(one: Collection[str], other: Collection[str]) -> bool:
+    """Whether two lists of projections name query and value, be it as different releases of transformers do."""
+    kinds = [
+        [name if name not in (*QUERY, *VALUE) else name in QUERY for name in names] for names in (one, other)
+    ]
+    return len(kinds[0]) == len(kinds[1]) and all(kind in kinds[1] for kind in kinds[0])
 
 
 def wrap(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
@@ -116,6 +139,7 @@ def check_keys(path: Path, expected: set[str], found: set[str]) -> None:
         )
 
 
+@checked_arguments()
 def update_norms(tuned: nn.Module, pretrained: nn.Module) -> pd.DataFrame:
     """Frobenius norm of each head's update, absolute and relative to the pre-trained weights that it changes.
 

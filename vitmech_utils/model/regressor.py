@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -14,34 +12,50 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from vitmech_utils import __version__
+from vitmech_utils.arguments import checked_arguments, shown
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
 from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.model.adapter_files import (
+    ADAPTER,
+    CONFIG,
+    HEAD,
+    LARGEST_TRAINING,
+    SETTINGS,
+    TRAINING,
+    check_config,
+    check_settings,
+    check_weights,
+    lora_of,
+    read_object,
+    read_settings,
+    read_weights,
+)
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.model.backbones import DEFAULT, load_backbone, tiny
+from vitmech_utils.model.backbones import DEFAULT, BackboneError, load_backbone, tiny
 from vitmech_utils.model.lora import (
     STUDY,
     AdapterError,
     LoraSettings,
-    check_keys,
-    for_names_of,
     lora_config,
+    name_for,
     settings_of,
     weights_fingerprint,
     wrap,
 )
+from vitmech_utils.own_folders import replace_folder, restored
 from vitmech_utils.tasks import Task, squared_error
 
 IMAGE_SIZE = 224
-SETTINGS, ADAPTER, HEAD = "regressor.json", "adapter_model.safetensors", "head.safetensors"
-TRAINING = "training.json"
+NEEDED = (SETTINGS, ADAPTER, HEAD, CONFIG)
+FILES = (*NEEDED, TRAINING)
+"""All that an adapter folder holds; a folder with anything else in it was not written by `save`."""
 
 
 @dataclass(init=False)
@@ -87,6 +101,7 @@ class ChirpRegressor(nn.Module):
         )
 
     @classmethod
+    @checked_arguments()
     def build(
         cls,
         backbone: str | PreTrainedModel = DEFAULT,
@@ -113,6 +128,7 @@ class ChirpRegressor(nn.Module):
             return cls(model, name, fingerprint).eval()
 
     @classmethod
+    @checked_arguments()
     def tiny(cls, seed: int = 0, layers: int = 12, heads: int = 12) -> ChirpRegressor:
         """A merged random regressor of 12 x 12 heads, for unit tests alone."""
         return cls.build(tiny(seed, layers, heads), lora=None, seed=seed)
@@ -122,11 +138,22 @@ class ChirpRegressor(nn.Module):
         pixel_values: Float[Tensor, "image 3 height width"],
         labels: Float[Tensor, "image target"] | None = None,
     ) -> Prediction:
-        """Predict standardized labels [image, target]; with `labels`, also the loss: their mean squared error."""
-        if pixel_values.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+        """Predict standardized labels [image, target]; with `labels`, also the loss: their mean squared error.
+
+        Raises ValueError for images or labels of another shape.
+        """
+        for name, values in (("pixel_values", pixel_values), ("labels", labels)):
+            if not (isinstance(values, Tensor) or (values is None and name == "labels")):
+                raise ValueError(f"{name} is {shown(values)}, expected a torch tensor")
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]: "
                 f"resize the images to {IMAGE_SIZE} x {IMAGE_SIZE} pixels"
+            )
+        if labels is not None and labels.shape != (len(pixel_values), len(self.task.targets)):
+            expected = len(pixel_values), len(self.task.targets)
+            raise ValueError(
+                f"labels has shape {tuple(labels.shape)}, expected {expected}: one row per image, one column per target"
             )
         hidden = self.backbone(pixel_values=pixel_values).last_hidden_state
         logits = self.head(hidden[:, 0])
@@ -171,11 +198,14 @@ class ChirpRegressor(nn.Module):
             backbone = type(self.backbone)(self.backbone.config)
         return type(self).build(backbone, lora=None, seed=seed).to(self.device)
 
+    @checked_arguments(AdapterError)
     def save(self, folder: Path | str, training: dict | None = None) -> Path:
         """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
 
         `training` is a record of how it was made and how it scores, kept beside it as `training.json` (see
-        `read_training`). The folder appears whole or not at all. Raises `AdapterError` for a merged model.
+        `read_training`). The folder appears whole or not at all. One that is there is replaced only where an earlier
+        `save` wrote it and nothing else lies in it. Raises `AdapterError` for a merged model, weights that are not
+        finite, an adapter of another make than `build`'s, and a folder that holds anything else.
         """
         if self.is_merged:
             raise AdapterError(
@@ -186,18 +216,20 @@ class ChirpRegressor(nn.Module):
                 "this regressor is pruned, and an adapter alone does not tell its heads; call .merged() and save it "
                 "with vitmech_utils.heads.pruning.save_pruned"
             )
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
-            ready = Path(scratch) / "adapter"
-            ready.mkdir()
-            adapter = {
-                k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(self.backbone).items()
-            }
-            save_file(adapter, ready / ADAPTER, metadata={"format": "pt"})
-            head = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
-            save_file(head, ready / HEAD, metadata={"format": "pt"})
-            config = copy.deepcopy(self.backbone.peft_config["default"])
+        made = self.backbone.peft_config["default"]
+        check_config(self.backbone, made.to_dict(), settings_of(made), "this regressor's adapter")
+        adapter = get_peft_model_state_dict(self.backbone)
+        files = {
+            name: {key: value.detach().cpu().contiguous() for key, value in state.items()}
+            for name, state in ((ADAPTER, adapter), (HEAD, self.head.state_dict()))
+        }
+        for weights in files.values():
+            check_weights("this regressor", weights)
+
+        def fill(ready: Path) -> None:
+            for name, weights in files.items():
+                save_file(weights, ready / name, metadata={"format": "pt"})
+            config = copy.deepcopy(made)
             config.base_model_name_or_path, config.inference_mode = self.backbone_name, True
             if not isinstance(
                 config.target_modules, str
@@ -207,72 +239,73 @@ class ChirpRegressor(nn.Module):
             (ready / SETTINGS).write_text(json.dumps(self._settings(), indent=2) + "\n")
             if training is not None:
                 (ready / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-            ready.replace(folder)
-        return folder
+
+        return replace_folder(folder, fill, FILES, {SETTINGS}, AdapterError)
 
     @classmethod
+    @checked_arguments(AdapterError)
     def load(cls, folder: Path | str, backbone: str | None = None, attention: str = "sdpa") -> ChirpRegressor:
         """Read an adapter folder onto its backbone, strictly; `backbone` says where to find it if it has moved.
 
-        Raises `AdapterError` where a file is missing or damaged, where the adapter was trained on another backbone
-        (the error names both) or for another task, or where a weight has no counterpart.
+        Raises `AdapterError`, which names the folder, where a file is missing or damaged, where two of them tell
+        different things or one tells what `save` never writes, where the adapter was trained on another backbone (the
+        error names both) or for another task, and where a weight has no counterpart or is not finite. Raises
+        `BackboneError` where the backbone cannot be had.
         """
-        folder = Path(folder)
-        missing = [n for n in (SETTINGS, ADAPTER, HEAD, "adapter_config.json") if not (folder / n).is_file()]
+        folder = restored(Path(folder))
+        missing = [name for name in NEEDED if not (folder / name).is_file()]
         if missing:
             raise AdapterError(
                 f"{folder}: not an adapter folder, it lacks {', '.join(missing)}. Train one with chapter 02 "
                 "(vitmech run 02), or use the published one."
             )
-        try:
-            settings = json.loads((folder / SETTINGS).read_text())
-            adapter, head = load_file(folder / ADAPTER), load_file(folder / HEAD)
-            config = LoraConfig.from_pretrained(folder)
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise AdapterError(
-                f"{folder}: damaged adapter ({error}). Restore it, or train it again."
-            ) from error
-        if (task := settings.get("task", ChirpRegressor.trained_for)) != cls.trained_for:
+        settings = read_settings(folder)
+        if (task := settings["task"]) != cls.trained_for:
             raise AdapterError(
                 f"{folder}: this adapter was trained for {task}, and a {cls.__name__} is for {cls.trained_for}; "
                 "name an adapter of that task, or load it with the class that it was made by"
             )
+        check_settings(folder, settings, cls._fixed_settings())
+        lora, config = lora_of(folder, settings), read_object(folder / CONFIG)
         name = backbone or settings["backbone"]
-        model = load_backbone(name, attention)
+        try:
+            model = load_backbone(name, attention)
+        except BackboneError as error:
+            raise BackboneError(f"{folder}: {error}") from error
         if (fingerprint := weights_fingerprint(model)) != settings["backbone_fingerprint"]:
             raise AdapterError(
                 f"{folder}: this adapter was trained on backbone {settings['backbone']!r} (fingerprint "
                 f"{settings['backbone_fingerprint'][:12]}), but {name!r} was loaded (fingerprint {fingerprint[:12]}). "
                 "Name the backbone that it was trained on, or train an adapter for this one."
             )
+        check_config(model, config, lora, folder / CONFIG)
         model.requires_grad_(False)
-        config, adapter = for_names_of(model, config, adapter)
-        regressor = cls(wrap(model, config), settings["backbone"], fingerprint)
-        check_keys(folder / ADAPTER, set(get_peft_model_state_dict(regressor.backbone)), set(adapter))
-        check_keys(folder / HEAD, set(regressor.head.state_dict()), set(head))
-        try:
-            set_peft_model_state_dict(regressor.backbone, adapter)
-            regressor.head.load_state_dict(head, strict=True)
-        except RuntimeError as error:
-            raise AdapterError(f"{folder}: its weights do not fit backbone {name!r}: {error}") from error
+        regressor = cls(wrap(model, lora_config(model, lora)), settings["backbone"], fingerprint)
+        expected = get_peft_model_state_dict(regressor.backbone)
+        adapter = read_weights(folder / ADAPTER, expected, name_for(model))
+        head = read_weights(folder / HEAD, regressor.head.state_dict())
+        set_peft_model_state_dict(regressor.backbone, adapter)
+        regressor.head.load_state_dict(head, strict=True)
         return regressor.eval()
 
-    def label_settings(self) -> dict:
+    @classmethod
+    def label_settings(cls) -> dict:
         """What the saved settings say of the labels; for the regressor, how to standardize them."""
         return {
             "label_mean": [float(x) for x in LABEL_MEAN],
             "label_std": [float(x) for x in LABEL_STD],
         }
 
+    @classmethod
+    def _fixed_settings(cls) -> dict:
+        return {"image_size": IMAGE_SIZE, "labels": list(cls.task.targets), **cls.label_settings()}
+
     def _settings(self) -> dict:
         return {
             "task": self.trained_for,
             "backbone": self.backbone_name,
             "backbone_fingerprint": self.fingerprint,
-            "image_size": IMAGE_SIZE,
-            "labels": list(self.task.targets),
-            **self.label_settings(),
+            **self._fixed_settings(),
             "lora": asdict(settings_of(self.backbone.peft_config["default"])),
             "versions": {
                 **{name: version(name) for name in ("torch", "transformers", "peft")},
@@ -281,6 +314,7 @@ class ChirpRegressor(nn.Module):
         }
 
 
+@checked_arguments()
 def seconds_and_hertz(standardized: Float[Tensor, "*image 3"]) -> Float[Tensor, "*image 3"]:
     """Convert standardized labels or predictions to seconds, hertz and hertz."""
     mean, std = (
@@ -290,12 +324,13 @@ def seconds_and_hertz(standardized: Float[Tensor, "*image 3"]) -> Float[Tensor, 
     return standardized * std + mean
 
 
+@checked_arguments(AdapterError)
 def read_training(folder: Path | str) -> dict:
     """The record of an adapter's training: profile, steps, images, device, wall time, history, score.
 
-    Raises `AdapterError` where the adapter folder holds none.
+    Raises `AdapterError` where the adapter folder holds none, or one that is damaged.
     """
     path = Path(folder) / TRAINING
     if not path.is_file():
         raise AdapterError(f"{path} does not exist: this adapter was saved without a record of its training")
-    return json.loads(path.read_text())
+    return read_object(path, LARGEST_TRAINING)

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
 from vitmech_utils.data.sweep_labels import TARGETS
 from vitmech_utils.devices import drawing_workers
@@ -23,6 +24,7 @@ UNREAD = 0.1
 """An image whose squared error, averaged over the targets, is more than this is unread; always guessing costs 1."""
 
 
+@checked_arguments()
 def predict_dataset(
     regressor: ChirpRegressor, images: Dataset, batch_size: int = 32, workers: int | None = None
 ) -> tuple[Float[np.ndarray, "image target"], Float[np.ndarray, "image target"]]:
@@ -42,6 +44,7 @@ def predict_dataset(
     return np.concatenate(predictions), np.concatenate(labels)
 
 
+@checked_arguments()
 def correlations(
     predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"]
 ) -> dict[str, float]:
@@ -53,6 +56,7 @@ def correlations(
     return result
 
 
+@checked_arguments()
 def unread(
     predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"]
 ) -> Bool[np.ndarray, " image"]:
@@ -60,6 +64,7 @@ def unread(
     return ((predictions.astype(np.float64) - labels) ** 2).mean(1) > UNREAD
 
 
+@checked_arguments()
 def correlation_draws(
     predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"], draws: int, seed: int = 0
 ) -> Float[np.ndarray, "draw 3"]:
@@ -80,6 +85,7 @@ def correlation_draws(
     return np.array(found)
 
 
+@checked_arguments()
 def score(
     predictions: Float[np.ndarray, "image 3"],
     labels: Float[np.ndarray, "image 3"],
@@ -113,6 +119,7 @@ def score(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def cross_entropies(
     logits: Float[Tensor, "*set image target"], labels: Float[Tensor, "label target"]
 ) -> Float[ndarray, "*set image target"]:
@@ -140,6 +147,7 @@ def cross_entropies(
     ).numpy()
 
 
+@checked_arguments()
 def told_right(
     logits: Float[ndarray, "*set image target"], labels: Float[ndarray, "image target"]
 ) -> Bool[ndarray, "*set image target"]:
@@ -147,6 +155,7 @@ def told_right(
     return (np.asarray(logits) > 0) == (np.asarray(labels) > 0.5)
 
 
+@checked_arguments()
 def wilson(right: Bool[ndarray, " image"], confidence: float = 0.95) -> Interval:
     """A share in [0, 1] with Wilson's score interval over the images. Raises `ValueError` for no images.
 
@@ -160,6 +169,7 @@ def wilson(right: Bool[ndarray, " image"], confidence: float = 0.95) -> Interval
     return Interval(float(test.statistic), float(low), float(high))
 
 
+@checked_arguments()
 def score_classes(
     logits: Float[ndarray, "image target"],
     labels: Float[ndarray, "image target"],

@@ -1,7 +1,6 @@
 """Build the HTML book from staged sources; never half a book in the place of a whole one."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +15,10 @@ from vitmech_utils.artefacts import (
     waiting_lock,
     write_json,
 )
-from vitmech_utils.pipeline.stage import checked_book, stage
+from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked
+from vitmech_utils.pipeline.stage import RECORD, adopt_old_build, checked_book, stage
 from vitmech_utils.runs.manifests import RunError, package_versions
 
-RECORD = "built.json"
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -27,10 +26,15 @@ def build(root: Path, run: Path, out: Path | None = None, say: Callable[[str], N
     """Stage `run` and render it into `out`/html (default `book/_build/html`); returns the opening page.
 
     Does nothing when sources and tools are those of the last build. Any Sphinx warning fails the build
-    (`RunError`) and leaves the last good book in place. Of two builds of one book the second waits for the first.
+    (`RunError`) and leaves the last good book in place. In `out`, folders are replaced that carry the mark of an
+    earlier build; others of these names are refused (`RunError`) before anything is written. Of two
+    builds of one book the second waits for the first.
     """
     out = out or root / "book" / "_build"
-    checked_book(root, run)  # before anything is written
+    for folder in (out / "html", out / "work"):  # before anything is written
+        adopt_old_build(root, folder)
+        refuse_unmarked(folder, RunError)
+    checked_book(root, run)
     with waiting_lock(
         out / ".lock", lambda: say(f"another build is at work in {out}; waiting for it to end")
     ):
@@ -38,11 +42,7 @@ def build(root: Path, run: Path, out: Path | None = None, say: Callable[[str], N
 
 
 def _build(root: Path, run: Path, out: Path, say: Callable[[str], None]) -> Path:
-    staged, html, record = out / "src", out / "html", out / RECORD
-    if record.is_file():  # as older versions left them
-        for folder in (staged, html):
-            if folder.is_dir():
-                mark_folder(folder)
+    staged, html, work, record = out / "src", out / "html", out / "work", out / RECORD
     restore_folder(html)
     stage(root, run, staged)
     wanted = digest([folder_hashes(staged), package_versions()])
@@ -50,8 +50,8 @@ def _build(root: Path, run: Path, out: Path, say: Callable[[str], None]) -> Path
     if page.is_file() and record.is_file() and json.loads(record.read_text(encoding="utf-8")) == wanted:
         say(f"The book is up to date: {page.as_uri()}")
         return page
-    work = out / "work"
-    shutil.rmtree(work, ignore_errors=True)
+    clear_made(work, RunError)
+    mark_made(work)
     command = [
         sys.executable,
         "-c",
@@ -76,7 +76,7 @@ def _build(root: Path, run: Path, out: Path, say: Callable[[str], None]) -> Path
     record.unlink(missing_ok=True)
     mark_folder(work / "_build" / "html")
     replace_folder(work / "_build" / "html", html)
-    shutil.rmtree(work, ignore_errors=True)
+    clear_made(work, RunError)
     write_json(record, wanted)
     say(f"The book is built. Open {page.as_uri()}")
     return page

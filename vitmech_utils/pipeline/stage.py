@@ -12,7 +12,8 @@ import nbformat
 import yaml
 from pydantic import ValidationError
 
-from vitmech_utils.artefacts import MANIFEST, mark_folder, replace_folder, restore_folder
+from vitmech_utils.artefacts import MANIFEST, replace_folder, restore_folder
+from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked
 from vitmech_utils.pipeline.benchmarks import fill_benchmarks
 from vitmech_utils.pipeline.launch import add_launch_buttons
 from vitmech_utils.pipeline.made_pages import fill_made
@@ -25,13 +26,16 @@ from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PROSE = ("_config.yml", "_toc.yml", "book")
 IMAGES = (".png", ".svg", ".jpg")
+RECORD = "built.json"
+"""Beside a built book: what it was built from."""
 TOKEN = re.compile(r"\{\{\s*run:([^}]+?)\s*\}\}")
 
 
 def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     """Fill `target` with the book's sources: prose, staged notebooks, the run's figures. Returns the manifests.
 
-    `target` is replaced whole, or left as it was. A page that is to be drawn again is staged and says so.
+    `target` is replaced whole, or left as it was; what is there and was not staged is refused (`RunError`). A page that
+    is to be drawn again is staged and says so.
     Raises `RunError` when a chapter is missing, failed, stale, or does not belong with the others. Only `published/`
     may lack chapters. They are left out of the contents, with the list items that point at them; other chapters name
     them without a link.
@@ -39,9 +43,11 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
     manifests, absent = checked_book(root, run)
     states = {name: state(root, run, manifest) for name, manifest in manifests.items()}
     fresh = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    mark_folder(fresh)
+    for folder in (target, fresh):
+        adopt_old_build(root, folder)
+        refuse_unmarked(folder, RunError)
+    clear_made(fresh, RunError)
+    mark_made(fresh)
     for entry in PROSE:
         source = root / entry
         if source.is_dir():
@@ -70,6 +76,15 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         page.write_text(_fill(text, page.name, run, manifests, states), encoding="utf-8")
     replace_folder(fresh, target)
     return manifests
+
+
+def adopt_old_build(root: Path, folder: Path) -> None:
+    """Mark what earlier versions built and left unmarked: beside a record of it, or in the clone's `book/_build`."""
+    ours = (folder.parent / RECORD).is_file() or folder.resolve().is_relative_to(
+        (root / "book" / "_build").resolve()
+    )
+    if folder.is_dir() and ours:
+        mark_made(folder)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,17 @@ from scipy import fft
 from scipy.signal import ShortTimeFFT, butter, sosfiltfilt, welch
 from scipy.signal.windows import hann, tukey
 
+from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.recordings.boxes import Box
 
 LEAST_SAMPLES = 16  # of the transform's window; below, its frequencies are too coarse to be told apart
 FINEST = 2**-20  # of a grid's largest value: hides the last bits, in which processors differ
 LONGEST, PART = 2**16, 2**10  # frames of a grid, and how many of them are taken at a time
+FINEST_BINS = 2**20  # of a transform
+MOST_POINTS = 2**28  # frames times bins: some ten seconds of work
+LONGEST_PADDED = 2**26  # samples between the first and the time axis
+POINTS_AT_ONCE = 2**24  # a quarter of a gigabyte of them
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Axes:
     high: Real
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, (low, high), unit in (
             ("time", (self.start, self.end), "seconds"),
             ("frequency", (self.low, self.high), "hertz"),
@@ -58,15 +64,71 @@ class Axes:
         return (self.start, self.end, self.low, self.high)
 
 
+@checked_arguments()
 def window_samples(axes: Axes, rate: Real) -> int:
     """Samples of a Hann window that blurs a sound over as many rows as columns of the grid.
 
     A window of T seconds blurs time by about T / 2 and frequency by 2 / T; both are equally many cells at
     T = 2 sqrt(seconds per column / hertz per row).
     """
+    _check_rate(rate)
     return max(LEAST_SAMPLES, round(2 * math.sqrt(axes.column / axes.row) * rate))
 
 
+def _check_rate(rate: Real) -> None:
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate is {rate!r}, expected samples per second above 0")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The sizes of the transform behind a grid: samples of its window and between two, frames, frequency bins."""
+
+    length: int
+    hop: int
+    frames: int
+    bins: int
+
+
+@checked_arguments()
+def transform_of(axes: Axes, rate: Real) -> Transform:
+    """The transform that a grid with these axes takes, told before any work.
+
+    Raises ValueError for frequencies above half the rate, a time axis of less than a sample a grid can be made from
+    (`LEAST_SAMPLES`), and axes so long or so fine that the transform would take minutes or gigabytes.
+    """
+    _check_rate(rate)
+    if axes.high > rate / 2 * (1 + 1e-9):
+        raise ValueError(
+            f"the frequency axis ends at {axes.high:g} Hz, but {rate:g} samples per second hold frequencies up to "
+            f"{rate / 2:g} Hz"
+        )
+    seconds = axes.end - axes.start
+    if seconds * rate < LEAST_SAMPLES:
+        raise ValueError(
+            f"{seconds:g} s hold {seconds * rate:.3g} samples, expected at least {LEAST_SAMPLES}: choose longer windows"
+        )
+    # Both compared without a division that a tiny axis could make infinite.
+    if 2 * rate > FINEST_BINS * axes.row or 4 * axes.column * rate**2 > FINEST_BINS**2 * axes.row:
+        raise ValueError(
+            f"{seconds:g} s from {axes.low:g} to {axes.high:g} Hz at {rate:g} samples per second take a transform of "
+            f"more than {FINEST_BINS:,} samples: raise the highest frequency, lower the recording's rate, or choose "
+            "shorter windows"
+        )
+    length = window_samples(axes, rate)
+    bins = 2 ** math.ceil(math.log2(max(length, 2 * rate / axes.row)))
+    hop = max(1, min(length // 8, int(axes.column * rate)))
+    frames = math.ceil(seconds * rate / hop)
+    if frames > LONGEST or frames * bins > MOST_POINTS:
+        raise ValueError(
+            f"{seconds:g} s up to {axes.high:g} Hz take {frames:,} frames of {bins:,} frequencies, expected at most "
+            f"{LONGEST:,}, and {MOST_POINTS:,} points: cut the recording into shorter windows, or lower the highest "
+            "frequency"
+        )
+    return Transform(length, hop, frames, bins)
+
+
+@checked_arguments()
 def spectrogram(
     samples: Float[ndarray, "sample"], rate: Real, axes: Axes, first: Real = 0.0
 ) -> Float[ndarray, "128 128"]:
@@ -75,30 +137,20 @@ def spectrogram(
     `samples` are taken at `rate` per second from second `first` on, on the time axis that `axes` has; they may
     reach beyond it and should by half a window (`window_samples`). Where they don't, silence is assumed. The
     transform is scipy's, with a Hann window, scaled so that a steady tone that fills a cell reaches its amplitude.
-    Raises ValueError for frequencies above half the rate, values that are not finite, or too fine an axis.
+    Raises ValueError for values that are not finite, and as `transform_of` does.
     """
-    if axes.high > rate / 2 * (1 + 1e-9):
-        raise ValueError(
-            f"the frequency axis ends at {axes.high:g} Hz, but {rate:g} samples per second hold frequencies up to "
-            f"{rate / 2:g} Hz"
-        )
+    sizes = transform_of(axes, rate)
     if not np.isfinite(samples).all():
         raise ValueError(f"{int((~np.isfinite(samples)).sum())} samples are not finite")
-    length = window_samples(axes, rate)
-    hop = max(1, min(length // 8, int(axes.column * rate)))
-    count = math.ceil((axes.end - axes.start) * rate / hop)
-    if count > LONGEST:
-        raise ValueError(
-            f"{axes.end - axes.start:g} s up to {axes.high:g} Hz take {count:,} frames, expected at most {LONGEST:,}: "
-            "cut the recording into shorter windows, or lower the highest frequency"
-        )
+    if not math.isfinite(first) or abs(first - axes.start) * rate > LONGEST_PADDED:
+        raise ValueError(f"samples start at {first!r} s, expected a second near {axes.start:g} s")
+    length, hop = sizes.length, sizes.hop
     # A whole window of silence on both sides: every frame that is asked for lies within.
     before = max(0, math.ceil((first - axes.start) * rate)) + length
     after = max(0, math.ceil((axes.end - first) * rate) - len(samples)) + length
     padded = np.concatenate([np.zeros(before), samples, np.zeros(after)])
     origin = first - before / rate
-    bins = 2 ** math.ceil(math.log2(max(length, 2 * rate / axes.row)))
-    transform = ShortTimeFFT(hann(length, sym=False), hop, rate, mfft=bins, scale_to="magnitude")
+    transform = ShortTimeFFT(hann(length, sym=False), hop, rate, mfft=sizes.bins, scale_to="magnitude")
     begin = max(0, int((axes.start - origin) * rate / hop) - 1)
     stop = min(math.ceil((axes.end - origin) * rate / hop) + 2, transform.p_max(len(padded)))
     by_rows = _by_rows(transform, padded, range(begin, stop), np.linspace(axes.low, axes.high, BINS + 1))
@@ -116,9 +168,9 @@ def _by_rows(
     A part of the frames at a time: all bins of all frames would take gigabytes.
     """
     kept = transform.f <= 2 * edges[-1] - edges[-3]
-    parts = []
-    for at in range(frames.start, frames.stop, PART):
-        spectra = transform.stft(samples, p0=at, p1=min(at + PART, frames.stop))
+    parts, size = [], max(1, min(PART, POINTS_AT_ONCE // transform.mfft))
+    for at in range(frames.start, frames.stop, size):
+        spectra = transform.stft(samples, p0=at, p1=min(at + size, frames.stop))
         parts.append(_cell_means(2 * np.abs(spectra[kept]), transform.f[kept], edges).T)
     return np.concatenate(parts)
 
@@ -136,6 +188,7 @@ def _cell_means(
     return np.diff(until, axis=0) / np.diff(edges)[:, None]
 
 
+@checked_arguments()
 def whiten(
     samples: Float[ndarray, "sample"], rate: Real, band: tuple[Real, Real], piece: Real = 0.25
 ) -> Float[ndarray, "sample"]:
@@ -146,6 +199,11 @@ def whiten(
     the band's share of all frequencies; those within a quarter of a piece of either end are faded out. Raises
     ValueError for a band outside the rate, or a signal shorter than four pieces or constant.
     """
+    _check_rate(rate)
+    if not LEAST_SAMPLES <= piece * rate <= LONGEST_PADDED:
+        raise ValueError(
+            f"piece is {piece:g} s, expected at least {LEAST_SAMPLES} samples, and a finite number"
+        )
     low, high = band
     if not 0 < low < high < rate / 2:
         raise ValueError(f"band is {low:g} to {high:g} Hz, expected 0 < low < high < {rate / 2:g}")
@@ -166,6 +224,7 @@ def whiten(
     return fft.irfft(spectrum, len(samples))
 
 
+@checked_arguments()
 def cover(boxes: Iterable[Box], axes: Axes) -> Float[ndarray, "128 128"]:
     """The part of each cell that boxes cover, in [0, 1]; where several do, the largest part."""
     covered = np.zeros((BINS, BINS))
@@ -183,6 +242,7 @@ def _overlap(edges: Float[ndarray, "edge"], low: Real, high: Real) -> Float[ndar
     return np.maximum(shared, 0) / np.diff(edges)
 
 
+@checked_arguments()
 def contrast(grid: Float[ndarray, "128 128"], chirp: Bool[ndarray, "128 128"]) -> float:
     """The signal-to-noise ratio of a picture: mean on the chirp's cells less mean elsewhere, over the spread elsewhere.
 

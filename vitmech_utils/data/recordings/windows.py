@@ -13,6 +13,7 @@ from jaxtyping import Float, Int16, UInt8
 from matplotlib.artist import Artist
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import BINS, DURATION, Chirp
 from vitmech_utils.data.figures import Drawing, draw
 from vitmech_utils.data.layout import RAMP, prepare, shown_ticks
@@ -28,6 +29,7 @@ CHANNELS = {"axis label": (0, 1, 1), "tick label": (1, 0, 1), "frame": (1, 1, 0)
 FILLED = 2 * CHIRP  # smoothing halves it at a straight edge, and there it just counts as chirp
 
 
+@checked_arguments()
 def draw_window(
     grid: Float[ndarray, "128 128"],
     painted: Float[ndarray, "128 128"],
@@ -48,6 +50,7 @@ def draw_window(
     return Drawing(image, np.where(elsewhere, own.regions, regions))
 
 
+@checked_arguments()
 def filled(covered: Float[ndarray, "128 128"]) -> Float[ndarray, "128 128"]:
     """Cells that are covered by at least half, painted so that their pixels are the chirp's, up to their edge."""
     return np.where(covered >= 0.5, FILLED, 0.0)

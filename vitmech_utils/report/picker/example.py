@@ -2,9 +2,13 @@
 
 import numpy as np
 
+from vitmech_utils.arguments import checked_arguments
+
+MOST = 1024  # of anything that an example counts
 REGIONS = ("margin", "plot background", "chirp", "title", "axis label", "tick label", "colour bar")
 
 
+@checked_arguments()
 def example_arrays(
     layers: int = 12,
     heads: int = 6,
@@ -23,6 +27,16 @@ def example_arrays(
     `grid` counts patches (rows, columns), `queries` is the side of the query grid (0: no patch queries), `query_heads`
     keeps patch queries for the first heads alone (None: all heads). Every number is invented.
     """
+    counts = {"layers": layers, "heads": heads, "images": images, "size": size, "variants": variants, "rows": grid[0],
+              "columns": grid[1]}  # fmt: skip
+    for name, count in counts.items():
+        if not 1 <= count <= MOST:
+            raise ValueError(f"{name}: expected a number in 1..{MOST}, got {count}")
+    if query_heads is not None and not 0 < query_heads <= layers * heads:
+        raise ValueError(f"query_heads: expected a number in 1..{layers * heads}, got {query_heads}")
+    for name, count in {"queries": queries, "seed": seed}.items():
+        if count < 0 or (name == "queries" and count > min(grid)):
+            raise ValueError(f"{name}: expected 0 or more (queries: at most those of the grid), got {count}")
     rng = np.random.default_rng(seed)
     shape = (variants, images, layers, heads)
     effect = rng.normal(0.2, 1.0, (layers, heads)) + 2.5 * rng.exponential(size=(layers, heads)) ** 2 / 4

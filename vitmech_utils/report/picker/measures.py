@@ -70,6 +70,7 @@ def grid_measures(
         for key, (name, values) in parts.items():
             if values is not None:
                 measure[key] = listed(checked(name, values, "layer, head", grid, allow_nan=True))
+        _check_interval(measure)
         measures.append(measure)
     if lift is not None:
         if not regions:
@@ -93,6 +94,17 @@ def grid_measures(
         }
         measures.append(measure | {"values": listed(array)})
     return measures
+
+
+def _check_interval(measure: dict) -> None:
+    """Raise ValueError where an interval's ends stand the wrong way round."""
+    ends = zip(measure.get("low", []), measure.get("high", []), strict=False)
+    for place, (low, high) in enumerate(ends):
+        if low is not None and high is not None and low > high:
+            raise ValueError(
+                f"effect_low and effect_high: expected low <= high, got {low:g} and {high:g} at number {place} of the "
+                "grid: were they exchanged?"
+            )
 
 
 def listed(array: np.ndarray) -> list[float | None]:

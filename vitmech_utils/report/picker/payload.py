@@ -6,11 +6,21 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
+from operator import index as as_int
 
 import numpy as np
 from PIL import Image
 
-from vitmech_utils.report.picker.checks import checked, checked_images, checked_names, checked_texts
+from vitmech_utils.arguments import shown
+from vitmech_utils.report.picker.checks import (
+    checked,
+    checked_images,
+    checked_names,
+    checked_number,
+    checked_text,
+    checked_texts,
+)
 from vitmech_utils.report.picker.measures import checked_shares, grid_measures, rounded
 
 
@@ -87,11 +97,23 @@ def build_payload(
                 f"twin_images: expected shape {pictures[0].shape} as images, got {pictures[1].shape}"
             )
     for option, levels in (("map_levels", map_levels), ("query_levels", query_levels)):
-        if not 2 <= levels <= 256:
-            raise ValueError(f"{option}: expected a number of grey levels in 2..256, got {levels}")
-    if not re.fullmatch(r"[A-Za-z0-9_-]*", name):
-        raise ValueError(f"name: expected letters, digits, '-' and '_' (it stands in links), got {name!r}")
-    region_names = [str(region) for region in regions]
+        checked_number(option, levels, 2, 256, "a number of grey levels")
+    map_levels, query_levels = int(map_levels), int(query_levels)
+    for option, text in (
+        ("title", title), ("effect_label", effect_label), ("effect_unit", effect_unit), ("entropy_unit", entropy_unit)
+    ):  # fmt: skip
+        checked_text(option, text)
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]*", name):
+        raise ValueError(
+            f"name: expected letters, digits, '-' and '_' (it stands in links), got {shown(name)}"
+        )
+    count = len(regions) if isinstance(regions, Sequence | np.ndarray) else 0
+    region_names = checked_names("regions", regions, count, "region")
+    if len(set(region_names)) < count:
+        raise ValueError(f"regions: expected each name once, got {shown(region_names)}")
+    twin_names = checked_names("twins", twins, 2, "of the two kinds of images")
+    if twin_maps is None and query_heads is not None and query_maps is None:
+        raise ValueError("query_maps: expected the maps of query_heads, got None")
     spec = {
         "version": 1,
         "title": title,
@@ -102,10 +124,10 @@ def build_payload(
         "columns": columns,
         "height": pictures[0].shape[1],
         "width": pictures[0].shape[2],
-        "variants": checked_names("variants", variants or [""], variant_count, "variant"),
-        "twins": checked_names("twins", list(twins)[:twin_count], twin_count, "twin")
-        if twin_count > 1
-        else [""],
+        "variants": checked_names(
+            "variants", [""] if variants is None else variants, variant_count, "variant"
+        ),
+        "twins": twin_names if twin_count > 1 else [""],
         "imageLabels": checked_names("image_labels", image_labels, image_count, "image")
         if image_labels is not None
         else [f"image {index + 1}" for index in range(image_count)],
@@ -208,10 +230,31 @@ def _encode(picture: np.ndarray) -> bytes:
     return min(candidates, key=len)
 
 
+def _checked_pairs(pairs: object, layers: int, heads: int) -> list[tuple[int, int]]:
+    try:
+        found = [(as_int(layer), as_int(head)) for layer, head in pairs]
+    except (TypeError, ValueError):
+        found = None
+    if not found or not all(0 <= layer < layers and 0 <= head < heads for layer, head in found):
+        raise ValueError(
+            f"query_heads: expected (layer, head) pairs in 0..{layers - 1} and 0..{heads - 1} (0-based), "
+            f"got {shown(pairs)}"
+        )
+    if len(set(found)) < len(found):
+        raise ValueError(f"query_heads: expected each (layer, head) once, got {shown(found)}")
+    return found
+
+
 def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -> dict:
     images, layers, heads, rows, columns = shape
-    if not 0 <= query_image < images:
-        raise ValueError(f"query_image: expected an index in 0..{images - 1} (0-based), got {query_image}")
+    if (
+        isinstance(query_image, bool)
+        or not isinstance(query_image, Integral)
+        or not 0 <= query_image < images
+    ):
+        raise ValueError(
+            f"query_image: expected an index in 0..{images - 1} (0-based), got {shown(query_image)}"
+        )
     pairs = query_heads
     if pairs is None:
         pairs = [(layer, head) for layer in range(layers) for head in range(heads)]
@@ -221,12 +264,7 @@ def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -
         )  # fmt: skip
         maps = maps.reshape(-1, *maps.shape[2:])
     else:
-        outside = [pair for pair in pairs if not (0 <= pair[0] < layers and 0 <= pair[1] < heads)]
-        if outside:
-            raise ValueError(
-                f"query_heads: expected (layer, head) pairs in 0..{layers - 1} and 0..{heads - 1} (0-based), "
-                f"got {outside}"
-            )
+        pairs = _checked_pairs(query_heads, layers, heads)
         maps = checked(
             "query_maps", query_maps, "head of query_heads, query row, query column, row, column",
             (len(pairs), None, None, None, None), minimum=0,

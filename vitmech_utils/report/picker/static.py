@@ -53,6 +53,11 @@ def picker_html(payload: Payload, state: dict, png: str) -> str:
     )
 
 
+def text_size(payload: Payload) -> int:
+    """Bytes of a picker's texts in its page: the JSON that its code reads, and the table of the static form."""
+    return len(_script_json(payload.spec)) + len(_table(payload.spec).encode())
+
+
 def page_html(pickers: Sequence[str], title: str) -> str:
     """Return a complete HTML page with several pickers' HTML, each chunk of data kept once."""
     body = "\n".join(share_chunks(pickers))

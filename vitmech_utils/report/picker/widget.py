@@ -1,15 +1,20 @@
 """`HeadPicker`: the book's instrument for looking at attention heads, live in JupyterLab and static everywhere else."""
 
 import base64
+import difflib
+import inspect
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 import anywidget
 import numpy as np
 import traitlets
 
-from vitmech_utils.report.picker.payload import build_payload
-from vitmech_utils.report.picker.static import fallback_png, page_html, picker_html
+from vitmech_utils.arguments import checked_arguments, shown
+from vitmech_utils.artefacts import to_numpy
+from vitmech_utils.report.picker.payload import Payload, build_payload
+from vitmech_utils.report.picker.static import fallback_png, page_html, picker_html, text_size
 
 HERE = Path(__file__).parent
 PAGE_LIMIT = 6_000_000
@@ -46,8 +51,9 @@ class HeadPicker(anywidget.AnyWidget):
 
     `name` opens deep links `#name:L6H4` to this picker; `#L6H4` belongs to the first picker of a page.
 
-    Raises ValueError for arrays that do not fit each other, quoting expected and actual shapes, and for data beyond
-    `page_limit` bytes of HTML (None: no limit); traitlets.TraitError for traits out of range.
+    Raises ValueError for arrays that do not fit each other, quoting expected and actual shapes, for values of another
+    kind, for a misspelt argument, and for data and texts beyond `page_limit` bytes of HTML (None: no limit);
+    traitlets.TraitError for traits out of range.
     """
 
     _esm = HERE / "picker.js"
@@ -105,13 +111,27 @@ class HeadPicker(anywidget.AnyWidget):
             query_maps=query_maps, query_heads=query_heads, query_image=query_image, map_levels=map_levels,
             query_levels=query_levels, title=title, name=name,
         )  # fmt: skip
-        _check_size(payload.sizes, page_limit)
+        _check_size(payload, page_limit)
+        self._check_traits(traits)
         self._payload = payload
         start: dict[str, object] = {"layer": 0, "head": 0, "measure": _measure_keys(payload.spec)[0]}
-        if effect is not None and not np.isnan(np.asarray(effect, dtype=float)).all():
-            place = np.unravel_index(np.nanargmax(np.asarray(effect, dtype=float)), payload.maps.shape[3:5])
+        values = None if effect is None else to_numpy(effect).astype(float)
+        if values is not None and not np.isnan(values).all():
+            place = np.unravel_index(np.nanargmax(values), values.shape)
             start |= {"layer": int(place[0]), "head": int(place[1])}
         super().__init__(_spec=payload.spec, _chunks=payload.chunks, **(start | traits))
+
+    @classmethod
+    def _check_traits(cls, traits: dict[str, object]) -> None:
+        """Refuse a misspelt argument, which traitlets would keep as an attribute of no use."""
+        public = [name for name in cls.class_trait_names() if not name.startswith("_") and name != "comm"]
+        for name in traits:
+            if name not in public:
+                arguments = inspect.signature(cls.__init__).parameters
+                known = [*public, *(each for each in arguments if each not in ("self", "traits"))]
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"{name}: no argument or trait of a HeadPicker{hint}")
 
     @traitlets.validate("layer", "head", "image", "query", "variant", "twin", "measure")
     def _in_range(self, proposal: dict) -> object:
@@ -164,8 +184,16 @@ class HeadPicker(anywidget.AnyWidget):
         return {**data, "text/plain": repr(self), "text/html": page, "image/png": png}, metadata
 
 
+@checked_arguments()
 def save_page(path: str | Path, pickers: Sequence[HeadPicker], title: str = "Attention heads") -> None:
-    """Write a self-contained HTML page with several pickers; data that they share is stored once."""
+    """Write a self-contained HTML page with several pickers; data that they share is stored once.
+
+    Raises ValueError for two pickers of one name, which links could not tell apart.
+    """
+    names = [picker._payload.spec["name"] for picker in pickers]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise ValueError(f"pickers: expected each name once on a page, got {', '.join(twice)} several times")
     Path(path).write_text(page_html([picker.html() for picker in pickers], title), encoding="utf-8")
 
 
@@ -174,12 +202,16 @@ def _measure_keys(spec: dict) -> list[str]:
     return (keys + (["class"] if "classes" in spec else [])) or [""]
 
 
-def _check_size(sizes: dict[str, int], limit: int | None) -> None:
-    total = sum(sizes.values()) * 4 // 3 + 400_000  # base64, and room for code, fallback figure and table
+def _check_size(payload: Payload, limit: int | None) -> None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral)):
+        raise ValueError(f"page_limit: expected a number of bytes or None, got {shown(limit)}")
+    sizes = payload.sizes | {"texts": text_size(payload)}
+    # Base64, and room for code and the fallback figure; texts stand there as they are.
+    total = sum(payload.sizes.values()) * 4 // 3 + sizes["texts"] + 400_000
     if limit is not None and total > limit:
         parts = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items())
         raise ValueError(
             f"the picker's page would have about {total / 1e6:.1f} MB, expected at most {limit / 1e6:.1f} MB "
             f"(compressed: {parts}); pass fewer images, a smaller map_levels, a coarser query grid or query_heads, "
-            "or page_limit=None"
+            "shorter texts, or page_limit=None"
         )

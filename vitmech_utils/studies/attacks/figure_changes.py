@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
 
@@ -38,6 +39,7 @@ PAPER = 1.0
 """The figure's own background, white, in pixel units."""
 
 
+@checked_arguments()
 def regions_of(target: str) -> tuple[str, ...]:
     """The regions that a target is made of; a region's own name works, too. Raises `ValueError` for others."""
     if target in TARGETS:
@@ -47,6 +49,7 @@ def regions_of(target: str) -> tuple[str, ...]:
     raise ValueError(f"unknown region {target!r}, expected one of {', '.join([*TARGETS, *REGIONS])}")
 
 
+@checked_arguments()
 def region_mask(
     regions: Integer[Tensor, "image height width"], target: str
 ) -> Bool[Tensor, "image height width"]:
@@ -55,6 +58,7 @@ def region_mask(
     return torch.isin(regions, numbers)
 
 
+@checked_arguments()
 def choose_pixels(
     regions: Integer[Tensor, "image height width"], target: str, pixels: int, seed: int = 0
 ) -> Bool[Tensor, "image height width"]:
@@ -80,10 +84,13 @@ def choose_pixels(
     return chosen
 
 
+@checked_arguments()
 def occlude(images: Mapping[str, Tensor], target: str) -> Float[Tensor, "image 3 height width"]:
     """Paint a target over with the figure's white; `images` are stacked: pixel_values in [0, 1], regions.
 
     Text leaves a trace: pixels that it darkens by less than a tenth belong to the margin.
     """
+    if not {"regions", "pixel_values"} <= set(images):
+        raise ValueError(f"images hold {sorted(images)}, expected 'pixel_values' and 'regions'")
     mask = region_mask(images["regions"], target)
     return images["pixel_values"].masked_fill(mask[:, None], PAPER)

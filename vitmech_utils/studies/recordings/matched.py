@@ -16,6 +16,7 @@ from numpy import ndarray
 from scipy.optimize import brentq
 from torch import Tensor
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirp_dataset import ChirpDataset, as_pixels, standardize
 from vitmech_utils.data.chirps import (
     BINS,
@@ -44,6 +45,7 @@ CLEAR = 4.0  # times the median of a window: what is weaker is not traced
 JUMP = 16  # rows between two columns, beyond which a trace is broken: another sound has become the strongest
 LEAST_COLUMNS = 32  # a window with a shorter trace is left out
 LEAST_CONTRAST = 2.0  # of a call's window; the recipe's faintest chirps have a little more
+MOST_SAMPLES = 2**26  # of a chirp
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -68,6 +70,7 @@ class Picture:
         return draw_window(self.grid, self.painted, self.axes, style, self.title)
 
 
+@checked_arguments()
 def stacked(pictures: Iterable[Picture], style: Style | str = "published") -> dict[str, Tensor]:
     """Pictures as one batch: pixel_values, regions, and labels (standardized), as `attention_statistics` takes it."""
     pictures = list(pictures)
@@ -82,17 +85,23 @@ def stacked(pictures: Iterable[Picture], style: Style | str = "published") -> di
     }
 
 
+@checked_arguments()
 def chirp_cells(painted: Float[ndarray, "128 128"]) -> Bool[ndarray, "128 128"]:
     """The cells that count as chirp, as the region map has them."""
     return smooth_ridge(painted) >= CHIRP
 
 
+@checked_arguments()
 def sweep(chirp: Chirp, rate: Real, axes: Axes) -> tuple[float, Float[ndarray, "sample"]]:
     """A chirp of the recipe on other axes, as samples of amplitude one, and the second of the first of them.
 
     Its time runs from `axes.start` to `axes.end` as the recipe's from 0 to 60 s, its frequency likewise; the phase is
     the integral of `waveforms.frequency`.
     """
+    if not 0 < rate * (axes.end - axes.start) <= MOST_SAMPLES:
+        raise ValueError(
+            f"rate is {rate!r}, expected samples per second that make at most {MOST_SAMPLES:,} of the axis"
+        )
     seconds, hertz = (axes.end - axes.start) / DURATION, (axes.high - axes.low) / MAX_FREQUENCY
     first = round((axes.start + chirp.start_time * seconds) * rate)
     last = round((axes.start + (chirp.start_time + chirp.duration) * seconds) * rate)
@@ -103,6 +112,7 @@ def sweep(chirp: Chirp, rate: Real, axes: Axes) -> tuple[float, Float[ndarray, "
     return first / rate, np.sin(2 * np.pi * cycles)
 
 
+@checked_arguments()
 def strain_pictures(strain: Mapping[str, Recording], windows: int, seed: int = 0) -> dict[str, list[Picture]]:
     """`windows` of each whitened detector, the detectors in turn: "put in", "noise alone", "painted" and "recipe".
 
@@ -148,6 +158,7 @@ def _put_in(recording: Recording, wanted: Picture, chirp: Chirp) -> Picture:
     return replace(wanted, grid=mixed, snr=contrast(mixed, cells))
 
 
+@checked_arguments()
 def call_pictures(calls: Mapping[str, Call], windows: int, seed: int = 0) -> dict[str, list[Picture]]:
     """Up to `windows` windows spread over all calls: "recorded", and "painted" with the same track and clearness.
 
@@ -196,6 +207,7 @@ def _call_windows(recording: Recording) -> list[Axes]:
     return [Axes(at * hop, at * hop + LENGTH, 0.0, CALL_TOP) for at in range(max(0, count))]
 
 
+@checked_arguments()
 def matching(measure: Callable[[float], float], target: float, bounds: tuple[float, float]) -> float:
     """The value between two bounds at which a growing measure reaches a target, to a thousandth of it.
 
@@ -211,6 +223,7 @@ def matching(measure: Callable[[float], float], target: float, bounds: tuple[flo
     )
 
 
+@checked_arguments()
 def trace(grid: Float[ndarray, "128 128"], inside: Bool[ndarray, "128 128"]) -> Float[ndarray, "column"]:
     """The row of the strongest cell inside an outline, for each column; NaN where none is `CLEAR` times the median."""
     shown = np.where(inside, grid, -np.inf)
@@ -219,6 +232,7 @@ def trace(grid: Float[ndarray, "128 128"], inside: Bool[ndarray, "128 128"]) -> 
     return rows
 
 
+@checked_arguments()
 def ridge_of(rows: Float[ndarray, "column"]) -> Float[ndarray, "128 128"]:
     """A trace painted as the recipe paints its ridge: weight exp(-d^2), d the rows to the way that the trace takes.
 
@@ -237,6 +251,7 @@ def ridge_of(rows: Float[ndarray, "column"]) -> Float[ndarray, "128 128"]:
     return grid
 
 
+@checked_arguments()
 def track_labels(rows: Float[ndarray, "column"]) -> Float[ndarray, "3"]:
     """Start time, start and end frequency of a trace, on the recipe's axes (s, Hz, Hz); NaN for an empty one."""
     columns = np.flatnonzero(np.isfinite(rows))
@@ -246,6 +261,7 @@ def track_labels(rows: Float[ndarray, "column"]) -> Float[ndarray, "3"]:
     return np.array([columns[0] * DURATION / BINS, *hertz])
 
 
+@checked_arguments()
 def apart(pictures: Sequence[Picture]) -> int:
     """How many windows of these don't overlap: the most that can be chosen from each recording, added up."""
     total = 0

@@ -23,11 +23,13 @@ from jaxtyping import Bool, Float
 from matplotlib.path import Path as Outline
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.image_files import write_whole
 from vitmech_utils.data.recordings import Recording, RecordingError, open_recording
 from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.model.backbones import cache_folder
+from vitmech_utils.own_folders import is_companion
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,18 @@ DETECTORS = {"H1": "H1:LDAS-STRAIN", "L1": "L1:LDAS-STRAIN", "V1": "V1:h_16384Hz
 SECOND = 968654552.0  # GPS time of the strain's first sample
 
 
+@checked_arguments()
 def is_cached(source: Source, cache: Path) -> bool:
     """Whether all files of a source lie in the cache already."""
-    files = [path for path in _folder(source, cache).glob("*") if path.suffix != ".part"]
+    files = [
+        path
+        for path in _folder(source, cache).glob("*")
+        if path.suffix != ".part" and not is_companion(path.name)
+    ]
     return len(files) == source.count
 
 
+@checked_arguments(RecordingError)
 def fetch(source: Source, cache: Path) -> Path:
     """The folder of a source's files, from the cache or, the first time, by pip (seconds, no dependencies).
 
@@ -126,6 +134,7 @@ def _unpacked(source: Source, archive: Path) -> dict[str, bytes]:
     return files
 
 
+@checked_arguments(RecordingError)
 def strain(cache: Path | None = None) -> dict[str, Recording]:
     """The second of strain of each detector, by the detector's short name; 16,384 samples per second.
 
@@ -135,6 +144,7 @@ def strain(cache: Path | None = None) -> dict[str, Recording]:
     return {name: open_recording(path, dataset=dataset) for name, dataset in DETECTORS.items()}
 
 
+@checked_arguments(RecordingError)
 def triggers(cache: Path | None = None) -> pd.DataFrame:
     """What a search for bursts of power saw in H1 within the ten seconds around the injection.
 
@@ -163,6 +173,7 @@ class Call:
     recording: Recording
     rings: tuple[Float[ndarray, "_ 2"], ...]
 
+    @checked_arguments()
     def drawn(self, axes: Axes) -> Bool[ndarray, "128 128"]:
         """The cells whose centres lie inside the outline; a ring within a ring is a hole."""
         times = axes.start + (np.arange(BINS) + 0.5) * axes.column
@@ -174,6 +185,7 @@ class Call:
         return inside.reshape(BINS, BINS)
 
 
+@checked_arguments(RecordingError)
 def calls(cache: Path | None = None) -> dict[str, Call]:
     """The calls that have an outline, by number: 48,000 samples per second, all from one recording in the field."""
     folder = fetch(CALLS, cache or cache_folder())
@@ -184,6 +196,7 @@ def calls(cache: Path | None = None) -> dict[str, Call]:
     return found
 
 
+@checked_arguments(RecordingError)
 def read_outline(path: Path) -> tuple[Float[ndarray, "_ 2"], ...]:
     """The rings of an outline file (seconds, hertz): POLYGON in well-known text, in milliseconds and kilohertz.
 
