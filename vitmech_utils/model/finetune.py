@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -15,8 +16,9 @@ import torch
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
-from vitmech_utils.artefacts import write_json
+from vitmech_utils.artefacts import file_hash, folder_hashes, write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.devices import drawing_workers
@@ -25,6 +27,7 @@ from vitmech_utils.model.scores import correlations
 from vitmech_utils.profiles import Profile, Train
 
 ELAPSED = "elapsed.json"
+_CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 WARM = 32
 """Images that a training draws before its workers start, which then inherit what all figures share."""
 
@@ -110,7 +113,8 @@ def recipe_settings(profile: Profile) -> dict:
 class _Clock(TrainerCallback):
     """Wall time, kept in each checkpoint, so that a resumed training counts the parts before the interruption.
 
-    It is the last file that a checkpoint gets, and so tells whole checkpoints from those that a kill cut short.
+    It is the last file that a checkpoint gets, beside the hashes of the others, and so tells whole checkpoints from
+    those that were cut short.
     """
 
     def __init__(self, resumed_from: Path | None):
@@ -125,7 +129,7 @@ class _Clock(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        write_json(folder / ELAPSED, {"seconds": self.seconds})
+        write_json(folder / ELAPSED, {"seconds": self.seconds, "files": folder_hashes(folder)})
 
 
 class _Progress(TrainerCallback):
@@ -283,16 +287,36 @@ class _ComposingTrainer(Trainer):
 
 
 def _last_whole_checkpoint(folder: Path, drop_others: bool) -> Path | None:
-    """The newest checkpoint that was written to its end; newer ones, cut short by a kill, are dropped."""
-    found = sorted(
-        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
-    )
-    for path in found:
-        if (path / ELAPSED).is_file():
+    """The newest checkpoint that is as it was written, and whose best one is; newer ones, damaged, are dropped.
+
+    A folder of another name is nobody's checkpoint, and left alone.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
+    for path in sorted(found, key=_step, reverse=True):
+        if _is_whole(path) and _best_is_whole(path):
             return path
         if drop_others:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
     return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        written = json.loads((checkpoint / ELAPSED).read_text(encoding="utf-8"))
+        float(written["seconds"])
+        return all(file_hash(checkpoint / name) == value for name, value in written["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _best_is_whole(checkpoint: Path) -> bool:
+    """Whether the checkpoint that a training would end with is there; it may be an older one."""
+    best = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    return best is None or _is_whole(checkpoint.parent / Path(best).name)
 
 
 def _share(batch_size: int, processes: int) -> int:
