@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
 
+from vitmech_utils.artefacts import folder_hashes, write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model import finetune
 from vitmech_utils.model.finetune import Recipe, fine_tune, fine_tune_profile
@@ -198,3 +200,38 @@ def test_study_recipe_has_the_published_numbers():
     assert (recipe.learning_rate, recipe.batch_size, recipe.patience) == (1e-4, 32, 4)
     assert recipe.schedule == "reduce_lr_on_plateau"
     assert (recipe.steps, recipe.every) == (250_000, 2_500)
+
+
+def whole_checkpoint(folder: Path, step: int, best: int | None = None) -> Path:
+    """A checkpoint in miniature, its last file written last."""
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"weights of step %d" % step)
+    chosen = f"elsewhere/checkpoint-{best}" if best else None
+    (path / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": chosen}))
+    write_json(path / finetune.ELAPSED, {"seconds": 1.0, "files": folder_hashes(path)})
+    return path
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "trainer_state.json", finetune.ELAPSED])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, file: str, damage: str) -> None:
+    whole, newer = whole_checkpoint(tmp_path, 9), whole_checkpoint(tmp_path, 10)
+    foreign = tmp_path / "checkpoint-old"
+    foreign.mkdir()
+    assert finetune._last_whole_checkpoint(tmp_path, drop_others=False) == newer
+    path = newer / file
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert finetune._last_whole_checkpoint(tmp_path, drop_others=True) == whole
+    assert not newer.exists()
+    assert foreign.is_dir()
+
+
+def test_a_checkpoint_whose_best_one_is_damaged_is_not_gone_on_from(tmp_path: Path) -> None:
+    first, best = whole_checkpoint(tmp_path, 1), whole_checkpoint(tmp_path, 2)
+    whole_checkpoint(tmp_path, 3, best=2)
+    (best / "model.safetensors").write_bytes(b"other")
+    assert finetune._last_whole_checkpoint(tmp_path, drop_others=True) == first

@@ -20,8 +20,6 @@ from vitmech_utils.runs.code import (
 )
 from vitmech_utils.runs.slicing import computing_statements
 
-BY_A_RULE = {"11"}
-"""Chapters that keep what a judge's rule counts; their judge computes."""
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
@@ -195,11 +193,6 @@ def test_no_chapter_computes_with_what_shows(path: Path) -> None:
     if ".keep(" not in notebook_source(path):
         pytest.skip("it keeps nothing")
     computing = code_of(path)["modules"]["computes"]
-    if path.stem[:2] in BY_A_RULE:
-        assert (
-            "vitmech_utils/studies/recordings/judge.py" in computing
-        )  # so an edit of the rule makes it stale
-        return
     assert [name for name in computing if shows(name.removesuffix(".py").replace("/", "."))] == []
     assert "vitmech_utils/model/backbones.py" in computing or path.stem.startswith("01")
 

@@ -6,10 +6,10 @@ import pytest
 from vitmech_utils.studies.recordings import judge as verdicts_recordings
 from vitmech_utils.studies.recordings.judge import (
     ENOUGH_RECORDINGS,
-    about_chirp,
     chirp_heads_kept,
     specialization_holds_on_real_ones,
 )
+from vitmech_utils.studies.recordings.measure import about_chirp
 from vitmech_utils.studies.verdicts import ENOUGH_IMAGES, FAILS, HOLDS, IN_PART, UNKNOWN, Count
 
 PIECES = {"strain": ENOUGH_IMAGES, "calls": ENOUGH_IMAGES + 7}

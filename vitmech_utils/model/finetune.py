@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import torch
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from vitmech_utils.arguments import check_fields, checked_arguments
-from vitmech_utils.artefacts import write_json
+from vitmech_utils.artefacts import file_hash, folder_hashes, write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.devices import drawing_workers
@@ -27,6 +29,7 @@ from vitmech_utils.profiles import Profile, Train
 ELAPSED = "elapsed.json"
 SCHEDULES = tuple(schedule.value for schedule in SchedulerType)
 PRECISIONS = ("auto", "float32", "bfloat16")
+_CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 WARM = 32
 """Images that a training draws before its workers start, which then inherit what all figures share."""
 
@@ -130,7 +133,8 @@ def recipe_settings(profile: Profile) -> dict:
 class _Clock(TrainerCallback):
     """Wall time, kept in each checkpoint, so that a resumed training counts the parts before the interruption.
 
-    It is the last file that a checkpoint gets, and so tells whole checkpoints from those that a kill cut short.
+    It is the last file that a checkpoint gets, beside the hashes of the others, and so tells whole checkpoints from
+    those that were cut short.
     """
 
     def __init__(self, resumed_from: Path | None):
@@ -145,7 +149,7 @@ class _Clock(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        write_json(folder / ELAPSED, {"seconds": self.seconds})
+        write_json(folder / ELAPSED, {"seconds": self.seconds, "files": folder_hashes(folder)})
 
 
 class _Progress(TrainerCallback):
@@ -305,24 +309,40 @@ class _ComposingTrainer(Trainer):
 
 
 def _last_whole_checkpoint(folder: Path, put_aside: bool) -> Path | None:
-    """The newest checkpoint that was written to its end.
+    """The newest checkpoint that is as it was written, and whose best one is.
 
-    What else is called so was cut short by a kill, or is somebody else's, which the trainer would take for its own and
-    delete in time: it is put aside under another name.
+    What else is called so was damaged, cut short by a kill, or is somebody else's, which the trainer would take for
+    its own and delete in time: it is put aside under another name. A folder of another name is nobody's checkpoint.
     """
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
-    whole = []
-    for path in found:
-        if (path / ELAPSED).is_file():
-            whole.append(path)
-        elif put_aside:
-            path.rename(_free_name(path.with_name(f"not-resumed-{path.name}")))
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    found = [path for path in folder.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
+    whole = [path for path in found if _is_whole(path) and _best_is_whole(path)]
+    for path in sorted(set(found) - set(whole)) if put_aside else ():
+        path.rename(_free_name(path.with_name(f"not-resumed-{path.name}")))
+    return max(whole, key=_step, default=None)
 
 
 def _free_name(path: Path) -> Path:
     places = (path.with_name(f"{path.name}-{number}") for number in range(1, 10_000))
     return next(place for place in (path, *places) if not place.exists())
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        written = json.loads((checkpoint / ELAPSED).read_text(encoding="utf-8"))
+        float(written["seconds"])
+        return all(file_hash(checkpoint / name) == value for name, value in written["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _best_is_whole(checkpoint: Path) -> bool:
+    """Whether the checkpoint that a training would end with is there; it may be an older one."""
+    best = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    return best is None or _is_whole(checkpoint.parent / Path(best).name)
 
 
 def _share(batch_size: int, processes: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from vitmech_utils.figures.tables import counted, word
+from vitmech_utils.studies.recordings.measure import heads_kept
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (
@@ -17,7 +18,6 @@ from vitmech_utils.studies.verdicts import (
     HOLDS,
     IN_PART,
     MOST,
-    SURE,
     UNKNOWN,
     Count,
     Judgement,
@@ -40,30 +40,12 @@ LIMITS = {
 }
 
 
-def about_chirp(classes: pd.DataFrame) -> pd.Series:
-    """Whether each head of a table of `classify` has the chirp among its regions."""
-    return classes["regions"].map(lambda regions: "chirp" in regions.split(" + "))
-
-
 def chirp_heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> Count:
     """Count, of the heads that are about the chirp for sure on synthetic images, those that are on real ones too.
 
-    Both are tables of `classify` (layer, head, regions, confidence) of one model. Raises `ValueError` where they name
-    other heads.
+    Both are tables of `classify`, as `measure.heads_kept` takes them. Raises `ValueError` where they name other heads.
     """
-    columns = ["layer", "head", "regions", "confidence"]
-    joined = synthetic[columns].merge(
-        real[columns], on=["layer", "head"], suffixes=("_synthetic", "_real"), validate="one_to_one"
-    )
-    if not len(joined) == len(synthetic) == len(real):
-        raise ValueError(
-            f"the tables name {len(synthetic)} and {len(real)} heads and share {len(joined)}, expected the same ones"
-        )
-    wanted = about_chirp(joined.rename(columns={"regions_synthetic": "regions"}))
-    chosen = joined[wanted & (joined["confidence_synthetic"] >= SURE)]
-    kept = about_chirp(chosen.rename(columns={"regions_real": "regions"}))
-    sure = chosen["confidence_real"] >= SURE
-    return Count(int(kept.sum()), int((kept & sure).sum()), int((kept | ~sure).sum()), len(chosen))
+    return Count(*heads_kept(synthetic, real))
 
 
 def specialization_holds_on_real_ones(

@@ -38,7 +38,6 @@ from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.semantics import classify
 from vitmech_utils.heads.sinks import Sinks
 from vitmech_utils.statistics import rank_correlation
-from vitmech_utils.studies.recordings.judge import about_chirp, chirp_heads_kept
 from vitmech_utils.studies.recordings.matched import (
     STRAIN_BAND,
     TRUSTED,
@@ -213,6 +212,32 @@ def by_kind(classes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: part.reset_index(drop=True) for name, part in classes.groupby("images", sort=False)}
 
 
+def about_chirp(classes: pd.DataFrame) -> pd.Series:
+    """Whether each head of a table of `classify` has the chirp among its regions."""
+    return classes["regions"].map(lambda regions: "chirp" in regions.split(" + "))
+
+
+def heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> tuple[int, int, int, int]:
+    """Count, of the heads that are about the chirp for sure on synthetic images, those that are on real ones too.
+
+    Returns how many as classified, for sure at least, and at most, and of how many. Both are tables of `classify`
+    (layer, head, regions, confidence) of one model. Raises `ValueError` where they name other heads.
+    """
+    columns = ["layer", "head", "regions", "confidence"]
+    joined = synthetic[columns].merge(
+        real[columns], on=["layer", "head"], suffixes=("_synthetic", "_real"), validate="one_to_one"
+    )
+    if not len(joined) == len(synthetic) == len(real):
+        raise ValueError(
+            f"the tables name {len(synthetic)} and {len(real)} heads and share {len(joined)}, expected the same ones"
+        )
+    wanted = about_chirp(joined.rename(columns={"regions_synthetic": "regions"}))
+    chosen = joined[wanted & (joined["confidence_synthetic"] >= SURE)]
+    kept = about_chirp(chosen.rename(columns={"regions_real": "regions"}))
+    sure = chosen["confidence_real"] >= SURE
+    return int(kept.sum()), int((kept & sure).sum()), int((kept | ~sure).sum()), len(chosen)
+
+
 def paired_lifts(lifts: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Lifts on painted and on real images side by side, by pair (`kind`) and head.
 
@@ -274,7 +299,7 @@ def kept_table(classes: pd.DataFrame) -> pd.DataFrame:
         )
         same = moves["class_x"] == moves["class_y"]
         regions = [moves[f"regions_{side}"].str.split(" + ", regex=False).map(frozenset) for side in "xy"]
-        kept = chirp_heads_kept(tables[before], tables[after])
+        kept, kept_low, kept_high, chirp_heads = heads_kept(tables[before], tables[after])
         rows.append(
             {
                 "change": change,
@@ -283,10 +308,10 @@ def kept_table(classes: pd.DataFrame) -> pd.DataFrame:
                 "heads": len(moves),
                 "same_class": int(same.sum()),
                 "same_regions": int((same & (regions[0] == regions[1])).sum()),
-                "chirp_heads": kept.total,
-                "kept": kept.value,
-                "kept_low": kept.low,
-                "kept_high": kept.high,
+                "chirp_heads": chirp_heads,
+                "kept": kept,
+                "kept_low": kept_low,
+                "kept_high": kept_high,
             }
         )
     return pd.DataFrame(rows)
