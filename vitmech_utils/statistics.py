@@ -20,6 +20,19 @@ _ENUMERATED = 12
 
 
 @dataclass(frozen=True)
+class Count:
+    """How many heads of `total` are of a kind: as classified, for sure at least, and at most."""
+
+    value: int
+    low: int
+    high: int
+    total: int
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value} of {self.total} [{self.low}, {self.high}]"
+
+
+@dataclass(frozen=True)
 class Interval:
     """An estimate and its interval."""
 

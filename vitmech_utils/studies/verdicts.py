@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from vitmech_utils.figures.tables import counted, word
-from vitmech_utils.statistics import FALSE_DISCOVERIES, SURE
+from vitmech_utils.statistics import FALSE_DISCOVERIES, SURE, Count
 
 HOLDS, IN_PART, FAILS, UNKNOWN = "holds", "holds in part", "does not hold", "undecided"
 OPEN = "open"
@@ -53,19 +53,6 @@ class Judgement:
 
     verdict: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Count:
-    """How many heads of `total` are of a kind: as classified, for sure at least, and at most."""
-
-    value: int
-    low: int
-    high: int
-    total: int
-
-    def __format__(self, spec: str) -> str:
-        return f"{self.value} of {self.total} [{self.low}, {self.high}]"
 
 
 # What is counted

@@ -37,7 +37,7 @@ from vitmech_utils.heads.attention import (
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.semantics import classify
 from vitmech_utils.heads.sinks import Sinks
-from vitmech_utils.statistics import rank_correlation
+from vitmech_utils.statistics import SURE, Count, rank_correlation
 from vitmech_utils.studies.recordings.matched import (
     STRAIN_BAND,
     TRUSTED,
@@ -47,7 +47,6 @@ from vitmech_utils.studies.recordings.matched import (
     strain_pictures,
 )
 from vitmech_utils.studies.recordings.sources import Call
-from vitmech_utils.studies.verdicts import SURE, Count
 
 ORDER = (
     "recipe",
