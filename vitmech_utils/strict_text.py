@@ -35,22 +35,26 @@ def whole_number(text: str) -> int:
     return int(bare)
 
 
-def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
+def read_json(path: Path, largest: int = LARGEST_JSON, unknown: bool = False) -> Any:
     """The value of a JSON file of at most `largest` bytes.
 
     Raises ValueError (without the path) for a larger file, bytes that are not UTF-8, a key that stands twice in one
-    object, numbers that are not finite, and nesting without end.
+    object, numbers that are not finite, and nesting without end. With `unknown`, NaN may stand for a number that was
+    not taken, as pandas writes it.
     """
     if (size := path.stat().st_size) > largest:
         raise ValueError(f"it has {size:,} bytes, expected at most {largest:,}")
-    return parse_json(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_text(encoding="utf-8"), unknown)
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, unknown: bool = False) -> Any:
     """The value of a JSON text. Raises ValueError as `read_json` does."""
     try:
         return json.loads(
-            text, object_pairs_hook=_once, parse_constant=_finite_number, parse_float=_finite_number
+            text,
+            object_pairs_hook=_once,
+            parse_constant=_finite_or_nan if unknown else _finite_number,
+            parse_float=_finite_number,
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -70,6 +74,10 @@ def _finite_number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"it holds {text}, expected finite numbers")
     return value
+
+
+def _finite_or_nan(text: str) -> float:
+    return math.nan if text == "NaN" else _finite_number(text)
 
 
 def parse_yaml(text: str) -> Any:

@@ -24,10 +24,10 @@ LARGEST_TRAINING = 2**24  # bytes: it holds a history
 NOTES = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "auto_mapping"}
 
 
-def read_object(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """The keys and values of a folder's JSON file. Raises AdapterError that names the folder and the file."""
+def read_object(path: Path, largest: int = LARGEST_JSON, unknown: bool = False) -> dict[str, Any]:
+    """The keys and values of a folder's JSON file; `unknown` admits NaN. Raises AdapterError that names both."""
     try:
-        found = read_json(path, largest)
+        found = read_json(path, largest, unknown)
     except (ValueError, OSError) as error:
         raise AdapterError(
             f"{path.parent}: damaged adapter ({path.name}: {error}). Restore it, or train it again."

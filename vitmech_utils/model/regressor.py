@@ -333,4 +333,4 @@ def read_training(folder: Path | str) -> dict:
     path = Path(folder) / TRAINING
     if not path.is_file():
         raise AdapterError(f"{path} does not exist: this adapter was saved without a record of its training")
-    return read_object(path, LARGEST_TRAINING)
+    return read_object(path, LARGEST_TRAINING, unknown=True)  # a history holds NaN where nothing was taken
