@@ -112,9 +112,19 @@ def _kind(hint: Any) -> Kind | None:
         return _either([_SIMPLE.get(each) for each in dict.fromkeys(map(type, inner))])
     if origin is not None:
         return _container_kind(origin, inner)
+    if isinstance(hint, type) and hint.__name__ == "Dataset":  # torch's; a list of items serves as well
+        return Kind(lambda value: isinstance(value, hint) or _has_items(value), "a data set")
     if isinstance(hint, type) and hint is not object:
         return Kind(lambda value: isinstance(value, hint), f"a {hint.__name__}")
     return None
+
+
+def _has_items(value: Any) -> bool:
+    return _is_sequence(value) or (
+        hasattr(value, "__getitem__")
+        and hasattr(value, "__len__")
+        and not isinstance(value, str | bytes | Mapping)
+    )
 
 
 def _either(kinds: Iterable[Kind | None]) -> Kind | None:
