@@ -219,13 +219,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, file: 
     whole, newer = whole_checkpoint(tmp_path, 9), whole_checkpoint(tmp_path, 10)
     foreign = tmp_path / "checkpoint-old"
     foreign.mkdir()
-    assert finetune._last_whole_checkpoint(tmp_path, drop_others=False) == newer
+    assert finetune._last_whole_checkpoint(tmp_path, put_aside=False) == newer
     path = newer / file
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert finetune._last_whole_checkpoint(tmp_path, drop_others=True) == whole
+    assert finetune._last_whole_checkpoint(tmp_path, put_aside=True) == whole
     assert not newer.exists()
     assert foreign.is_dir()
 
@@ -234,4 +234,4 @@ def test_a_checkpoint_whose_best_one_is_damaged_is_not_gone_on_from(tmp_path: Pa
     first, best = whole_checkpoint(tmp_path, 1), whole_checkpoint(tmp_path, 2)
     whole_checkpoint(tmp_path, 3, best=2)
     (best / "model.safetensors").write_bytes(b"other")
-    assert finetune._last_whole_checkpoint(tmp_path, drop_others=True) == first
+    assert finetune._last_whole_checkpoint(tmp_path, put_aside=True) == first

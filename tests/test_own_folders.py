@@ -297,7 +297,8 @@ class TestWhoUsesIt:
         for name in ("checkpoint-2", "checkpoint-7", "checkpoint-40", "checkpoint-best", "checkpoints-1"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "weights").write_text(name)
-        (tmp_path / "checkpoint-2" / ELAPSED).write_text("{}")
+        (tmp_path / "checkpoint-2" / "trainer_state.json").write_text('{"best_model_checkpoint": null}')
+        (tmp_path / "checkpoint-2" / ELAPSED).write_text('{"seconds": 1.0, "files": {}}')
         (tmp_path / "not-resumed-checkpoint-7").mkdir()
         assert _last_whole_checkpoint(tmp_path, put_aside=False) == tmp_path / "checkpoint-2"
         assert _last_whole_checkpoint(tmp_path, put_aside=True) == tmp_path / "checkpoint-2"
