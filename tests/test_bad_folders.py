@@ -155,7 +155,7 @@ class TestLabels:
             "for folder in sys.argv[1:]:\n"
             "    try: FolderDataset(folder)\n"
             "    except FolderError as error: print('refused', len(str(error)) < 5000)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
         )
         began = time.monotonic()
         command = [sys.executable, "-c", code, *map(str, folders)]
