@@ -1,6 +1,7 @@
 """Folders of models that others wrote: what they say is compared, or refused with the folder's name."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -225,7 +226,11 @@ def test_any_adapter_is_the_same_or_refused_with_its_folder(
 
 def test_records_of_a_training_are_read_as_strictly(good: Path, tmp_path: Path) -> None:
     assert read_training(good) == {"steps": 3}
-    for text in ("{", "[]", '{"a": 1, "a": 2}', '{"loss": NaN}', "\xff"):
+    history = changed(
+        good, tmp_path / "history", lambda folder: (folder / "training.json").write_text('{"loss": NaN}')
+    )
+    assert math.isnan(read_training(history)["loss"])  # what was not taken at a step
+    for text in ("{", "[]", '{"a": 1, "a": 2}', '{"loss": Infinity}', "\xff"):
         folder = changed(
             good,
             tmp_path / str(len(text)) / text[:1].encode().hex(),
