@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vitmech_utils.artefacts import to_plain, write_json
+from vitmech_utils.artefacts import to_plain, write_atomically, write_json
 from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError, code_version, machine, package_versions
@@ -136,7 +136,7 @@ def train_one(
         "score_seconds": round(time.perf_counter() - began, 1),
     }
     training.regressor.save(folder, training=record)
-    save_file({"answers": answers}, folder / ANSWERS)
+    write_atomically(folder / ANSWERS, lambda path: save_file({"answers": answers}, path))
     short = {key: value for key, value in record.items() if key not in ("history", "code")}
     write_json(folder / SCORE, to_plain(short))
     return record

@@ -18,7 +18,7 @@ from transformers import AutoModel, Dinov2Config, PreTrainedModel, ViTConfig, Vi
 from transformers.utils import logging as hf_logging
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.own_folders import replace_folder
+from vitmech_utils.own_folders import write_folder
 from vitmech_utils.strict_text import read_json
 
 DEFAULT = "dinov2-small"
@@ -184,7 +184,7 @@ def convert(folder: Path) -> None:
         config.save_pretrained(ready)
         save_file(state, ready / "model.safetensors", metadata={"format": "pt", "source": WHEEL})
 
-    replace_folder(folder, fill, CACHED, (), BackboneError)
+    write_folder(folder, fill, CACHED, (), BackboneError)
 
 
 def fetch_onnx(folder: Path) -> Path:

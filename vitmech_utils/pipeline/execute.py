@@ -17,10 +17,10 @@ from vitmech_utils.artefacts import (
     MANIFEST,
     file_hash,
     home_folder,
-    replace_folder,
     waiting_lock,
     write_atomically,
 )
+from vitmech_utils.own_folders import replace_folder
 from vitmech_utils.profiles import Profile, load_profile
 from vitmech_utils.runs import REDRAW, WAIT
 from vitmech_utils.runs.code import read_notebook
