@@ -12,8 +12,8 @@ import nbformat
 import yaml
 from pydantic import ValidationError
 
-from vitmech_utils.artefacts import MANIFEST, replace_folder, restore_folder
-from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked
+from vitmech_utils.artefacts import MANIFEST
+from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked, replace_folder, restore_folder
 from vitmech_utils.pipeline.benchmarks import fill_benchmarks
 from vitmech_utils.pipeline.launch import add_launch_buttons
 from vitmech_utils.pipeline.made_pages import fill_made

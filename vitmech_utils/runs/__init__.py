@@ -19,12 +19,12 @@ from vitmech_utils.artefacts import (
     MANIFEST,
     folder_hashes,
     json_text,
-    replace_folder,
     to_numpy,
     to_plain,
     write_atomically,
 )
 from vitmech_utils.devices import pick_device
+from vitmech_utils.own_folders import replace_folder
 from vitmech_utils.profiles import Profile, load_profile, repository_root
 from vitmech_utils.runs import kept
 from vitmech_utils.runs.code import code_of, computing_predecessors

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, restore_folder, write_json
+from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, write_json
+from vitmech_utils.own_folders import restore_folder
 from vitmech_utils.runs.manifest_form import Form
 
 FORMAT = 2
