@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import CLASS_COLOURS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ SHORT_REGIONS: dict[str, str] = {
 }
 
 
+@checked_arguments()
 def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
     """Colour each head by its class and name its regions; cells with confidence below 0.8 carry a question mark."""
     names = list(CLASS_COLOURS)

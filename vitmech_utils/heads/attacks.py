@@ -17,6 +17,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.replacements import check_images, check_model, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import LossesFor
@@ -45,6 +46,7 @@ class Attack:
     passes: int
 
 
+@checked_arguments(least={"steps": 1, "restarts": 1, "batch": 1})
 def attack(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
@@ -94,6 +96,7 @@ def attack(
     )  # fmt: skip
 
 
+@checked_arguments(least={"batch": 1})
 @torch.no_grad()
 def random_noise(
     model: nn.Module,
@@ -129,6 +132,7 @@ def random_noise(
     return torch.cat(found, 1)
 
 
+@checked_arguments(finite=("predictions", "labels"))
 def squared_errors(
     predictions: Float[Tensor, "*draw image target"], labels: Float[Tensor, "image target"]
 ) -> Float[ndarray, "*draw image target"]:
@@ -136,6 +140,7 @@ def squared_errors(
     return tasks.squared_error()(predictions.cpu(), labels.cpu()).numpy()
 
 
+@checked_arguments()
 def gradient_error(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],

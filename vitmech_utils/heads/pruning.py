@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import Head, capture_heads
 from vitmech_utils.heads.replacements import check_model, evaluating
 from vitmech_utils.heads.replay import predict
@@ -61,6 +62,7 @@ class ConstantAttention(nn.Module):
         return (constant, None) if self.returns_tuple else constant
 
 
+@checked_arguments()
 def prune_heads(model: nn.Module, heads: Iterable[Head], made_for: str | None = None) -> nn.Module:
     """A copy of `model` without these heads; `model` stays as it is.
 
@@ -89,6 +91,7 @@ def prune_heads(model: nn.Module, heads: Iterable[Head], made_for: str | None = 
     return pruned
 
 
+@checked_arguments()
 def recovering(pruned: ChirpRegressor, lora: LoraSettings | None = None, seed: int = 0) -> ChirpRegressor:
     """A copy of a pruned regressor that `fine_tune` can train: fresh LoRA adapters, and its own head to go on from.
 
@@ -105,6 +108,7 @@ def recovering(pruned: ChirpRegressor, lora: LoraSettings | None = None, seed: i
     return regressor.to(next(pruned.parameters()).dtype)
 
 
+@checked_arguments()
 def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -> Path:
     """Write a pruned model: weights as safetensors, and a JSON record of its heads and of where it came from.
 
@@ -135,6 +139,7 @@ def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -
     return write_folder(folder, fill, (RECORD, WEIGHTS), (RECORD,), PruningError)
 
 
+@checked_arguments()
 def load_pruned(
     folder: Path | str, origin: nn.Module | None = None, attention: str = "sdpa"
 ) -> ChirpRegressor | nn.Module:
@@ -342,6 +347,7 @@ def _unpruned_regressor(
         ) from error
 
 
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
 @torch.no_grad()
 def prune_keeping_means(
     model: nn.Module,

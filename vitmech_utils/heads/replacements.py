@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.effects import check_finite, check_labels
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.replay import predict
@@ -23,6 +24,7 @@ MODES = (*HOOK_MODES, "published-code")
 Replacement = Callable[[int, int], list[Tensor]]
 
 
+@checked_arguments(least={"batch": 1})
 def replacement(
     model: nn.Module,
     anatomy: Anatomy,
@@ -67,6 +69,7 @@ def head_outputs(model: nn.Module, pixel_values: Tensor) -> list[Float[Tensor, "
     return [heads[layer] for layer in sorted(heads)]
 
 
+@checked_arguments(least={"batch": 1})
 def mean_outputs(
     model: nn.Module, pixel_values: Tensor, batch: int = 32
 ) -> list[Float[Tensor, "1 token head size"]]:
@@ -79,6 +82,7 @@ def mean_outputs(
     return [(total / len(pixel_values)).to(**_like(model)) for total in sums]
 
 
+@checked_arguments()
 def constant_output(block, anatomy: Anatomy) -> Float[Tensor, "1 1 head size"]:
     """What heads write whose query, key and value weights are zero: their value bias, at every token.
 
@@ -96,6 +100,7 @@ def constant_output(block, anatomy: Anatomy) -> Float[Tensor, "1 1 head size"]:
     return numbers.spread(bias.detach().reshape(1, 1, len(numbers.kept), numbers.size), 2)
 
 
+@checked_arguments()
 def another_image(images: int, seed: int) -> Tensor:
     """A random assignment image -> other image in which each is used once (one random cycle)."""
     order = np.random.default_rng([seed, images]).permutation(images)
@@ -104,6 +109,7 @@ def another_image(images: int, seed: int) -> Tensor:
     return torch.from_numpy(donor)
 
 
+@checked_arguments()
 def check_model(model: nn.Module) -> Anatomy:
     """Find `model`'s heads; refuse unmerged LoRA adapters with `ValueError`, other models with `AnatomyError`."""
     for name, module in model.named_modules():
@@ -145,6 +151,7 @@ def check_mode(mode: str, pixel_values: Tensor, donors: Tensor | None, reference
             raise ValueError(
                 f"{name} has shape {tuple(images.shape)}, expected images of {tuple(pixel_values.shape[1:])}"
             )
+        check_finite(name, images)
     if donors is not None and len(donors) != len(pixel_values):
         raise ValueError(f"{len(donors)} donors for {len(pixel_values)} images, expected one donor per image")
     if mode == "resample" and donors is None and len(pixel_values) < 2:
