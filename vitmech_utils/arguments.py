@@ -282,7 +282,9 @@ def _container_kind(origin: Any, inner: tuple) -> Kind | None:
     if origin is Callable or origin is type:
         return Kind(callable, "a function")
     if issubclass(origin, Mapping):
-        return Kind(lambda value: isinstance(value, Mapping), "keys and values")
+        return Kind(
+            lambda value: isinstance(value, Mapping) or type(value).__name__ == "Series", "keys and values"
+        )
     if issubclass(origin, tuple) and Ellipsis not in inner:
         members = [_kind(each) for each in inner]
         words = ", ".join("anything" if kind is None else kind.words for kind in members)
