@@ -28,10 +28,20 @@ FLOATING, WHOLE = {"Float", "Float32", "Float64"}, {"Int", "Int64", "Integer", "
 
 
 class Kind(typing.NamedTuple):
-    """What an annotation accepts: a test of a value, and the words for it."""
+    """What an annotation accepts: a test of a value, and the words for it; whether tensors reach it as arrays."""
 
     accepts: Callable[[Any], bool]
     words: str
+    is_array: bool = False
+
+
+class Checks(typing.NamedTuple):
+    """What a checked function refuses, and with which error; it stands at the function as `checks`."""
+
+    error: type[Exception]
+    kinds: Callable[[], dict[str, Kind]]
+    finite: frozenset[str]
+    least: dict[str, int]
 
 
 def checked_arguments(
@@ -43,7 +53,8 @@ def checked_arguments(
     """Let a function raise `error` for an argument that is not of its annotation's kind, before anything is done.
 
     Names, kinds and number types are looked at, shapes and ranges are the function's own. A whole number of any kind
-    passes for an `int` and reaches the function as one; True and False are no numbers, and neither is NaN. Arrays and
+    passes for an `int` and reaches the function as one, a tensor for a NumPy array; True and False are no numbers, and
+    neither is NaN. Arrays and
     tensors named in `finite` hold finite numbers alone, numbers named in `least` are of at least that size. A table
     without a column that the function reads is told by that column's name, with `error`, too.
     """
@@ -73,6 +84,9 @@ def checked_arguments(
                 value = _plain(value)
             if kind is not None and not kind.accepts(value):
                 raise error(f"{where}: {name} is {shown(value)}, expected {kind.words}")
+            if kind is not None and kind.is_array and _is_tensor(value):
+                value = value.detach().cpu()
+                value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
             if name in least and value is not None and not value >= least[name]:
                 raise error(f"{where}: {name} is {shown(value)}, expected at least {least[name]}")
             if name in finite and value is not None:
@@ -92,6 +106,7 @@ def checked_arguments(
                     raise
                 raise error(f"{where}: {told}") from missing
 
+        call.checks = Checks(error, kinds, frozenset(finite), dict(least))  # type: ignore[attr-defined]
         return typing.cast(F, call)
 
     return decorate
@@ -224,7 +239,8 @@ def _missing_column(missing: KeyError, given: Mapping[str, Any]) -> str | None:
     """What to say where a `KeyError` is about a column that a table among the arguments lacks; None where it is not."""
     asked = missing.args[0] if missing.args else None
     tables = {name: value for name, value in given.items() if type(value).__name__ == "DataFrame"}
-    named = re.findall(r"'([^']*)'", asked) if isinstance(asked, str) and "not in index" in asked else [asked]
+    several = isinstance(asked, str) and ("not in index" in asked or "in the [columns]" in asked)
+    named = re.findall(r"'([^']*)'", asked.partition("dtype")[0]) if several else [asked]
     for name, table in tables.items():
         absent = [each for each in named if isinstance(each, str) and each not in table.columns]
         if absent:
@@ -275,7 +291,11 @@ def _either(kinds: Iterable[Kind | None]) -> Kind | None:
     if any(kind is None for kind in kinds):
         return None
     words = list(dict.fromkeys(kind.words for kind in kinds))
-    return Kind(lambda value: any(kind.accepts(value) for kind in kinds), " or ".join(words))
+    return Kind(
+        lambda value: any(kind.accepts(value) for kind in kinds),
+        " or ".join(words),
+        any(kind.is_array for kind in kinds) and not any("torch" in kind.words for kind in kinds),
+    )
 
 
 def _container_kind(origin: Any, inner: tuple) -> Kind | None:
@@ -305,7 +325,7 @@ def _container_kind(origin: Any, inner: tuple) -> Kind | None:
         sized = issubclass(origin, Collection)
 
         def accepts_all(value: Any) -> bool:
-            if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            if isinstance(value, str | bytes) or not isinstance(value, Iterable) or _is_one_number(value):
                 return False
             if sized and not (_is_sequence(value) or isinstance(value, Collection)):
                 return False
@@ -319,15 +339,25 @@ def _container_kind(origin: Any, inner: tuple) -> Kind | None:
 
 
 def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
+    return (
+        isinstance(value, Sequence | np.ndarray)
+        and not isinstance(value, str | bytes)
+        and not _is_one_number(value)
+    )
+
+
+def _is_one_number(value: Any) -> bool:
+    """Whether a value is an array or a tensor without axes, which has no members."""
+    return getattr(value, "ndim", 1) == 0
 
 
 def _array_kind(hint: Any) -> Kind:
     """An array of jaxtyping: NumPy's or torch's, of numbers as the annotation has them; shapes are not looked at."""
     numbers = hint.__name__.partition("[")[0]
+    of_numpy = hint.array_type is np.ndarray
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, hint.array_type):
+        if not isinstance(value, hint.array_type) and not (of_numpy and _is_tensor(value)):
             return False
         kind = _number_kind(value)
         if numbers in FLOATING:
@@ -336,8 +366,8 @@ def _array_kind(hint: Any) -> Kind:
 
     named = {"Bool": "True and False"} | dict.fromkeys(FLOATING, "floating-point numbers")
     named |= dict.fromkeys(WHOLE, "whole numbers")
-    package = "a NumPy array" if hint.array_type is np.ndarray else "a torch tensor"
-    return Kind(accepts, f"{package} of {named.get(numbers, 'numbers')}")
+    package = "a NumPy array" if of_numpy else "a torch tensor"
+    return Kind(accepts, f"{package} of {named.get(numbers, 'numbers')}", of_numpy)
 
 
 def _is_tensor(value: Any) -> bool:
@@ -365,5 +395,6 @@ _SIMPLE: dict[Any, Kind] = {
     Real: Kind(_is_number, "a number"),
     str: Kind(lambda value: isinstance(value, str), "text"),
     Path: Kind(lambda value: isinstance(value, Path), "a path"),
+    np.ndarray: Kind(lambda value: isinstance(value, np.ndarray) or _is_tensor(value), "a NumPy array", True),
     type(None): Kind(lambda value: value is None, "None"),
 }

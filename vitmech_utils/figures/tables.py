@@ -129,6 +129,7 @@ def shown(
     return styled if index else styled.hide(axis="index")
 
 
+@checked_arguments()
 def source(*functions: Callable) -> "Code":
     """The source of some functions, as a page shows code: without the check of their arguments, which all have."""
     from IPython.display import Code
