@@ -1,7 +1,6 @@
 """Exchange in the published layout: round trips, interrupted exports, and every kind of bad folder."""
 
 import errno
-import io
 import json
 import struct
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitmech_utils.data import folders, image_files
+from vitmech_utils.data import folders
 from vitmech_utils.data.dataset import ChirpDataset, FolderDataset, export_folder
 from vitmech_utils.data.image_files import write_whole
 from vitmech_utils.data.labels import COLUMNS, FolderError
@@ -144,10 +143,12 @@ def test_writing_whole_keeps_the_old_file_when_it_fails(
     path = tmp_path / "labels.csv"
     write_whole(path, b"old")
 
-    def full(_handle: int, _mode: str) -> io.BytesIO:
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:1])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(image_files.os, "fdopen", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from bad_inputs import outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vitmech_utils import own_folders
+from vitmech_utils.artefacts import write_atomically
 from vitmech_utils.data.dataset import ChirpDataset, export_folder
 from vitmech_utils.data.labels import FolderError
 from vitmech_utils.heads.pruning import PruningError, load_pruned, prune_heads, save_pruned
@@ -25,8 +27,8 @@ from vitmech_utils.own_folders import (
     mark_made,
     put_in_place,
     refuse_unmarked,
-    replace_folder,
-    restored,
+    restore_folder,
+    write_folder,
 )
 from vitmech_utils.runs.manifests import RunError
 
@@ -52,7 +54,7 @@ def fill(text: str):
 
 
 def replace(folder: Path, text: str = "new") -> Path:
-    return replace_folder(folder, fill(text), NAMES, MARKS, RefusedError)
+    return write_folder(folder, fill(text), NAMES, MARKS, RefusedError)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_a_new_an_empty_and_an_own_folder_are_filled(tmp_path: Path) -> None:
         assert replace(tmp_path / name, "old") == tmp_path / name
         assert content(replace(tmp_path / name)) == new
     assert not list(tmp_path.rglob(".saving-*"))
-    assert not list(tmp_path.rglob(".vitmech-before-*"))
+    assert not list(tmp_path.rglob(".*.last-good"))
 
 
 @pytest.mark.parametrize("where", ["beside", "within", "without its mark", "linked"])
@@ -140,7 +142,7 @@ def test_a_failure_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        replace_folder(folder, half, NAMES, MARKS, RefusedError)
+        write_folder(folder, half, NAMES, MARKS, RefusedError)
     assert content(folder) == {"settings.json": "old", "weights": "old"}
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
@@ -153,7 +155,7 @@ def test_what_comes_while_it_is_written_is_not_lost(tmp_path: Path) -> None:
         (folder / "thesis.txt").write_text("precious")
 
     with pytest.raises(RefusedError, match=r"holds thesis\.txt"):
-        replace_folder(folder, meanwhile, NAMES, MARKS, RefusedError)
+        write_folder(folder, meanwhile, NAMES, MARKS, RefusedError)
     assert content(folder)["thesis.txt"] == "precious"
 
 
@@ -189,7 +191,7 @@ shutil.rmtree = counted(shutil.rmtree)
 def fill(ready):
     (ready / "settings.json").write_text("new")
     (ready / "weights").write_text("new")
-own_folders.replace_folder(folder, fill, ("settings.json", "weights"), ("settings.json",), Exception)
+own_folders.write_folder(folder, fill, ("settings.json", "weights"), ("settings.json",), Exception)
 print("done")
 """
     killed = 0
@@ -200,13 +202,48 @@ print("done")
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode in (0, -9), done.stderr
         killed += done.returncode == -9
-        found = content(restored(folder))
+        found = content(restore_folder(folder))
         assert set(found) == {"settings.json", "weights"}
         assert found["settings.json"] == found["weights"]
         assert content(replace(folder, "next")) == {"settings.json": "next", "weights": "next"}
         if done.returncode == 0:
             break
     assert killed >= 2
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_what_is_written_has_the_mode_that_the_umask_leaves(
+    tmp_path: Path, regressor: ChirpRegressor, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        regressor.save(tmp_path / "adapter", training={"steps": 1})
+        whole = ChirpRegressor.tiny(layers=2, heads=2)
+        save_pruned(prune_heads(whole, [(0, 1)]), tmp_path / "pruned", origin=whole)
+        export_folder(ChirpDataset(1), tmp_path / "images", workers=1, progress=False)
+        write_atomically(tmp_path / "table.safetensors", lambda path: save_file({"a": torch.zeros(1)}, path))
+        mark_made(tmp_path / "pages")
+    finally:
+        os.umask(before)
+    modes = {
+        path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert len(modes) >= 10
+    assert set(modes.values()) == {mode}, modes
+    assert (tmp_path / "adapter").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_process_that_writes_never_changes_the_umask_of_its_other_threads(tmp_path: Path) -> None:
+    def forbidden(mask: int) -> int:
+        raise AssertionError("os.umask is the whole process's")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "umask", forbidden)
+        write_atomically(tmp_path / "a.json", lambda path: path.write_text("{}"))
+        replace(tmp_path / "own")
+    assert (tmp_path / "a.json").read_text() == "{}"
 
 
 def test_made_pages_are_cleared_by_their_mark_alone(tmp_path: Path) -> None:

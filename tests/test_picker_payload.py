@@ -14,6 +14,7 @@ from PIL import Image
 
 from vitmech_utils.report.picker import (
     HeadPicker,
+    PickerData,
     example_arrays,
     head_facts,
     save_page,
@@ -115,7 +116,7 @@ def test_plain_maps_and_grey_images_are_enough():
         ({"shares": np.full((5, 7, 7), 30.0)}, r"shares: expected fractions in \[0, 1\], got 30"),
         ({"area_shares": np.ones((2, 7))}, r"area_shares: expected shape \(7\) or \(3, 7\)"),
         ({"lift": np.ones((5, 7, 2))}, r"lift: expected shape \(5, 7, 7\)"),
-        ({"query_image": 3}, r"query_image: expected an index in 0..2 \(0-based\), got 3"),
+        ({"query_image": 3}, r"query_image: expected an index \(0-based\) in 0..2, got 3"),
         ({"query_heads": [(5, 0)]}, r"query_heads: expected \(layer, head\) pairs in 0..4 and 0..6"),
         ({"query_maps": np.ones((35, 3, 3, 12, 13))}, r"query_maps: expected at most 11 in axis 'row'"),
         ({"name": "a b"}, r"name: expected letters, digits"),
@@ -222,3 +223,31 @@ def test_tables_of_heads_become_the_pickers_arrays() -> None:
     assert facts["entropy"][1, 0] == 3 / 7
     assert facts["head_class"] == [["sink", "diffuse", "sink"], ["monosemantic", "diffuse", "positional"]]
     assert facts["evidence"][1][2] == "seen 5"
+
+
+def test_picker_data_and_its_fields_as_arguments_make_the_same_picker():
+    arrays = small()
+    data = PickerData(**arrays)
+    made, plain = HeadPicker(data, image=1), HeadPicker(**arrays, image=1)
+    assert made._spec == plain._spec
+    assert made._chunks == plain._chunks
+    assert made.state() == plain.state()
+    renamed = HeadPicker(data, title="Another title", twin_maps=None, twin_images=None)
+    assert renamed._spec["title"] == "Another title"
+    assert renamed._spec["twins"] == [""]
+    assert data.title == arrays["title"]  # the data stay as they were
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("efect", "effect"), ("page_limits", "page_limit"), ("layr", "layer")]
+)
+def test_a_misspelt_argument_is_refused_with_the_one_that_was_meant(name, meant):
+    with pytest.raises(
+        ValueError, match=f"{name}: no argument or trait of a HeadPicker; did you mean '{meant}'"
+    ):
+        HeadPicker(np.ones((2, 3, 4, 5, 6)), np.zeros((2, 8, 9), np.uint8), **{name: 1})
+
+
+def test_maps_without_images_are_refused():
+    with pytest.raises(ValueError, match="images: expected"):
+        HeadPicker(np.ones((2, 3, 4, 5, 6)))

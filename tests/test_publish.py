@@ -9,7 +9,8 @@ from conftest import vitmech
 from small_book import CHAPTERS, edit_manifest, make
 from test_stage import finish
 
-from vitmech_utils.artefacts import MARK, file_hash
+from vitmech_utils.artefacts import file_hash
+from vitmech_utils.own_folders import MARK
 from vitmech_utils.pipeline.publish import publish
 from vitmech_utils.pipeline.stage import stage
 from vitmech_utils.runs.manifests import RunError, all_outputs, read_manifest, write_manifest

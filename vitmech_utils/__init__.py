@@ -59,6 +59,7 @@ _WHERE = {
     "prune_heads": "heads.pruning",
     "save_pruned": "heads.pruning",
     "HeadPicker": "report.picker",
+    "PickerData": "report.picker",
     "scoreboard": "report.claims",
     "open_chapter": "runs",
 }

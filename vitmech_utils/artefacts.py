@@ -1,14 +1,11 @@
 """Artefacts: files that are whole or absent, their hashes, and values made ready for JSON."""
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from vitmech_utils.own_folders import temporary_beside
+
 MANIFEST = "manifest.json"
-MARK = ".vitmech"
-"""The file by which folders that are made here, and may be replaced, are known."""
-_TRIES = 100
-_HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, which macOS calls RENAME_SWAP
 
 
 class RunError(RuntimeError):
@@ -30,15 +25,14 @@ class RunError(RuntimeError):
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole or untouched.
 
-    A full disk is an `OSError` that names `path`.
+    Its mode is what the user's umask leaves of 0666. A full disk is an `OSError` that names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_beside(path)
+    mode = temporary.stat().st_mode
     try:
         write(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)  # safetensors writes a file of its own, which nobody else may read
         temporary.replace(path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -47,12 +41,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)  # it can only be read by setting it
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, value: Any) -> Path:
@@ -100,78 +88,6 @@ def waiting_lock(path: Path, say: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def mark_folder(folder: Path) -> None:
-    """Say of a folder that it was made here and may be replaced."""
-    (folder / MARK).write_text("Made by vitmech, which may replace this folder.\n", encoding="utf-8")
-
-
-def replace_folder(new: Path, target: Path, mark: str = MARK) -> Path:
-    """Put the finished folder `new` in the place of `target`, whole or not at all, and return it.
-
-    Only a folder that carries our own mark, a file of that name in it, is replaced; an empty one, too. Where the
-    system can exchange two folders, there is no instant without one at `target`. Elsewhere a kill between two renames
-    leaves the old one where `restore_folder` finds it. Raises `FileExistsError` for a folder without the mark.
-    """
-    restore_folder(target)
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise FileExistsError(errno.EEXIST, "not a folder that may be replaced", str(target))
-    if target.is_dir() and any(target.iterdir()) and not (target / mark).is_file():
-        raise FileExistsError(
-            errno.EEXIST, f"holds files but no {mark}, so it was not made here and is left alone", str(target)
-        )
-    if not (new / mark).is_file():
-        raise FileNotFoundError(errno.ENOENT, f"has no {mark}", str(new))
-    last = _last_good(target)
-    _remove(last)
-    for _ in range(_TRIES):
-        if target.is_dir() and _exchange(new, target):
-            _remove(new)  # by now the old one
-            return target
-        if target.is_dir():
-            target.rename(last)
-        try:
-            new.rename(target)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # someone restored the last one in between
-                continue
-            restore_folder(target)
-            raise
-        _remove(last)
-        return target
-    raise OSError(errno.EBUSY, "others keep writing it", str(target))
-
-
-def restore_folder(target: Path) -> None:
-    """Bring back the last good folder where a kill came between the two renames of `replace_folder`."""
-    if not target.exists():
-        with contextlib.suppress(OSError):
-            _last_good(target).rename(target)
-
-
-def _last_good(target: Path) -> Path:
-    return target.with_name(f".{target.name}.last-good")
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder of ours; under another name first, so that nothing half deleted can come back."""
-    rubbish = folder.with_name(f"{folder.name}.rubbish")
-    shutil.rmtree(rubbish, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.rename(rubbish)
-    shutil.rmtree(rubbish, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where the system or the file system cannot."""
-    names = os.fsencode(one), os.fsencode(other)
-    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
-    if hasattr(library, "renameat2"):  # Linux
-        return library.renameat2(_HERE, names[0], _HERE, names[1], _SWAP) == 0
-    if hasattr(library, "renamex_np"):  # macOS
-        return library.renamex_np(*names, _SWAP) == 0
-    return False
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:

@@ -96,7 +96,7 @@ def effect_intervals(
 
 def percentile_bounds(
     drawn: Float[ndarray, " draw *item"], confidence: float = 0.95
-) -> tuple[Float[ndarray, "*item"], Float[ndarray, "*item"]]:
+) -> tuple[Float[ndarray, " *item"], Float[ndarray, " *item"]]:
     """Bounds of the central `confidence` of bootstrap draws, for every item; draws that are NaN are left out.
 
     NaN for an item without any draw. With NaNs this is as `numpy.nanquantile`, without its loop over the items.

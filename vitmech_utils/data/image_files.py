@@ -1,9 +1,7 @@
 """PNG files from elsewhere: judged by their headers before a byte is decoded, and written whole or not at all."""
 
-import contextlib
 import os
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +13,7 @@ from PIL import Image
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.reference import IMAGE_SIZE
+from vitmech_utils.own_folders import temporary_beside
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST = 4096  # pixels on a side; the study's files have 640 x 480
@@ -100,13 +99,9 @@ def _on_paper(file: Image.Image) -> Image.Image:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it; on any failure nothing is left behind."""
-    handle, name = tempfile.mkstemp(suffix=PART, prefix=f".{path.name}.", dir=path.parent)
+    temporary = temporary_beside(path, f".{path.name}.", PART)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ class Ink(NamedTuple):
     column: int
     alpha: UInt8[ndarray, "height width"]
 
-    def darken(self, pixels: UInt8[ndarray, "*canvas"], top: int = 0, left: int = 0) -> None:
+    def darken(self, pixels: UInt8[ndarray, " *canvas"], top: int = 0, left: int = 0) -> None:
         """Draw black text on a part of the figure whose first pixel is (top, left); the rest is cut off."""
         row, column = self.row - top, self.column - left
         y, x = max(row, 0), max(column, 0)

@@ -90,7 +90,7 @@ def _colours(name: str) -> Float32[ndarray, "256 4"]:
 
 
 def _shrunken(
-    weights: Float[ndarray, "pixel 128"], first: int, through: Float[ndarray, "long"], long: int
+    weights: Float[ndarray, "pixel 128"], first: int, through: Float[ndarray, " long"], long: int
 ) -> Float[ndarray, "224 128"]:
     dimmed = weights * through[first : first + len(weights), None]
     return shrinking_weights(long, IMAGE_SIZE)[:, first : first + len(weights)] @ dimmed

@@ -53,7 +53,7 @@ class Waveform:
 
 
 @checked_arguments()
-def frequency(chirp: Chirp, time: Float[ndarray, "sample"]) -> Float[ndarray, "sample"]:
+def frequency(chirp: Chirp, time: Float[ndarray, " sample"]) -> Float[ndarray, " sample"]:
     """The chirp's frequency in hertz at times in seconds since its start."""
     progress = time / chirp.duration
     if chirp.sweep == "linear":
@@ -63,7 +63,7 @@ def frequency(chirp: Chirp, time: Float[ndarray, "sample"]) -> Float[ndarray, "s
 
 
 @checked_arguments()
-def synthesize(chirp: Chirp, amplitude: float = 1.0) -> Float[ndarray, "sample"]:
+def synthesize(chirp: Chirp, amplitude: float = 1.0) -> Float[ndarray, " sample"]:
     """The chirp as 60 s of samples at RATE; silent before its start and after its end."""
     times = np.arange(int(RATE * DURATION)) / RATE - chirp.start_time
     inside = (times >= 0) & (times < chirp.duration)
@@ -82,7 +82,7 @@ def synthesize(chirp: Chirp, amplitude: float = 1.0) -> Float[ndarray, "sample"]
 
 
 @checked_arguments()
-def noise(rng: np.random.Generator, colour: str, power: float) -> Float[ndarray, "sample"]:
+def noise(rng: np.random.Generator, colour: str, power: float) -> Float[ndarray, " sample"]:
     """60 s of Gaussian noise of a colour, with the given expected power between 0 and 100 Hz.
 
     Raises ValueError for a colour that is none of COLOURS, or a power below 0.

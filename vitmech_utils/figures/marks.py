@@ -265,7 +265,7 @@ def _padded(boxes: Boxes, margin: float) -> Boxes:
     return boxes + np.array([[-margin], [margin]])
 
 
-def _inside(boxes: Boxes, points: Float[ndarray, "*group 2"]) -> Bool[ndarray, "_ *group"]:
+def _inside(boxes: Boxes, points: Float[ndarray, " *group 2"]) -> Bool[ndarray, " _ *group"]:
     """Which points lie in which boxes."""
     low, high = (boxes[:, end].reshape(-1, *[1] * (points.ndim - 1), 2) for end in (0, 1))
     return ((points >= low) & (points <= high)).all(-1)

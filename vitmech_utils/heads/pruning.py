@@ -25,7 +25,7 @@ from vitmech_utils.heads.replay import answer, predict
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, HeadNumbers, find_blocks
 from vitmech_utils.model.backbones import DAMAGED
 from vitmech_utils.model.regressor import ChirpRegressor, LoraSettings, weights_fingerprint
-from vitmech_utils.own_folders import replace_folder, restored
+from vitmech_utils.own_folders import restore_folder, write_folder
 from vitmech_utils.strict_text import read_json
 
 RECORD, WEIGHTS = "pruned.json", "model.safetensors"
@@ -190,7 +190,7 @@ def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -
         save_file(state, ready / WEIGHTS, metadata={"format": "pt"})
         (ready / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
-    return replace_folder(folder, fill, (RECORD, WEIGHTS), (RECORD,), PruningError)
+    return write_folder(folder, fill, (RECORD, WEIGHTS), (RECORD,), PruningError)
 
 
 def load_pruned(
@@ -202,7 +202,7 @@ def load_pruned(
     unpruned model, any model is rebuilt on a copy of it. Raises `PruningError` where a file is missing or damaged,
     where `origin` is not the model that was pruned, or where it is needed and not given.
     """
-    folder = restored(Path(folder))
+    folder = restore_folder(Path(folder))
     record, state = _read(folder)
     if origin is not None:
         if (found := weights_fingerprint(origin)) != record["origin_fingerprint"]:

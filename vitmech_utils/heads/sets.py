@@ -192,7 +192,7 @@ def predict_tests(
     replay: bool = True,
     keep: Outputs | LossesFor | None = None,
     anatomy: Anatomy | None = None,
-) -> tuple[Float[Tensor, "image ..."], Float[Tensor, test * kept], str]:
+) -> tuple[Float[Tensor, "image ..."], Float[Tensor, " test *kept"], str]:
     """Predict single images without single sets: `tests` pairs the number of an image with a set of heads.
 
     Returns what `keep` makes (default: the outputs) of the baseline of all images and of each test in order, float64 on

@@ -24,6 +24,7 @@ from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.devices import drawing_workers
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import correlations
+from vitmech_utils.own_folders import open_to_umask
 from vitmech_utils.profiles import Profile, Train
 
 ELAPSED = "elapsed.json"
@@ -149,6 +150,7 @@ class _Clock(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        open_to_umask(folder)
         write_json(folder / ELAPSED, {"seconds": self.seconds, "files": folder_hashes(folder)})
 
 

@@ -49,7 +49,7 @@ from vitmech_utils.model.lora import (
     weights_fingerprint,
     wrap,
 )
-from vitmech_utils.own_folders import replace_folder, restored
+from vitmech_utils.own_folders import restore_folder, write_folder
 from vitmech_utils.tasks import Task, squared_error
 
 IMAGE_SIZE = 224
@@ -240,7 +240,7 @@ class ChirpRegressor(nn.Module):
             if training is not None:
                 (ready / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
 
-        return replace_folder(folder, fill, FILES, {SETTINGS}, AdapterError)
+        return write_folder(folder, fill, FILES, {SETTINGS}, AdapterError)
 
     @classmethod
     @checked_arguments(AdapterError)
@@ -252,7 +252,7 @@ class ChirpRegressor(nn.Module):
         error names both) or for another task, and where a weight has no counterpart or is not finite. Raises
         `BackboneError` where the backbone cannot be had.
         """
-        folder = restored(Path(folder))
+        folder = restore_folder(Path(folder))
         missing = [name for name in NEEDED if not (folder / name).is_file()]
         if missing:
             raise AdapterError(

@@ -40,7 +40,7 @@ PUBLIC_API: dict[str, tuple[str, ...]] = {
     "studies.origin.measure": ("lift_changes", "transitions"),
     "heads.pruning": ("prune_heads", "recovering", "save_pruned", "load_pruned"),
     "heads.costs": ("costs", "latency"),
-    "report.picker": ("HeadPicker",),
+    "report.picker": ("HeadPicker", "PickerData"),
     "report.claims": ("scoreboard",),
     "runs": ("open_chapter",),
 }

@@ -9,13 +9,10 @@ from pathlib import Path
 from vitmech_utils.artefacts import (
     digest,
     folder_hashes,
-    mark_folder,
-    replace_folder,
-    restore_folder,
     waiting_lock,
     write_json,
 )
-from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked
+from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked, replace_folder, restore_folder
 from vitmech_utils.pipeline.stage import RECORD, adopt_old_build, checked_book, stage
 from vitmech_utils.runs.manifests import RunError, package_versions
 
@@ -74,7 +71,7 @@ def _build(root: Path, run: Path, out: Path, say: Callable[[str], None]) -> Path
         shown = "\n".join(lines[:40] or done.stderr.splitlines()[-20:])
         raise RunError(f"the book was not built; the whole log is {log}:\n{shown}")
     record.unlink(missing_ok=True)
-    mark_folder(work / "_build" / "html")
+    mark_made(work / "_build" / "html")
     replace_folder(work / "_build" / "html", html)
     clear_made(work, RunError)
     write_json(record, wanted)

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vitmech_utils.artefacts import MANIFEST, MARK, home_folder, mark_folder, replace_folder, restore_folder
+from vitmech_utils.artefacts import MANIFEST, home_folder
+from vitmech_utils.own_folders import MARK, mark_made, replace_folder, restore_folder
 from vitmech_utils.pipeline.execute import chapters
 from vitmech_utils.pipeline.stage import checked_run, state
 from vitmech_utils.runs.code import read_notebook
@@ -58,8 +59,8 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
                 "let the largest chapter keep less"
             )
         if (target / "adapters").is_dir():  # as older versions left it
-            mark_folder(target)
-        mark_folder(fresh)
+            mark_made(target)
+        mark_made(fresh)
         replace_folder(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

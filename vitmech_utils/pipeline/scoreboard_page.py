@@ -1,6 +1,5 @@
 """The scoreboard as pages: in full, in short, its rules, and as JSON. All text from tables is escaped."""
 
-import html
 import inspect
 import re
 from typing import Any
@@ -9,6 +8,7 @@ import pandas as pd
 
 from vitmech_utils.artefacts import to_plain
 from vitmech_utils.report.claims import LIMITS, RULES, STUDY
+from vitmech_utils.report.templating import render
 from vitmech_utils.studies import verdicts
 
 # Word and sign both tell a verdict, so its colour need not.
@@ -32,7 +32,7 @@ def full(board: pd.DataFrame) -> str:
             *(_section(row) for row in claims),
             "## What the study leaves open",
             *(_section(row) for row in questions if row.verdict != verdicts.OPEN),
-            _raw(_list([row for row in questions if row.verdict == verdicts.OPEN])),
+            _raw("questions", rows=[row for row in questions if row.verdict == verdicts.OPEN]),
         ]
     )
 
@@ -40,17 +40,7 @@ def full(board: pd.DataFrame) -> str:
 def short(board: pd.DataFrame) -> str:
     """Write the claims as one small table, as MyST; on a phone each row stands as a block of its own."""
     claims, _ = _parts(board)
-    heads = "".join(f'<th scope="col">{text}</th>' for text in ("claim", "verdict", "study", "here"))
-    rows = "\n".join(
-        f'<tr><th scope="row"><a href="scoreboard.html#claim-{row.id.lower()}">{_text(row.id)}</a> '
-        f"{_text(row.claim)}</th>"
-        f'<td data-label="verdict">{_badge(row.verdict)}</td>'
-        f'<td data-label="study">{_text(row.study)}</td>'
-        f'<td data-label="here">{_text(row.ours)}{_sample(row)}</td></tr>'
-        for row in claims
-    )
-    table = f'<table class="vm-board"><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>'
-    return f"{_caution(board)}\n\n{_raw(table)}".strip()
+    return f"{_caution(board)}\n\n{_raw('board', rows=claims)}".strip()
 
 
 def rules() -> str:
@@ -108,35 +98,15 @@ def _section(row: Any) -> str:
         "Because": row.reason,
         "What would change the verdict": row.would_change,
     }
-    listed = "".join(
-        f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items() if value
-    )
     shown = ""
     if isinstance(row.chapter, str):
         shown = f"\n\nSee {{numref}}`{row.figure}` in [](../notebooks/{row.chapter}.ipynb)."
     title = _markdown(row.claim.rstrip("."))
     return (
         f"(claim-{row.id.lower()})=\n### {row.id}: {title}\n\n"
-        + _raw(f'<div class="vm-claim">{_badge(row.verdict)}<dl>{listed}</dl></div>')
+        + _raw("claim", verdict=row.verdict, facts=facts)
         + shown
     )
-
-
-def _list(rows: list[Any]) -> str:
-    items = "".join(
-        f"<div><dt><b>{_text(row.id)}</b> {_text(row.claim)}</dt><dd>{_badge(row.verdict)} {_text(row.ours)}</dd></div>"
-        for row in rows
-    )
-    return f'<div class="vm-claim vm-questions"><dl>{items}</dl></div>'
-
-
-def _badge(verdict: str) -> str:
-    kind = verdict.replace(" ", "-")
-    return f'<span class="vm-verdict vm-{kind}"><span aria-hidden="true">{SIGNS[verdict]}</span> {verdict}</span>'
-
-
-def _sample(row: Any) -> str:
-    return f' <span class="vm-sample">({_text(row.sample)})</span>' if row.sample else ""
 
 
 def _rule(rule: Any) -> str:
@@ -144,13 +114,9 @@ def _rule(rule: Any) -> str:
     return " ".join(inspect.getdoc(rule).partition("\n\n")[0].split())
 
 
-def _raw(content: str) -> str:
-    return f"```{{raw}} html\n{content}\n```"
-
-
-def _text(value: object) -> str:
-    """Escape for HTML, on one line, so that no value can end the block that it stands in."""
-    return html.escape(" ".join(str(value).split()), quote=True)
+def _raw(part: str, **values: Any) -> str:
+    """A part of the template of the scoreboard as a block of HTML in MyST; its text is escaped, and on one line."""
+    return f"```{{raw}} html\n{render('scoreboard.html', part=part, signs=SIGNS, **values)}\n```"
 
 
 def _markdown(text: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, restore_folder, write_json
+from vitmech_utils.artefacts import MANIFEST, RunError, digest, file_hash, write_json
+from vitmech_utils.own_folders import restore_folder
 from vitmech_utils.runs.manifest_form import Form
 
 FORMAT = 2
@@ -99,6 +100,12 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def cpu_seconds() -> float:
+    """CPU seconds that this process and those that it started and that have ended used so far, imports included."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def peak_memory_mib() -> int:

@@ -91,7 +91,7 @@ def window_grid(recording: Recording, axes: Axes, clipped: bool = False) -> Floa
 
 
 @checked_arguments()
-def clipped_share(samples: Float[ndarray, "sample"]) -> float:
+def clipped_share(samples: Float[ndarray, " sample"]) -> float:
     """The share of samples that lie in runs of at least three at the largest or the smallest value."""
     share = 0.0
     for extreme in (samples.min(), samples.max()):

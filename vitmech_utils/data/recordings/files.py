@@ -52,7 +52,7 @@ class Recording:
     name: str
     rate: float
     frames: int
-    load: Callable[[int, int], Float[ndarray, "sample"]]
+    load: Callable[[int, int], Float[ndarray, " sample"]]
     origin: float = 0.0
     unit: str = "full scale"
     path: Path | None = None
@@ -69,7 +69,7 @@ class Recording:
         """Seconds."""
         return self.frames / self.rate
 
-    def samples(self, start: Real, end: Real) -> Float[ndarray, "sample"]:
+    def samples(self, start: Real, end: Real) -> Float[ndarray, " sample"]:
         """The samples from second `start` up to `end`, as float64; cut to what there is.
 
         Raises RecordingError where some are not finite.
@@ -109,7 +109,7 @@ class Recording:
 
 
 @checked_arguments(RecordingError)
-def recorded(samples: Float[ndarray, "sample"], rate: Real, name: str = "samples") -> Recording:
+def recorded(samples: Float[ndarray, " sample"], rate: Real, name: str = "samples") -> Recording:
     """A recording of samples in memory. Raises RecordingError for a rate that is none."""
     _check_rate(name, rate)
     return Recording(name, float(rate), len(samples), lambda first, last: samples[first:last])

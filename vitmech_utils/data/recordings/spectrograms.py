@@ -130,7 +130,7 @@ def transform_of(axes: Axes, rate: Real) -> Transform:
 
 @checked_arguments()
 def spectrogram(
-    samples: Float[ndarray, "sample"], rate: Real, axes: Axes, first: Real = 0.0
+    samples: Float[ndarray, " sample"], rate: Real, axes: Axes, first: Real = 0.0
 ) -> Float[ndarray, "128 128"]:
     """The magnitude of a signal's short-time Fourier transform, averaged over each cell; row 0 is `axes.low`.
 
@@ -161,7 +161,7 @@ def spectrogram(
 
 
 def _by_rows(
-    transform: ShortTimeFFT, samples: Float[ndarray, "sample"], frames: range, edges: Float[ndarray, "edge"]
+    transform: ShortTimeFFT, samples: Float[ndarray, " sample"], frames: range, edges: Float[ndarray, " edge"]
 ) -> Float[ndarray, "frame row"]:
     """Each frame's magnitude (twice, for one side of the spectrum stands for both) averaged over the rows.
 
@@ -176,7 +176,7 @@ def _by_rows(
 
 
 def _cell_means(
-    values: Float[ndarray, "place other"], places: Float[ndarray, "place"], edges: Float[ndarray, "edge"]
+    values: Float[ndarray, "place other"], places: Float[ndarray, " place"], edges: Float[ndarray, " edge"]
 ) -> Float[ndarray, "cell other"]:
     """Mean over each cell of what lies straight between the values; exact for wide cells and for narrow ones."""
     steps = np.diff(places)[:, None]
@@ -190,8 +190,8 @@ def _cell_means(
 
 @checked_arguments()
 def whiten(
-    samples: Float[ndarray, "sample"], rate: Real, band: tuple[Real, Real], piece: Real = 0.25
-) -> Float[ndarray, "sample"]:
+    samples: Float[ndarray, " sample"], rate: Real, band: tuple[Real, Real], piece: Real = 0.25
+) -> Float[ndarray, " sample"]:
     """Divide a signal by its own noise spectrum and keep `band` (Hz): what is left has noise of equal strength there.
 
     The spectrum is Welch's median over half-overlapping pieces of `piece` seconds, so that a short sound hardly
@@ -237,7 +237,7 @@ def cover(boxes: Iterable[Box], axes: Axes) -> Float[ndarray, "128 128"]:
     return covered
 
 
-def _overlap(edges: Float[ndarray, "edge"], low: Real, high: Real) -> Float[ndarray, "cell"]:
+def _overlap(edges: Float[ndarray, " edge"], low: Real, high: Real) -> Float[ndarray, " cell"]:
     shared = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
     return np.maximum(shared, 0) / np.diff(edges)
 

@@ -3,21 +3,19 @@
 import numpy as np
 
 from vitmech_utils.report.picker.checks import checked
+from vitmech_utils.report.picker.data import PickerData
 
 
 def checked_shares(
-    shares: object,
-    area_shares: object,
-    variants: int,
-    images: int,
-    layers: int,
-    heads: int,
-    regions: list[str],
+    data: PickerData, shape: tuple[int, int, int, int], regions: list[str]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return shares as [variant, image, layer, head, region] and area shares as [image, region].
 
-    The axes variant and image have size 1 where one row stands for all.
+    `shape` counts variants, images, layers and heads. The axes variant and image have size 1 where one row stands for
+    all.
     """
+    shares, area_shares = data.shares, data.area_shares
+    variants, images, layers, heads = shape
     count = len(regions)
     if shares is None and area_shares is None:
         return None, None
@@ -46,28 +44,36 @@ def checked_shares(
     return share_array, area_array
 
 
+def mean_lift(shares: np.ndarray | None, areas: np.ndarray | None) -> np.ndarray | None:
+    """Return attention share / area share of the first variant [layer, head, region], each a mean over images.
+
+    NaN where a region has no area; None where either is not known.
+    """
+    if shares is None or areas is None:
+        return None
+    area = areas.mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return shares[0].mean(axis=0) / np.where(area > 0, area, np.nan)
+
+
 def grid_measures(
-    grid: tuple[int, int],
-    effect: object,
-    low: object,
-    high: object,
-    effect_label: str,
-    effect_unit: str,
-    lift: object,
-    regions: list[str],
-    entropy: object,
-    entropy_unit: str,
+    data: PickerData, grid: tuple[int, int], lift: object | None, regions: list[str]
 ) -> list[dict]:
     """Return the measures in the order of the picker's menu, each a JSON-ready dict with values [layer * head]."""
     measures = []
-    if effect is None and (low is not None or high is not None):
+    ends = {"low": ("effect_low", data.effect_low), "high": ("effect_high", data.effect_high)}
+    if data.effect is None and any(values is not None for _, values in ends.values()):
         raise ValueError(
             "effect: expected an array [layer, head] beside effect_low and effect_high, got None"
         )
-    if effect is not None:
-        measure = {"key": "effect", "label": effect_label, "unit": effect_unit, "kind": "diverging"}
-        parts = {"values": ("effect", effect), "low": ("effect_low", low), "high": ("effect_high", high)}
-        for key, (name, values) in parts.items():
+    if data.effect is not None:
+        measure = {
+            "key": "effect",
+            "label": data.effect_label,
+            "unit": data.effect_unit,
+            "kind": "diverging",
+        }
+        for key, (name, values) in ({"values": ("effect", data.effect)} | ends).items():
             if values is not None:
                 measure[key] = listed(checked(name, values, "layer, head", grid, allow_nan=True))
         _check_interval(measure)
@@ -84,12 +90,12 @@ def grid_measures(
                 "kind": "log",
             }
             measures.append(measure | {"region": index, "values": listed(array[..., index])})
-    if entropy is not None:
-        array = checked("entropy", entropy, "layer, head", grid, minimum=0, allow_nan=True)
+    if data.entropy is not None:
+        array = checked("entropy", data.entropy, "layer, head", grid, minimum=0, allow_nan=True)
         measure = {
             "key": "entropy",
             "label": "entropy of the map",
-            "unit": entropy_unit,
+            "unit": data.entropy_unit,
             "kind": "sequential",
         }
         measures.append(measure | {"values": listed(array)})

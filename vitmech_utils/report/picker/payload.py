@@ -6,7 +6,6 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from operator import index as as_int
 
 import numpy as np
@@ -21,7 +20,8 @@ from vitmech_utils.report.picker.checks import (
     checked_text,
     checked_texts,
 )
-from vitmech_utils.report.picker.measures import checked_shares, grid_measures, rounded
+from vitmech_utils.report.picker.data import PickerData
+from vitmech_utils.report.picker.measures import checked_shares, grid_measures, mean_lift, rounded
 
 
 @dataclass(frozen=True)
@@ -54,70 +54,21 @@ class _Builder:
         self.spec["chunks"][name] = {"id": key, "codec": "deflate" if compress else "raw"}
 
 
-def build_payload(
-    maps: object,
-    images: object,
-    *,
-    variants: Sequence[str] | None,
-    twin_maps: object | None,
-    twin_images: object | None,
-    twins: Sequence[str],
-    image_labels: Sequence[str] | None,
-    effect: object | None,
-    effect_low: object | None,
-    effect_high: object | None,
-    effect_label: str,
-    effect_unit: str,
-    lift: object | None,
-    entropy: object | None,
-    entropy_unit: str,
-    head_class: object | None,
-    evidence: object | None,
-    shares: object | None,
-    area_shares: object | None,
-    regions: Sequence[str],
-    query_maps: object | None,
-    query_heads: Sequence[tuple[int, int]] | None,
-    query_image: int,
-    map_levels: int,
-    query_levels: int,
-    title: str,
-    name: str,
-) -> Payload:
-    """Check, quantize and compress a picker's arrays; the arguments are those of `HeadPicker`."""
-    all_maps = _stack_maps(maps, twin_maps)
+def build_payload(data: PickerData) -> Payload:
+    """Check, quantize and compress what a picker shows.
+
+    Raises ValueError, naming the field, for arrays, names and texts that do not fit each other.
+    """
+    all_maps = _stack_maps(data.maps, data.twin_maps)
     twin_count, variant_count, image_count, layers, heads, rows, columns = all_maps.shape
-    pictures = [checked_images("images", images, image_count)]
-    if (twin_maps is None) != (twin_images is None):
-        raise ValueError("twin_maps and twin_images: expected both or neither, got only one of them")
-    if twin_images is not None:
-        pictures.append(checked_images("twin_images", twin_images, image_count))
-        if pictures[1].shape != pictures[0].shape:
-            raise ValueError(
-                f"twin_images: expected shape {pictures[0].shape} as images, got {pictures[1].shape}"
-            )
-    for option, levels in (("map_levels", map_levels), ("query_levels", query_levels)):
-        checked_number(option, levels, 2, 256, "a number of grey levels")
-    map_levels, query_levels = int(map_levels), int(query_levels)
-    for option, text in (
-        ("title", title), ("effect_label", effect_label), ("effect_unit", effect_unit), ("entropy_unit", entropy_unit)
-    ):  # fmt: skip
-        checked_text(option, text)
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]*", name):
-        raise ValueError(
-            f"name: expected letters, digits, '-' and '_' (it stands in links), got {shown(name)}"
-        )
-    count = len(regions) if isinstance(regions, Sequence | np.ndarray) else 0
-    region_names = checked_names("regions", regions, count, "region")
-    if len(set(region_names)) < count:
-        raise ValueError(f"regions: expected each name once, got {shown(region_names)}")
-    twin_names = checked_names("twins", twins, 2, "of the two kinds of images")
-    if twin_maps is None and query_heads is not None and query_maps is None:
-        raise ValueError("query_maps: expected the maps of query_heads, got None")
+    pictures = _checked_pictures(data, image_count)
+    map_levels, query_levels = _checked_options(data)
+    regions = _checked_regions(data)
+    twin_names = checked_names("twins", data.twins, 2, "of the two kinds of images")
     spec = {
         "version": 1,
-        "title": title,
-        "name": name,
+        "title": data.title,
+        "name": data.name,
         "layers": layers,
         "heads": heads,
         "rows": rows,
@@ -125,13 +76,13 @@ def build_payload(
         "height": pictures[0].shape[1],
         "width": pictures[0].shape[2],
         "variants": checked_names(
-            "variants", [""] if variants is None else variants, variant_count, "variant"
+            "variants", [""] if data.variants is None else data.variants, variant_count, "variant"
         ),
         "twins": twin_names if twin_count > 1 else [""],
-        "imageLabels": checked_names("image_labels", image_labels, image_count, "image")
-        if image_labels is not None
+        "imageLabels": checked_names("image_labels", data.image_labels, image_count, "image")
+        if data.image_labels is not None
         else [f"image {index + 1}" for index in range(image_count)],
-        "regions": region_names,
+        "regions": regions,
         "chunks": {},
     }
     builder = _Builder(spec)
@@ -142,44 +93,61 @@ def build_payload(
             builder.add(f"maps:{twin}:{variant}", raw)
     spec["levels"] = map_levels
     spec["sharedMaximum"] = rounded(np.quantile(all_maps, 0.999)) or rounded(all_maps.max()) or 1.0
-    share_array, area_array = checked_shares(
-        shares, area_shares, variant_count, image_count, layers, heads, region_names
-    )
-    if share_array is not None:
-        raw = np.round(np.clip(share_array, 0, 1) * 65535).astype("<u2").tobytes()
-        builder.add("shares", raw)
-        spec["shares"] = {"variants": share_array.shape[0], "images": share_array.shape[1]}
-    if area_array is not None:
-        spec["areaShares"] = [[rounded(value) for value in row] for row in area_array]
-    if lift is None and share_array is not None and area_array is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            lift = share_array[0].mean(axis=0) / np.where(
-                area_array.mean(axis=0) > 0, area_array.mean(axis=0), np.nan
-            )
-    grid = (layers, heads)
-    spec["measures"] = grid_measures(
-        grid,
-        effect,
-        effect_low,
-        effect_high,
-        effect_label,
-        effect_unit,
-        lift,
-        region_names,
-        entropy,
-        entropy_unit,
-    )
-    if head_class is not None:
-        texts = checked_texts("head_class", head_class, *grid)
+    shares, areas = checked_shares(data, all_maps.shape[1:5], regions)
+    if shares is not None:
+        builder.add("shares", np.round(np.clip(shares, 0, 1) * 65535).astype("<u2").tobytes())
+        spec["shares"] = {"variants": shares.shape[0], "images": shares.shape[1]}
+    if areas is not None:
+        spec["areaShares"] = [[rounded(value) for value in row] for row in areas]
+    lift = mean_lift(shares, areas) if data.lift is None else data.lift
+    spec["measures"] = grid_measures(data, (layers, heads), lift, regions)
+    if data.head_class is not None:
+        texts = checked_texts("head_class", data.head_class, layers, heads)
         names = sorted(set(texts) - {""})
         spec["classes"] = {"names": names, "values": [names.index(text) if text else None for text in texts]}
-    if evidence is not None:
-        spec["evidence"] = checked_texts("evidence", evidence, *grid)
-    if query_maps is not None:
-        spec["query"] = _add_queries(
-            builder, query_maps, query_heads, query_image, query_levels, all_maps.shape[2:]
+    if data.evidence is not None:
+        spec["evidence"] = checked_texts("evidence", data.evidence, layers, heads)
+    if data.query_maps is not None:
+        spec["query"] = _add_queries(builder, data, query_levels, all_maps.shape[2:])
+    return Payload(spec, builder.chunks, all_maps, np.stack(pictures), shares, builder.sizes)
+
+
+def _checked_pictures(data: PickerData, count: int) -> list[np.ndarray]:
+    pictures = [checked_images("images", data.images, count)]
+    if (data.twin_maps is None) != (data.twin_images is None):
+        raise ValueError("twin_maps and twin_images: expected both or neither, got only one of them")
+    if data.twin_images is not None:
+        pictures.append(checked_images("twin_images", data.twin_images, count))
+        if pictures[1].shape != pictures[0].shape:
+            raise ValueError(
+                f"twin_images: expected shape {pictures[0].shape} as images, got {pictures[1].shape}"
+            )
+    return pictures
+
+
+def _checked_options(data: PickerData) -> tuple[int, int]:
+    """Check what is neither an array nor a list of names; return the levels of maps and of patch queries."""
+    levels = [
+        checked_number(option, getattr(data, option), 2, 256, "a number of grey levels")
+        for option in ("map_levels", "query_levels")
+    ]
+    for option in ("title", "effect_label", "effect_unit", "entropy_unit"):
+        checked_text(option, getattr(data, option))
+    if not isinstance(data.name, str) or not re.fullmatch(r"[A-Za-z0-9_-]*", data.name):
+        raise ValueError(
+            f"name: expected letters, digits, '-' and '_' (it stands in links), got {shown(data.name)}"
         )
-    return Payload(spec, builder.chunks, all_maps, np.stack(pictures), share_array, builder.sizes)
+    if data.query_heads is not None and data.query_maps is None:
+        raise ValueError("query_maps: expected the maps of query_heads, got None")
+    return levels[0], levels[1]
+
+
+def _checked_regions(data: PickerData) -> list[str]:
+    count = len(data.regions) if isinstance(data.regions, Sequence | np.ndarray) else 0
+    names = checked_names("regions", data.regions, count, "region")
+    if len(set(names)) < count:
+        raise ValueError(f"regions: expected each name once, got {shown(names)}")
+    return names
 
 
 def quantize(flat: np.ndarray, levels: int) -> bytes:
@@ -245,28 +213,22 @@ def _checked_pairs(pairs: object, layers: int, heads: int) -> list[tuple[int, in
     return found
 
 
-def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -> dict:
+def _add_queries(builder: _Builder, data: PickerData, levels: int, shape: tuple[int, ...]) -> dict:
+    """Append the patch queries; `shape` is (images, layers, heads, rows, columns) of the maps."""
     images, layers, heads, rows, columns = shape
-    if (
-        isinstance(query_image, bool)
-        or not isinstance(query_image, Integral)
-        or not 0 <= query_image < images
-    ):
-        raise ValueError(
-            f"query_image: expected an index in 0..{images - 1} (0-based), got {shown(query_image)}"
-        )
-    pairs = query_heads
+    query_image = checked_number("query_image", data.query_image, 0, images - 1, "an index (0-based)")
+    pairs = data.query_heads
     if pairs is None:
         pairs = [(layer, head) for layer in range(layers) for head in range(heads)]
         maps = checked(
-            "query_maps", query_maps, "layer, head, query row, query column, row, column",
+            "query_maps", data.query_maps, "layer, head, query row, query column, row, column",
             (layers, heads, None, None, None, None), minimum=0,
         )  # fmt: skip
         maps = maps.reshape(-1, *maps.shape[2:])
     else:
-        pairs = _checked_pairs(query_heads, layers, heads)
+        pairs = _checked_pairs(pairs, layers, heads)
         maps = checked(
-            "query_maps", query_maps, "head of query_heads, query row, query column, row, column",
+            "query_maps", data.query_maps, "head of query_heads, query row, query column, row, column",
             (len(pairs), None, None, None, None), minimum=0,
         )  # fmt: skip
     for axis, size, limit in zip(
@@ -279,7 +241,7 @@ def _add_queries(builder, query_maps, query_heads, query_image, levels, shape) -
     builder.add("query", quantize(maps.reshape(-1, maps.shape[-2] * maps.shape[-1]), levels))
     names = ("queryRows", "queryColumns", "rows", "columns")
     return {
-        "image": int(query_image),
+        "image": query_image,
         "levels": levels,
         "heads": [int(layer) * heads + int(head) for layer, head in pairs],
         **dict(zip(names, maps.shape[1:], strict=True)),

@@ -1,7 +1,6 @@
 """The picker as a page: self-contained HTML with its fallback, a PNG for viewers without scripts, and whole pages."""
 
 import base64
-import html
 import io
 import json
 import re
@@ -11,20 +10,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from markupsafe import Markup
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from vitmech_utils.report.picker.payload import Payload
+from vitmech_utils.report.templating import render, script_json
 
 HERE = Path(__file__).parent
 _CHUNK = re.compile(r'<script type="text/plain" data-vm-chunk="([0-9a-f]+)">[^<]*</script>\n?')
-_PAGE_STYLE = """
-:root { color-scheme: light dark; }
-body { margin: 0; padding: 16px; background: light-dark(#fbfbf9, #101216); color: light-dark(#1b1d21, #e9e7e2);
-  font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 1320px; margin: 0 auto; }
-main > h1 { margin: 0 0 12px; font-size: 22px; }
-"""
 # The middle is white: no effect, or attention as the area has it. The same colours as in picker.js.
 _BLUE_ORANGE = LinearSegmentedColormap.from_list(
     "blue_orange",
@@ -38,36 +32,35 @@ def picker_html(payload: Payload, state: dict, png: str) -> str:
 
     `state` holds the traits (0-based), `png` is the fallback figure in base64.
     """
-    host = f"vm-{secrets.token_hex(6)}"
-    chunks = "\n".join(
-        f'<script type="text/plain" data-vm-chunk="{key}">{base64.b64encode(data).decode()}</script>'
-        for key, data in payload.chunks.items()
+    spec = payload.spec
+    page = render(
+        "picker.html",
+        host=f"vm-{secrets.token_hex(6)}",
+        style=Markup((HERE / "picker.css").read_text(encoding="utf-8")),
+        code=Markup((HERE / "picker.js").read_text(encoding="utf-8")),
+        state={**state, "_spec": spec},
+        chunks={key: base64.b64encode(data).decode() for key, data in payload.chunks.items()},
+        title=spec["title"],
+        alt=(
+            f"Three panels: {spec['layers']} layers by {spec['heads']} heads; all heads' attention maps; "
+            f"the map of layer {state['layer'] + 1}, head {state['head'] + 1} over "
+            f"{spec['imageLabels'][state['image']]}."
+        ),
+        png=png,
+        table=_table(spec),
     )
-    code = (HERE / "picker.js").read_text(encoding="utf-8")
-    style = (HERE / "picker.css").read_text(encoding="utf-8")
-    return (
-        f'<div id="{host}" data-vm-host>\n<style>{style}</style>\n'
-        f'<script type="application/json" data-vm-state>{_script_json({**state, "_spec": payload.spec})}</script>\n'
-        f'{chunks}\n<div class="vm-picker">{_fallback(payload, state, png)}</div>\n'
-        f'<script type="module">\n{code}\nmountStatic("{host}");\n</script>\n</div>'
-    )
+    return str(page)
 
 
 def text_size(payload: Payload) -> int:
     """Bytes of a picker's texts in its page: the JSON that its code reads, and the table of the static form."""
-    return len(_script_json(payload.spec)) + len(_table(payload.spec).encode())
+    return len(script_json(payload.spec)) + len(_table(payload.spec).encode())
 
 
 def page_html(pickers: Sequence[str], title: str) -> str:
     """Return a complete HTML page with several pickers' HTML, each chunk of data kept once."""
-    body = "\n".join(share_chunks(pickers))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n"
-        f"<style>{_PAGE_STYLE}</style>\n"
-        f"</head>\n<body>\n<main>\n<h1>{html.escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    page = render("page.html", title=title, pickers=[Markup(each) for each in share_chunks(pickers)])
+    return f"{page}\n"
 
 
 def share_chunks(pages: Iterable[str]) -> list[str]:
@@ -169,22 +162,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _fallback(payload: Payload, state: dict, png: str) -> str:
-    spec = payload.spec
-    place = f"layer {state['layer'] + 1}, head {state['head'] + 1}"
-    alt = (
-        f"Three panels: {spec['layers']} layers by {spec['heads']} heads; all heads' attention maps; "
-        f"the map of {place} over {spec['imageLabels'][state['image']]}."
-    )
-    return (
-        f'<div class="vm-fallback"><p><strong>{html.escape(spec["title"])}</strong></p>'
-        f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{png}">'
-        "<p>This is the static form of an interactive figure; with JavaScript, any head can be picked.</p>"
-        f'<details><summary>Table of all heads</summary><div class="vm-scroll">{_table(spec)}</div></details></div>'
-    )
-
-
-def _table(spec: dict) -> str:
+def _table(spec: dict) -> Markup:
     columns: list[tuple[str, list]] = []
     for measure in spec["measures"]:
         columns.append((f"{measure['label']} ({measure['unit']})", measure["values"]))
@@ -196,25 +174,16 @@ def _table(spec: dict) -> str:
         )
     if "evidence" in spec:
         columns.append(("evidence", spec["evidence"]))
-    titles = "".join(
-        f'<th scope="col">{html.escape(title)}</th>' for title in ("layer", "head", *(c[0] for c in columns))
-    )
-    rows = []
-    for index in range(spec["layers"] * spec["heads"]):
-        cells = [
-            index // spec["heads"] + 1,
-            index % spec["heads"] + 1,
-            *(values[index] for _, values in columns),
+    rows = [
+        [
+            str(index // spec["heads"] + 1),
+            str(index % spec["heads"] + 1),
+            *(_cell(c[index]) for _, c in columns),
         ]
-        rows.append("<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in cells) + "</tr>")
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        for index in range(spec["layers"] * spec["heads"])
+    ]
+    return render("heads_table.html", titles=["layer", "head", *(title for title, _ in columns)], rows=rows)
 
 
 def _cell(value: object) -> str:
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _script_json(value: object) -> str:
-    """JSON that can stand inside a script element: no character of it can end or open a tag."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

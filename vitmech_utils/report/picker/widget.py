@@ -2,8 +2,8 @@
 
 import base64
 import difflib
-import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import traitlets
 
 from vitmech_utils.arguments import checked_arguments, shown
 from vitmech_utils.artefacts import to_numpy
+from vitmech_utils.report.picker.data import FIELDS, PickerData
 from vitmech_utils.report.picker.payload import Payload, build_payload
 from vitmech_utils.report.picker.static import fallback_png, page_html, picker_html, text_size
 
@@ -23,33 +24,15 @@ PAGE_LIMIT = 6_000_000
 class HeadPicker(anywidget.AnyWidget):
     """Show every attention head of a model: a grid of heads, the picked head's maps, and what is known of it.
 
-    Arrays (numpy, or anything `numpy.asarray` reads; N images, L layers, H heads, P x Q patches, R regions):
-
-    - `maps` [(variant,) image, layer, head, row, column]: the CLS query's attention per patch, >= 0
-    - `images` uint8 [image, height, width, 3] or [image, height, width]
-    - `variants`: names, one per variant of `maps`, such as `("fine-tuned", "pre-trained")`; all that is said of heads
-      (effect, lift, class) is about the first
-    - `twin_maps`, `twin_images`: as `maps` and `images`, for other pictures of the same content; `twins`: both names
-    - `image_labels`: N names
-    - `effect`, `effect_low`, `effect_high` [layer, head]: ablation effect and its interval in `effect_unit`, signed
-    - `lift` [layer, head, region], attention share / area share; computed from both shares where not given
-    - `entropy` [layer, head] in `entropy_unit`
-    - `head_class`, `evidence`: texts [layer, head] (nested lists or an object array)
-    - `shares` [((variant,) image,) layer, head, region] and `area_shares` [(image,) region]: fractions in [0, 1] of the
-      attention and of the area; `regions`: R names
-    - `query_maps` [layer, head, query row, query column, row, column]: patch queries of the image `query_image`, for
-      the first variant and twin; with `query_heads`, a list of (layer, head), they are [head, query row, ...]. Both
-      grids may be coarser than that of `maps`
-    - `map_levels`, `query_levels`: steps that a map is rounded to, relative to its own maximum (256, and 32)
-
-    NaN in `effect`, its interval, `lift` and `entropy` means unknown. Layers, heads, images and patches are 0-based in
-    Python and in the traits, 1-based in what is shown.
+    Give it a `PickerData`, or its fields as arguments: `HeadPicker(maps, images, effect=..., title=...)`. Its docstring
+    says what each holds. Beside a `PickerData`, a field given as an argument replaces the one in it. Layers, heads,
+    images and patches are 0-based in Python and in the traits, 1-based in what is shown.
 
     Traits, all of them synced both ways: `layer`, `head`, `image`, `query` (row * columns + column, -1 for the CLS
     query), `variant` and `twin` (index, -1 for side by side), `measure` ("effect", "lift:<region index>", "entropy" or
     "class"), `scale` ("map" or "shared"), `opacity` (0 to 1).
 
-    `name` opens deep links `#name:L6H4` to this picker; `#L6H4` belongs to the first picker of a page.
+    Links `#name:L6H4` open a picker by its `name`; `#L6H4` belongs to the first picker of a page.
 
     Raises ValueError for arrays that do not fit each other, quoting expected and actual shapes, for values of another
     kind, for a misspelt argument, and for data and texts beyond `page_limit` bytes of HTML (None: no limit);
@@ -72,50 +55,24 @@ class HeadPicker(anywidget.AnyWidget):
 
     def __init__(
         self,
-        maps: object,
-        images: object,
+        maps: PickerData | object,
+        images: object | None = None,
         *,
-        variants: Sequence[str] | None = None,
-        twin_maps: object | None = None,
-        twin_images: object | None = None,
-        twins: Sequence[str] = ("decorated", "undecorated"),
-        image_labels: Sequence[str] | None = None,
-        effect: object | None = None,
-        effect_low: object | None = None,
-        effect_high: object | None = None,
-        effect_label: str = "effect on the MSE",
-        effect_unit: str = "%",
-        lift: object | None = None,
-        entropy: object | None = None,
-        entropy_unit: str = "nats",
-        head_class: object | None = None,
-        evidence: object | None = None,
-        shares: object | None = None,
-        area_shares: object | None = None,
-        regions: Sequence[str] = (),
-        query_maps: object | None = None,
-        query_heads: Sequence[tuple[int, int]] | None = None,
-        query_image: int = 0,
-        map_levels: int = 256,
-        query_levels: int = 32,
-        title: str = "Attention heads",
-        name: str = "",
         page_limit: int | None = PAGE_LIMIT,
-        **traits: object,
+        **fields_and_traits: object,
     ) -> None:
-        payload = build_payload(
-            maps, images, variants=variants, twin_maps=twin_maps, twin_images=twin_images, twins=twins,
-            image_labels=image_labels, effect=effect, effect_low=effect_low, effect_high=effect_high,
-            effect_label=effect_label, effect_unit=effect_unit, lift=lift, entropy=entropy, entropy_unit=entropy_unit,
-            head_class=head_class, evidence=evidence, shares=shares, area_shares=area_shares, regions=regions,
-            query_maps=query_maps, query_heads=query_heads, query_image=query_image, map_levels=map_levels,
-            query_levels=query_levels, title=title, name=name,
-        )  # fmt: skip
-        _check_size(payload, page_limit)
+        traits = {name: value for name, value in fields_and_traits.items() if name not in FIELDS}
         self._check_traits(traits)
+        given = {name: value for name, value in fields_and_traits.items() if name in FIELDS}
+        if isinstance(maps, PickerData):
+            data = replace(maps, **given if images is None else {"images": images, **given})
+        else:
+            data = PickerData(maps, images, **given)
+        payload = build_payload(data)
+        _check_size(payload, page_limit)
         self._payload = payload
         start: dict[str, object] = {"layer": 0, "head": 0, "measure": _measure_keys(payload.spec)[0]}
-        values = None if effect is None else to_numpy(effect).astype(float)
+        values = None if data.effect is None else to_numpy(data.effect).astype(float)
         if values is not None and not np.isnan(values).all():
             place = np.unravel_index(np.nanargmax(values), values.shape)
             start |= {"layer": int(place[0]), "head": int(place[1])}
@@ -127,9 +84,7 @@ class HeadPicker(anywidget.AnyWidget):
         public = [name for name in cls.class_trait_names() if not name.startswith("_") and name != "comm"]
         for name in traits:
             if name not in public:
-                arguments = inspect.signature(cls.__init__).parameters
-                known = [*public, *(each for each in arguments if each not in ("self", "traits"))]
-                close = difflib.get_close_matches(name, known, n=1)
+                close = difflib.get_close_matches(name, [*public, *FIELDS, "page_limit"], n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ValueError(f"{name}: no argument or trait of a HeadPicker{hint}")
 

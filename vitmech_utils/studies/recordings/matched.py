@@ -92,7 +92,7 @@ def chirp_cells(painted: Float[ndarray, "128 128"]) -> Bool[ndarray, "128 128"]:
 
 
 @checked_arguments()
-def sweep(chirp: Chirp, rate: Real, axes: Axes) -> tuple[float, Float[ndarray, "sample"]]:
+def sweep(chirp: Chirp, rate: Real, axes: Axes) -> tuple[float, Float[ndarray, " sample"]]:
     """A chirp of the recipe on other axes, as samples of amplitude one, and the second of the first of them.
 
     Its time runs from `axes.start` to `axes.end` as the recipe's from 0 to 60 s, its frequency likewise; the phase is
@@ -224,7 +224,7 @@ def matching(measure: Callable[[float], float], target: float, bounds: tuple[flo
 
 
 @checked_arguments()
-def trace(grid: Float[ndarray, "128 128"], inside: Bool[ndarray, "128 128"]) -> Float[ndarray, "column"]:
+def trace(grid: Float[ndarray, "128 128"], inside: Bool[ndarray, "128 128"]) -> Float[ndarray, " column"]:
     """The row of the strongest cell inside an outline, for each column; NaN where none is `CLEAR` times the median."""
     shown = np.where(inside, grid, -np.inf)
     rows = shown.argmax(axis=0).astype(float)
@@ -233,7 +233,7 @@ def trace(grid: Float[ndarray, "128 128"], inside: Bool[ndarray, "128 128"]) -> 
 
 
 @checked_arguments()
-def ridge_of(rows: Float[ndarray, "column"]) -> Float[ndarray, "128 128"]:
+def ridge_of(rows: Float[ndarray, " column"]) -> Float[ndarray, "128 128"]:
     """A trace painted as the recipe paints its ridge: weight exp(-d^2), d the rows to the way that the trace takes.
 
     Within a column the way leads half the distance to the rows of the columns beside it, so that a steep trace has no
@@ -252,7 +252,7 @@ def ridge_of(rows: Float[ndarray, "column"]) -> Float[ndarray, "128 128"]:
 
 
 @checked_arguments()
-def track_labels(rows: Float[ndarray, "column"]) -> Float[ndarray, "3"]:
+def track_labels(rows: Float[ndarray, " column"]) -> Float[ndarray, "3"]:
     """Start time, start and end frequency of a trace, on the recipe's axes (s, Hz, Hz); NaN for an empty one."""
     columns = np.flatnonzero(np.isfinite(rows))
     if not len(columns):
