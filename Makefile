@@ -1,44 +1,76 @@
 # make book [PROFILE=quick|laptop|gpu|paper] [SET="train.steps=3 ..."]   environment, all chapters, the HTML book
+# make site    the published run as HTML, nothing computed        make lab    JupyterLab on the chapters
+# make pdf     the book that was built last, as one PDF
+# make check   lint, and the tests of what changed since main (minutes)
+# make test    environment, browser if missing, all checks        make test-all  also what repeats them at length
+# make oldest  tests of models and heads with the oldest transformers and peft; make newest: with the newest admitted
 # make bench   all benchmarks beside their rivals, into the book (~10 minutes on 2 quiet cores)
-# make test    environment, browser if missing, all checks        make lab    JupyterLab on the chapters
-# make oldest  tests of models and heads with the oldest transformers and peft
-# make cluster what profiles/slurm and profiles/kubernetes need
-# make site    the published run as HTML, nothing computed        make clean  remove what can be made again in minutes
+# make links   every link of the published book that leads outside
+# make audit   known vulnerabilities of what the lock names
+# make hashes  the hashes of the locks, after an edit to one
+# make cluster what profiles/slurm and profiles/kubernetes need   make clean  remove what can be made again in minutes
 PROFILE ?= quick
 SET ?=
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
+.DEFAULT_GOAL := book
+
+# Of two makes in one clone the second waits, but for `make lab`, which goes on for as long as you read.
+GOALS := $(or $(MAKECMDGOALS),$(.DEFAULT_GOAL))
+ifeq ($(VITMECH_MAKE_LOCKED)$(if $(filter-out lab,$(GOALS)),,lab)$(if $(PYTHON),,none),)
+.PHONY: $(GOALS) one-at-a-time
+$(GOALS): one-at-a-time ;
+one-at-a-time:
+	+@VITMECH_MAKE_LOCKED=1 $(PYTHON) tools/one_at_a_time.py .make/lock $(MAKE) --no-print-directory $(GOALS)
+else
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+UV := $(shell command -v uv 2>/dev/null)
+# Bytecode is made when a module is first imported: most of what is installed never is.
+LOCKED := --no-deps --require-hashes
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 BACKBONE := $${VITMECH_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/vitmech}/dinov2-small/model.safetensors
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONNOUSERSITE := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
-.DEFAULT_GOAL := book
-.PHONY: book bench test oldest lab site clean distclean env backbone browser slurm cluster lint
+.PHONY: book pdf bench check test test-all oldest newest lab site links audit hashes clean distclean env backbone browser slurm
+.PHONY: cluster lint how-long
 
-book: env backbone
-	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)"
+book: how-long env backbone
+	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)" threads=1
 	vitmech book --profile $(PROFILE)
+
+how-long:
+	@$(PYTHON) tools/how_long.py --profile $(PROFILE) --environment $(VENV)/.package
 
 site: env
 	vitmech book --run-dir published
 
+pdf: env browser
+	vitmech pdf
+
 lab: env backbone
 	jupyter lab --ServerApp.root_dir=$(CURDIR) notebooks/01_chirp_spectrograms.ipynb
+
+# Lint, and the tests of what differs from main, nearest first, for as long as a hand waits.
+check: lint
+	OMP_NUM_THREADS=1 python tools/tests_of_changes.py
 
 # Unit tests, one thread, beside those that run notebooks, build books and drive the browser; the former's report comes last.
 UNITS := not pipeline and not browser
 UNITS_REPORT := results/.units.log
 test: env backbone browser slurm cluster lint
-	@mkdir -p results; OMP_NUM_THREADS=1 pytest -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \
+	@mkdir -p results; OMP_NUM_THREADS=1 pytest --durations=30 -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \
 	trap 'kill $$units 2>/dev/null' INT TERM; \
-	pytest -m "not ($(UNITS))"; rest=$$?; wait $$units; failed=$$?; cat $(UNITS_REPORT); exit $$((rest + failed))
+	pytest --durations=30 -m "not ($(UNITS))"; rest=$$?; wait $$units; failed=$$?; cat $(UNITS_REPORT); exit $$((rest + failed))
+
+# The same, and what it repeats at length: every notebook under nbval by itself, and every one in JupyterLab.
+test-all: export VITMECH_TESTS := all
+test-all: test
 
 bench: env backbone browser
 	python benchmarks/run.py --fetch
@@ -49,11 +81,40 @@ oldest: env
 	test -f $(OLDEST)/.done || { $(PIP) install --no-deps --target $(OLDEST) -r requirements-oldest.txt && touch $(OLDEST)/.done; }
 	OMP_NUM_THREADS=1 PYTHONPATH=$(OLDEST) pytest tests/test_oldest.py tests/test_model_*.py tests/test_heads_*.py -m "not pipeline"
 
+# The same tests with the newest that pyproject.toml admits: an environment over this one, which holds what is newer.
+NEWEST := results/newest
+newest: env
+	rm -rf $(NEWEST)
+	$(BIN)/python -m venv $(NEWEST)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(NEWEST)/lib/python3.*/site-packages)/locked.pth
+	$(NEWEST)/bin/python -m pip --disable-pip-version-check install --upgrade -e . transformers peft accelerate
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest tests/test_oldest.py tests/test_model_*.py tests/test_heads_*.py -m "not pipeline"
+
 lint: env
 	ruff check
 	ruff format --check
 
-env: $(VENV)/.torch $(VENV)/.locked $(VENV)/.package
+links: env
+	vitmech stage --run-dir published
+	jupyter-book build book/_build/src --path-output book/_build/links --builder linkcheck
+
+# By the package index's own list of vulnerabilities; asks it about every line of the lock.
+audit: env
+	$(BIN)/python -m venv results/audit
+	results/audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
+	results/audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock -r requirements-cluster.lock
+
+# All files that the index has of each release, for every platform and the three Pythons. Torch is installed by its
+# version alone: the builds for processors, CUDA and macOS come from different places.
+HASH := uv pip compile --quiet --no-deps --universal --python-version 3.11.9 --generate-hashes --no-annotate --no-header \
+	--no-config --no-emit-package torch
+hashes:
+	@command -v uv > /dev/null || { echo "make hashes wants uv: pip install uv"; exit 1; }
+	rm -f requirements-hashes.lock requirements-cluster-hashes.lock
+	$(HASH) requirements.lock --output-file requirements-hashes.lock
+	$(HASH) requirements-cluster.lock --output-file requirements-cluster-hashes.lock
+
+env: $(VENV)/.locked $(VENV)/.torch $(VENV)/.package
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with its venv module was found."; \
@@ -61,23 +122,25 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-# torch first and by itself, with what it needs: its builds differ from platform to platform.
-$(VENV)/.torch: $(VENV)/.made requirements.lock
-	$(PIP) install "$(TORCH)"
+# By uv where it is installed, else by pip: the same files, held against the same hashes.
+$(VENV)/.locked: $(VENV)/.made requirements-hashes.lock
+	$(if $(UV),$(UV) pip install --python $(BIN)/python $(LOCKED) -r requirements-hashes.lock ||) \
+	$(PIP) install --no-compile $(LOCKED) -r requirements-hashes.lock
 	touch $@
 
-$(VENV)/.locked: $(VENV)/.torch requirements.lock
-	$(PIP) install --no-deps -r requirements.lock
+# Torch by itself: its builds differ from platform to platform, and some bring the libraries of CUDA along.
+$(VENV)/.torch: $(VENV)/.locked requirements.lock
+	$(PIP) install --no-compile "$(TORCH)" --constraint requirements.lock
 	touch $@
 
-$(VENV)/.package: $(VENV)/.locked pyproject.toml
+$(VENV)/.package: $(VENV)/.torch pyproject.toml
 	$(PIP) install --no-deps -e .
 	touch $@
 
 cluster: $(VENV)/.cluster
 
-$(VENV)/.cluster: $(VENV)/.locked requirements-cluster.lock
-	$(PIP) install --no-deps -r requirements-cluster.lock
+$(VENV)/.cluster: $(VENV)/.locked requirements-cluster-hashes.lock
+	$(PIP) install --no-compile $(LOCKED) -r requirements-cluster-hashes.lock
 	touch $@
 
 backbone: env
@@ -103,3 +166,5 @@ clean:
 # Also the environment and every run folder, trainings of an hour included.
 distclean: clean
 	rm -rf $(VENV) results .snakemake *.egg-info
+
+endif

@@ -1,5 +1,6 @@
 """Shared fixtures: a small book, and the one real run and book that the end-to-end tests look at."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,12 +8,42 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 import small_book
 
 ROOT = small_book.ROOT
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+ALL = os.environ.get("VITMECH_TESTS") == "all"
+"""Whether what repeats other tests at length is run, too: `make test-all`."""
+SECONDS = ROOT / "results" / ".test_seconds.json"
+MARKS = {"pipeline", "browser", "slow"}
+_seconds: dict[str, dict] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    """Note how long each test took, what it waits for from fixtures included."""
+    report = yield
+    marks = sorted(MARKS & {mark.name for mark in item.iter_markers()})
+    noted = _seconds.setdefault(item.nodeid, {"seconds": 0.0, "marks": marks})
+    noted["seconds"] = round(noted["seconds"] + call.duration, 3)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Add the times to those of earlier calls: `make check` chooses by them, `tools/slowest_tests.py` lists them."""
+    if not _seconds or not SECONDS.parent.is_dir():
+        return
+    with filelock.FileLock(f"{SECONDS}.lock"):
+        try:
+            before = json.loads(SECONDS.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = {}
+        SECONDS.write_text(json.dumps({**before, **_seconds}, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def vitmech(*arguments: object, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,25 +1,40 @@
 """The chapters' sources: form, stripped outputs, real comparisons by nbval."""
 
 import ast
+import copy
 import json
 import os
 import re
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
+import nbval.plugin as nbval_plugin
 import pytest
-from conftest import vitmech
+from conftest import ALL, vitmech
 from prose import reading_minutes
 from small_book import ROOT, write_notebook
 
 from vitmech_utils.pipeline.execute import chapters
 from vitmech_utils.pipeline.stage import toc_files
-from vitmech_utils.runs.code import notebook_source, predecessors
+from vitmech_utils.runs.code import notebook_source
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in chapters(ROOT)]
 CHECKED = {"keep_output", "nbval-check-output"}
+# What nbval leaves out of its comparison by itself.
+SKIPPED = (
+    "metadata",
+    "traceback",
+    "prompt_number",
+    "output_type",
+    "name",
+    "execution_count",
+    "image/png",
+    "image/jpeg",
+)
+SKIPPED += ("application/vnd.jupyter.widget-view+json",)
 STRIP = ["--keep-count", "--extra-keys", "metadata.papermill cell.metadata.papermill metadata.widgets"]
 
 
@@ -144,38 +159,90 @@ def checked_exercises(path: Path) -> list[int]:
     return [key.value for key in table.keys]
 
 
-@pytest.fixture(scope="module")
-def nbval_done(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, subprocess.CompletedProcess[str]]:
-    """The chosen notebooks under nbval, two side by side, one thread each; one run folder for all.
+def differences(source: Path, executed: Path) -> list[str]:
+    """What nbval's own comparison finds between a notebook's checked cells and those of an executed copy of it.
 
-    A chapter waits for those before it that it reads.
+    Cells are told by their ids, since an executed copy has one more, with the run's parameters.
     """
-    run = tmp_path_factory.mktemp("nbval") / "run"
-    asked = {
-        item.callspec.params["path"] for item in request.session.items if "nbval_done" in item.fixturenames
-    }
-    before = {path.stem: predecessors(path) for path in asked}  # parsed here: ast is not thread-safe on 3.11
-    futures: dict[str, Future] = {}
-
-    def one(path: Path) -> subprocess.CompletedProcess[str]:
-        _ = [futures[name].result() for name in before[path.stem] if name in futures]
-        return nbval(path, run)
-
-    with ThreadPoolExecutor(2) as pool:
-        for path in sorted(asked):
-            futures[path.stem] = pool.submit(one, path)
-    return {name: future.result() for name, future in futures.items()}
+    found = []
+    copies = {cell.id: cell for cell in nbformat.read(executed, as_version=4).cells}
+    for cell in nbformat.read(source, as_version=4).cells:
+        if cell.cell_type != "code" or not CHECKED & set(cell.metadata.get("tags", [])):
+            continue
+        made = copies.get(cell.id)
+        if made is None or made.source != cell.source:
+            found.append(f"{source.name}: cell {cell.id} is not in {executed}, or says other things there")
+            continue
+        judge = SimpleNamespace(
+            colors=nbval_plugin.nocolors,
+            parent=SimpleNamespace(skip_compare=SKIPPED, sanitize_patterns={}),
+            sanitize=lambda text: text,
+            format_output_compare=lambda key, left, right, where=f"{source.name}, {cell.id}": found.append(
+                f"{where}, {key}:\n  stored: {left}\n  computed: {right}"
+            ),
+        )
+        outputs = (nbval_plugin.coalesce_streams(copy.deepcopy(each.outputs)) for each in (made, cell))
+        count = len(found)
+        if not nbval_plugin.IPyNbCell.compare_outputs(judge, *outputs) and len(found) == count:
+            found.append(f"{source.name}, {cell.id}: {' '.join(judge.comparison_traceback)}")
+    return found
 
 
 @pytest.mark.pipeline
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_nbval_passes(path: Path, nbval_done: dict[str, subprocess.CompletedProcess[str]]) -> None:
-    done = nbval_done[path.stem]
+def test_the_quick_run_prints_what_the_checked_cells_hold(path: Path, quick_run: Path) -> None:
+    """The series has executed every notebook already: nbval's comparison is held against that run."""
+    assert differences(path, quick_run / path.stem / path.name) == []
+
+
+@pytest.mark.pipeline
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS if ALL else NOTEBOOKS[:1], ids=lambda path: path.stem)
+def test_nbval_passes(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Under nbval itself, as users call it; `make test-all` does so with all of them, in order."""
+    run = tmp_path_factory.getbasetemp() / "nbval"
+    done = nbval(path, run)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda cell: None, []),
+        (lambda cell: cell["outputs"][0].update(text="3\n"), ["stored: 2", "computed: 3"]),
+        (lambda cell: cell.update(outputs=[]), ["Missing output"]),
+        (
+            lambda cell: cell["outputs"].append({"output_type": "stream", "name": "stderr", "text": "x"}),
+            ["Unexpected"],
+        ),
+        (
+            lambda cell: cell["outputs"].append(
+                {"output_type": "display_data", "data": {"text/plain": "x"}, "metadata": {}}
+            ),
+            ["Unexpected"],
+        ),
+        (lambda cell: cell.update(source="print(2)"), ["says other things"]),
+    ],
+)
+def test_the_comparison_finds_what_nbval_finds(
+    small: Path, tmp_path: Path, change: object, words: list[str]
+) -> None:
+    path = write_notebook(small / "notebooks" / "01_first.ipynb", "01_first", ["print(1 + 1)"])
+    notebook = json.loads(path.read_text())
+    cell = notebook["cells"][3]
+    cell["metadata"]["tags"] = sorted(CHECKED)
+    cell["execution_count"] = 3
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["2\n"]}]
+    path.write_text(json.dumps(notebook))
+    executed = tmp_path / "executed.ipynb"
+    change(cell)
+    executed.write_text(json.dumps(notebook))
+    found = differences(path, executed)
+    assert bool(found) is bool(words)
+    assert all(word in found[0] for word in words)
 
 
 @pytest.mark.pipeline

@@ -1,5 +1,6 @@
 """Numbers, JSON, YAML and profiles that others wrote: read in one way, or refused by name, within seconds."""
 
+import importlib
 import json
 import math
 import subprocess
@@ -10,10 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 from bad_inputs import outcome
+from conftest import vitmech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitmech_utils.arguments import exit_status
 from vitmech_utils.cli import main
+from vitmech_utils.pipeline import execute
 from vitmech_utils.profiles import (
     Profile,
     ProfileError,
@@ -23,6 +27,7 @@ from vitmech_utils.profiles import (
     parse_overrides,
     repository_root,
 )
+from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.strict_text import (
     LARGEST_YAML,
     number,
@@ -316,6 +321,24 @@ def test_billions_of_laughs_end_within_seconds_and_a_gigabyte(tmp_path: Path) ->
         ("run", "01", "--profile", "{file}"),
         ("run", "01", "--profile", "{file}/x.yaml"),
         ("run", "01", "--run-dir", "{long}"),
+        ("run", "01", "--run-dir", "~nobody-of-this-name/run"),
+        ("book", "--out", "~nobody-of-this-name/site"),
+        ("book", "--out", "{file}"),
+        ("publish", "--run-dir", "{file}/deeper"),
+        ("publish", "--leave-out", "\u00b9"),
+        ("check-in", "01", "--run-dir", "{file}"),
+        ("redraw", "01", "--run-dir", "{file}"),
+        ("run", "\u00b9"),
+        ("run", "{digits}"),
+        ("run", ""),
+        ("run", "../01_first"),
+        ("run", "[0-9]*"),
+        ("redraw", "{long}"),
+        ("run", "01", "-p", "train.steps={digits}"),
+        ("run", "01", "-p", "backbone={long}"),
+        ("run", "01", "-p", "\ud800=1"),
+        ("doctor", "-p", "="),
+        ("doctor", "--profile", "{file}/"),
     ],
 )
 def test_wrong_paths_on_the_command_line_are_told_in_a_sentence(
@@ -325,6 +348,111 @@ def test_wrong_paths_on_the_command_line_are_told_in_a_sentence(
     (tmp_path / "file").write_text("precious")
     monkeypatch.setenv("VITMECH_ROOT", str(small))
     monkeypatch.chdir(small)
-    assert main([each.format(file=tmp_path / "file", long="x" * 5000) for each in arguments]) == 1
-    assert capsys.readouterr().err.startswith("vitmech: ")
+    assert (
+        main([each.format(file=tmp_path / "file", long="x" * 5000, digits="9" * 5000) for each in arguments])
+        == 1
+    )
+    told = capsys.readouterr().err
+    assert told.startswith("vitmech: ")
+    assert len(told) < 10_000
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "told"),
+    [
+        (RunError("stale"), 1, "vitmech: stale\n"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "vitmech: /x: Permission denied\n"),
+        (OSError("odd"), 1, "vitmech: cannot be done: odd\n"),
+        (KeyboardInterrupt(), 130, "vitmech: interrupted; what was whole before still stands\n"),
+    ],
+)
+def test_whatever_a_command_refuses_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], raised: BaseException, status: int, told: str
+) -> None:
+    def command() -> int:
+        raise raised
+
+    assert exit_status("vitmech", command, (RunError,)) == status
+    assert capsys.readouterr().err == told
+    assert exit_status("vitmech", lambda: 2, (RunError,)) == 2
+
+
+def test_a_reader_of_the_output_that_has_gone_is_a_sentence() -> None:
+    code = (
+        "import sys\nfrom vitmech_utils.arguments import exit_status\n"
+        "def command():\n    for line in range(100_000): print(line)\n    return 0\n"
+        "sys.exit(exit_status('vitmech', command, ()))"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    program.stdout.readline()
+    program.stdout.close()
+    told = program.stderr.read()
+    assert program.wait() == 1
+    assert told == "vitmech: nobody reads its output any more, so it stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "status"),
+    [
+        ("adapters", ["--at-once", "0"], 2),
+        ("adapters", ["--workers", "-1"], 2),
+        ("adapters", ["--only", "seed-9"], 1),
+        ("adapters", ["--out", "~nobody-of-this-name/x"], 1),
+        ("adapters", ["--profile", "none"], 1),
+        ("train", ["--run-dir", "~nobody-of-this-name/x"], 1),
+        ("train", ["-p", "train.steps"], 1),
+        ("data.kept", ["{file}/kept", "--size", "0"], 2),
+        ("data.kept", ["{file}/kept", "--size", "1"], 1),
+        ("data.kept", ["kept", "--size", "1", "--hard-share", "nan"], 1),
+        ("data.kept", ["kept", "--size", "\u0661"], 2),
+    ],
+)
+def test_wrong_arguments_of_the_other_commands_are_told_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    module: str, arguments: list[str], status: int,
+) -> None:  # fmt: skip
+    (tmp_path / "file").write_text("precious")
+    monkeypatch.setenv("VITMECH_ROOT", str(repository_root()))
+    monkeypatch.chdir(tmp_path)
+    call = importlib.import_module(f"vitmech_utils.{module}").main
+    given_arguments = [each.format(file=tmp_path / "file") for each in arguments]
+    if status == 2:  # argparse's own sentence
+        with pytest.raises(SystemExit) as error:
+            call(given_arguments)
+        assert error.value.code == 2
+    else:
+        assert call(given_arguments) == status
+    assert f"vitmech_utils.{module}: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name != "kept"] == ["file"]
+
+
+@pytest.mark.pipeline
+def test_a_kernel_of_the_same_name_is_not_taken_for_that_of_this_environment(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    done = vitmech("run", "01", root=small)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.pipeline
+def test_a_kernel_that_cannot_start_is_told_in_a_sentence(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setattr(execute, "OWN_KERNEL", tmp_path)
+    monkeypatch.setenv("VITMECH_ROOT", str(small))
+    assert main(["run", "01"]) == 1
+    told = capsys.readouterr().err
+    assert "vitmech: 01_first.ipynb: its kernel" in told
+    assert "Traceback" not in told

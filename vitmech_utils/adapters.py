@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vitmech_utils.arguments import at_least, exit_status
 from vitmech_utils.artefacts import to_plain, write_atomically, write_json
 from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError, code_version, machine, package_versions
-from vitmech_utils.runs.run_folders import ADAPTERS, checkpoint_folder, find_run_dir
+from vitmech_utils.runs.run_folders import ADAPTERS, at_home, checkpoint_folder, find_run_dir
 
 ANSWERS, SCORE = "answers.safetensors", "score.json"
 TRAINED_IN = {"published": "02_lora_fine_tuning", "bare": "07_inherited_or_emergent"}
@@ -31,23 +32,28 @@ Wanted = tuple[str, int]
 def main(arguments: list[str] | None = None) -> int:
     """Train what is missing; the exit status is 0 when every adapter is there, 1 where one failed or was refused."""
     options = _parser().parse_args(arguments)
-    try:
-        root = repository_root()
-        profile = load_profile(options.profile, parse_overrides(options.parameter), root)
-        out = root / (options.out or Path("results", "adapters", profile.name))
-        names = options.only or [
-            name for name, wanted in adapters(profile).items() if wanted[0] in options.kinds
-        ]
-        if unknown := sorted(set(names) - set(adapters(profile))):
-            raise RunError(f"{', '.join(unknown)}: expected some of {', '.join(adapters(profile))}")
-        if len(names) == 1:
-            train_one(
-                profile, *adapters(profile)[names[0]], out / names[0], root, options.workers, options.kept
-            )
-            return 0
-    except (ProfileError, RunError) as error:
-        print(f"vitmech_utils.adapters: {error}", file=sys.stderr)
-        return 1
+    return exit_status(
+        "vitmech_utils.adapters", lambda: _made(options), (ProfileError, RunError, *_refusals())
+    )
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from vitmech_utils.model.backbones import BackboneError
+    from vitmech_utils.model.regressor import AdapterError
+
+    return AdapterError, BackboneError
+
+
+def _made(options: argparse.Namespace) -> int:
+    root = repository_root()
+    profile = load_profile(options.profile, parse_overrides(options.parameter), root)
+    out = root / (at_home(options.out) if options.out else Path("results", "adapters", profile.name))
+    names = options.only or [name for name, wanted in adapters(profile).items() if wanted[0] in options.kinds]
+    if unknown := sorted(set(names) - set(adapters(profile))):
+        raise RunError(f"{', '.join(unknown)}: expected some of {', '.join(adapters(profile))}")
+    if len(names) == 1:
+        train_one(profile, *adapters(profile)[names[0]], out / names[0], root, options.workers, options.kept)
+        return 0
     failed = train_all([name for name in names if not is_done(out / name)], out, options)
     print(f"{len(names) - len(failed)} of {len(names)} adapters are in {out}")
     return 1 if failed else 0
@@ -220,10 +226,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these adapters, such as bare-seed-0")
     parser.add_argument("--kinds", nargs="+", choices=ADAPTERS, default=list(ADAPTERS), help="these kinds")
     parser.add_argument(
-        "--at-once", type=int, default=1, metavar="N", help="trainings at a time (default: 1)"
+        "--at-once", type=at_least(1), default=1, metavar="N", help="trainings at a time (default: 1)"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that draw images for each training"
+        "--workers", type=at_least(0), metavar="N", help="processes that draw images for each training"
     )
     parser.add_argument(
         "--kept", type=Path, help="a folder with parts of the images (vitmech_utils.data.kept)"

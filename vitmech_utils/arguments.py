@@ -1,9 +1,15 @@
-"""Arguments of public functions, held against their annotations: a wrong kind is a documented error that names it."""
+"""Arguments of public functions, held against their annotations: a wrong kind is a documented error that names it.
 
+Those of the command line, too: whatever a command refuses is told in a sentence.
+"""
+
+import argparse
 import functools
 import inspect
 import math
+import os
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -83,6 +89,40 @@ def shown(value: Any) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxother = 80
     return short.repr(value)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type for argparse: whole numbers in ASCII digits, of at least this size."""
+
+    def whole(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"{shown(text)}, expected a whole number of at least {least}")
+        return int(text)
+
+    return whole
+
+
+def exit_status(program: str, command: Callable[[], int], refusals: tuple[type[Exception], ...]) -> int:
+    """Run a command of the command line: its own exit status, or 1 where it raises one of `refusals`, or an `OSError`.
+
+    These are told in a sentence on standard error, as are an interruption from the keyboard (status 130) and a
+    reader of the output that has gone.
+    """
+    try:
+        status = command()
+        sys.stdout.flush()
+        return status
+    except refusals as error:
+        said, status = str(error), 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed at exit, either
+        said, status = "nobody reads its output any more, so it stopped", 1
+    except OSError as error:  # a full or read-only disk, a folder of someone else, a file in a folder's place
+        said, status = f"{error.filename or 'cannot be done'}: {error.strerror or error}", 1
+    except KeyboardInterrupt:
+        said, status = "interrupted; what was whole before still stands", 130
+    print(f"{program}: {said}", file=sys.stderr)
+    return status
 
 
 @functools.cache

@@ -5,21 +5,16 @@ import sys
 import time
 from pathlib import Path
 
+from vitmech_utils.arguments import exit_status
 from vitmech_utils.profiles import ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.runs.run_folders import at_home
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 done, 1 refused or failed, 2 misused)."""
+    """Run one command; returns the exit status (0 done, 1 refused or failed, 2 misused, 130 interrupted)."""
     options = _parser().parse_args(arguments)
-    try:
-        return options.command(options)
-    except (ProfileError, RunError) as error:
-        print(f"vitmech: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # a full or read-only disk, a folder of someone else, a file in a folder's place
-        print(f"vitmech: {error.filename or 'cannot be done'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    return exit_status("vitmech", lambda: options.command(options), (ProfileError, RunError))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,7 +66,7 @@ def book(options: argparse.Namespace) -> int:
     from vitmech_utils.pipeline.build import build
 
     root = repository_root()
-    build(root, _run_folder(root, options), Path(options.out).resolve() if options.out else None)
+    build(root, _run_folder(root, options), at_home(options.out).resolve() if options.out else None)
     return 0
 
 
@@ -119,7 +114,7 @@ def _run_folder(root: Path, options: argparse.Namespace) -> Path:
 
 
 def _run_dir(options: argparse.Namespace) -> Path | None:
-    return Path(options.run_dir).expanduser().absolute() if options.run_dir else None
+    return at_home(options.run_dir).absolute() if options.run_dir else None
 
 
 def _parser() -> argparse.ArgumentParser:

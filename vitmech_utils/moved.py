@@ -9,12 +9,13 @@ from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
 MOVED = {
+    "manifests": "runs.manifests",
     "data.boxes": "data.recordings.boxes",
     "data.matched": "studies.recordings.matched",
     "data.real_signals": "studies.recordings.sources",
     "heads.attack_trials": "studies.attacks.measure",
     "heads.attention_sinks": "heads.sinks",
-    "heads.attention_weights": "heads.projections",
+    "heads.attention_weights": "heads.check",
     "heads.by_image": "heads.attention",
     "heads.class_effects": "heads.effects",
     "heads.enough": "heads.stopping",

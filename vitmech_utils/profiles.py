@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from vitmech_utils.strict_text import LARGEST_YAML, parse_yaml
 REHEARSAL = 4
 """The most steps that a training takes where published adapters are shown."""
 SHOWN = 20  # problems that an error lists
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 LOCAL_PREFIXES = ("/", "./", "../", "~")
 
 
@@ -63,14 +65,19 @@ class Profile(Section):
     task: Task
 
     @model_validator(mode="after")
-    def _local_backbone_exists(self) -> "Profile":
-        if self.backbone.startswith(LOCAL_PREFIXES):
+    def _backbone_is_a_folder_or_an_id(self) -> "Profile":
+        if self.backbone.startswith(LOCAL_PREFIXES) or Path(self.backbone).is_absolute():
             try:
                 there = Path(self.backbone).expanduser().is_dir()
             except (OSError, RuntimeError):  # a name too long, a home of nobody
                 there = False
             if not there:
                 raise ValueError(f"backbone: the folder {_short(self.backbone)} does not exist")
+        elif not _HUB_ID.fullmatch(self.backbone):
+            raise ValueError(
+                f"backbone is {_short(self.backbone)}, expected dinov2-small, a hub id such as "
+                "google/vit-base-patch16-224, or a folder, written with ./ or / before it"
+            )
         return self
 
     def rehearsal(self) -> "Profile":

@@ -13,32 +13,36 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitmech_utils.arguments import exit_status
 from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs import TRAINING, open_chapter
 from vitmech_utils.runs.manifests import RunError
-from vitmech_utils.runs.run_folders import checkpoint_folder, find_run_dir
+from vitmech_utils.runs.run_folders import at_home, checkpoint_folder, find_run_dir
 from vitmech_utils.runs.standing import check_chapter
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train every seed of a profile; returns the exit status (0 done, 1 refused)."""
     options = _parser().parse_args(arguments)
+    from vitmech_utils.model.backbones import BackboneError
+
+    return exit_status(
+        "vitmech_utils.train", lambda: _trained(options), (ProfileError, RunError, BackboneError)
+    )
+
+
+def _trained(options: argparse.Namespace) -> int:
     first = os.environ.get("RANK", "0") == "0"
-    try:
-        root = repository_root()
-        overrides = parse_overrides(options.parameter)
-        profile = load_profile(options.profile, overrides, root)
-        run = find_run_dir(root, profile.name, Path(options.run_dir).absolute() if options.run_dir else None)
-        if _stands(run, profile, root):
-            if first:
-                print(f"{TRAINING}: up to date")
-            return 0
-        with _chapter_held(run, profile, root) if first else contextlib.nullcontext():
-            train(run, profile, root)
-    except (ProfileError, RunError) as error:
-        print(f"vitmech_utils.train: {error}", file=sys.stderr)
-        return 1
+    root = repository_root()
+    profile = load_profile(options.profile, parse_overrides(options.parameter), root)
+    run = find_run_dir(root, profile.name, at_home(options.run_dir).absolute() if options.run_dir else None)
+    if _stands(run, profile, root):
+        if first:
+            print(f"{TRAINING}: up to date")
+        return 0
+    with _chapter_held(run, profile, root) if first else contextlib.nullcontext():
+        train(run, profile, root)
     if first:
         print(f"Trained. `vitmech run {TRAINING[:2]}` with the same values goes on from here.")
     return 0

@@ -8,6 +8,7 @@ parts, equal to the bit to what `ChirpDataset` draws. A GPU does that in passing
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vitmech_utils.arguments import at_least, exit_status
 from vitmech_utils.data.chirp_dataset import ChirpDataset
 from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.figures import draw_around
@@ -157,19 +159,24 @@ def _apply(
     return total
 
 
-def main() -> None:
-    """Keep the images of one seed."""
+def main(arguments: list[str] | None = None) -> int:
+    """Keep the images of one seed; returns the exit status (0 done, 1 refused)."""
     parser = argparse.ArgumentParser(prog="vitmech_utils.data.kept", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, required=True, help="images")
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--size", type=at_least(1), required=True, help="images")
     parser.add_argument("--split", choices=("train", "held-out"), default="train")
     parser.add_argument("--hard-share", type=float, default=0.0)
-    parser.add_argument("--processes", type=int)
-    options = parser.parse_args()
+    parser.add_argument("--processes", type=at_least(1))
+    options = parser.parse_args(arguments)
+    return exit_status("vitmech_utils.data.kept", lambda: _keep(options), (ValueError,))
+
+
+def _keep(options: argparse.Namespace) -> int:
     images = ChirpDataset(options.size, options.seed, split=options.split, hard_share=options.hard_share)
     print(keep(options.folder, images, options.processes))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from vitmech_utils.heads.replacements import check_linear
 from vitmech_utils.heads.replay import Replay, predict
 from vitmech_utils.model.anatomy import AttentionBlock, find_blocks
 
@@ -76,6 +77,8 @@ def published_procedure(
         raise ValueError(
             "the published procedure zeroes rows of head 0 and knows no pruned heads: run it on the unpruned model"
         )
+    for block in anatomy.blocks:
+        check_linear(block, "the published procedure")
     order = range(anatomy.layers) if order is None else order
     if sorted(order) != list(range(anatomy.layers)):
         raise ValueError(f"order is {list(order)}, expected each layer from 0 to {anatomy.layers - 1} once")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, Dinov2Config, PreTrainedModel, ViTConfig, ViTModel
 from transformers.utils import logging as hf_logging
 
-from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.arguments import checked_arguments, exit_status
 from vitmech_utils.own_folders import write_folder
 from vitmech_utils.strict_text import read_json
 
@@ -103,10 +103,20 @@ def tiny(seed: int = 0, layers: int = 12, heads: int = 12, attention: str = "sdp
 
 
 def cache_folder() -> Path:
-    """The user's cache of converted weights: `$VITMECH_CACHE`, `$XDG_CACHE_HOME/vitmech` or `~/.cache/vitmech`."""
+    """The user's cache of converted weights: `$VITMECH_CACHE`, `$XDG_CACHE_HOME/vitmech` or `~/.cache/vitmech`.
+
+    Raises `BackboneError` where none of the two is set and there is no home.
+    """
     if folder := os.environ.get("VITMECH_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vitmech"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder, "vitmech")
+    try:
+        return Path.home() / ".cache" / "vitmech"
+    except RuntimeError as error:
+        raise BackboneError(
+            f"no place for the backbone's weights ({error}): set VITMECH_CACHE to a folder"
+        ) from error
 
 
 def _default(attention: str) -> PreTrainedModel:
@@ -234,6 +244,12 @@ def state_from_onnx(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Make the default backbone ready, by download where it isn't; returns the exit status (0 done, 1 refused)."""
     load_backbone()
     print(f"{DEFAULT} is ready in {cache_folder() / DEFAULT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status("vitmech_utils.model.backbones", main, (BackboneError,)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitmech_utils.arguments import shown
 from vitmech_utils.artefacts import (
     MANIFEST,
     file_hash,
@@ -27,6 +28,7 @@ from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, write_manifest
 from vitmech_utils.runs.run_folders import (
     acquire,
+    at_home,
     checkpoint_folder,
     drop_partial,
     find_run_dir,
@@ -37,6 +39,8 @@ from vitmech_utils.runs.run_folders import (
 from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PARAMETERS = ("profile", "run_dir", "overrides")
+OWN_KERNEL = Path(__file__).parent
+"""Holds `kernels/python3`, whose command Jupyter reads as the Python that runs it."""
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -48,11 +52,12 @@ def chapters(root: Path) -> list[str]:
 def find_chapter(root: Path, text: str) -> str:
     """Resolve `4`, `04` or `04_head_ablation` to a chapter's name; raises `RunError` listing those there are."""
     names = chapters(root)
-    wanted = f"{int(text):02d}" if text.isdigit() else text.removesuffix(".ipynb")
+    number = text.isascii() and text.isdigit()
+    wanted = text.lstrip("0").zfill(2) if number else text.removesuffix(".ipynb")
     found = [name for name in names if wanted in (name, name[:2])]
     if len(found) != 1:
         raise RunError(
-            f"unknown chapter {text!r}: expected `all` or one of {', '.join(names) or '(no notebooks)'}"
+            f"unknown chapter {shown(text)}: expected `all` or one of {', '.join(names) or '(no notebooks)'}"
         )
     return found[0]
 
@@ -176,10 +181,14 @@ def _execute(
     environment: dict[str, str],
 ) -> None:
     import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
 
     scratch.parent.mkdir(parents=True, exist_ok=True)
+    # Of this environment, whatever kernel of the same name a user or a system has installed.
+    kernels = os.pathsep.join(filter(None, [str(OWN_KERNEL), os.environ.get("JUPYTER_PATH")]))
+    environment = {"JUPYTER_PATH": kernels, **environment}
     environment = {"VITMECH_ROOT": str(root), "PYDEVD_DISABLE_FILE_VALIDATION": "1", **environment}
     try:
         with _environment(environment), _ended_by_sigterm(), warnings.catch_warnings():
@@ -207,6 +216,12 @@ def _execute(
             f"{source.name}: its kernel died (out of memory, or killed); run the same command again to go on. "
             f"The notebook as far as it came: {failed}"
         ) from None
+    except (RuntimeError, TimeoutError, NoSuchKernel, CellControlSignal, PapermillException) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise RunError(
+            f"{source.name}: its kernel, {sys.executable} -m ipykernel_launcher, did not answer or broke off ({said}); "
+            "try `vitmech doctor`, and run the same command again"
+        ) from error
 
 
 def _keep_pickers_once(notebook: dict[str, Any]) -> None:
@@ -300,7 +315,7 @@ def _portable(path: str, root: Path) -> str:
     """Write a path under the clone relative to it, so that executed notebooks name no machine's folders."""
     if not path.endswith((".yaml", ".yml")) and "/" not in path:
         return path
-    absolute = Path(path).expanduser().resolve()
+    absolute = at_home(path).resolve()
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(absolute)
 
 

@@ -268,6 +268,8 @@ def _fill(
         where = match.group(1)
         if where == "status":
             return _status(manifests, states)
+        if where == "trace":
+            return _trace(manifests)
         if where == "banner":
             return banner(next(iter(manifests.values())))
         chapter, artefact, *keys = where.split("/")
@@ -295,12 +297,13 @@ def _read_json(run: Path, chapter: str, artefact: str, page: str) -> Any:
 
 def _status(manifests: dict[str, dict[str, Any]], states: dict[str, State]) -> str:
     rows = [
-        "| chapter | profile | run on | day | time | memory | code | page |",
-        "|---|---|---|---|---|---|---|---|",
+        "| chapter | profile | run on | day | time | CPU time | memory | code | page |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, manifest in manifests.items():
         memory = f"{manifest['peak_memory_mib'] / 1024:.1f} GiB"
         wall = duration(manifest["wall_seconds"])
+        cpu = duration(manifest["cpu_seconds"]) if manifest.get("cpu_seconds") else "not recorded"
         cells = [
             f"[](../notebooks/{name}.ipynb)",
             manifest["profile"]["name"],
@@ -310,8 +313,28 @@ def _status(manifests: dict[str, dict[str, Any]], states: dict[str, State]) -> s
         page = states[name].name + (
             f", drawn again on {day(manifest['drawn'])}" if manifest.get("drawn") else ""
         )
-        rows.append(f"| {' | '.join([*cells, wall, memory, version(manifest), page])} |")
+        rows.append(f"| {' | '.join([*cells, wall, cpu, memory, version(manifest), page])} |")
     return "\n".join(rows)
+
+
+def _trace(manifests: dict[str, dict[str, Any]], most: int = 4) -> str:
+    """Where each chapter's time went: the kept results that took longest, and all the rest, in seconds."""
+    traced = {name: manifest for name, manifest in manifests.items() if manifest.get("trace")}
+    if not traced:
+        return "This run was made before chapters kept a trace of their time."
+    rows = ["| chapter | CPU time | of it for | the rest: imports, figures, text |", "|---|---|---|---|"]
+    for name, manifest in traced.items():
+        took = {key: seconds["cpu"] for key, seconds in manifest["trace"].items()}
+        longest = sorted(took, key=took.__getitem__, reverse=True)[:most]
+        listed = [f"`{key}` {duration(took[key])}" for key in longest]
+        others = len(took) - len(longest)
+        if others:
+            listed.append(f"{others} more {duration(sum(took.values()) - sum(took[key] for key in longest))}")
+        rest = duration(max(manifest["cpu_seconds"] - sum(took.values()), 0))
+        total = duration(manifest["cpu_seconds"])
+        rows.append(f"| [](../notebooks/{name}.ipynb) | {total} | {', '.join(listed)} | {rest} |")
+    whole = duration(sum(manifest["cpu_seconds"] for manifest in traced.values()))
+    return "\n".join([*rows, f"\nAll chapters together took {whole} of processor time."])
 
 
 def _markdown(source: str, cell_id: str) -> Any:

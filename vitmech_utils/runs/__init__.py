@@ -32,6 +32,7 @@ from vitmech_utils.runs.manifests import (
     FORMAT,
     RunError,
     code_version,
+    cpu_seconds,
     machine,
     package_versions,
     peak_memory_mib,
@@ -117,6 +118,7 @@ class Chapter:
             self._release()
             raise
         self._kept: dict[str, tuple[str, int] | None] = {}
+        self._trace: dict[str, dict[str, float]] = {}
         self._computing, self._shown = 0, set()
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
 
@@ -229,10 +231,14 @@ class Chapter:
             path = self._from_last_run(name)
         else:
             self._computing += 1
+            wall, cpu = time.perf_counter(), cpu_seconds()
             try:
                 path = kept.save(self.folder, name, compute())
             finally:
                 self._computing -= 1
+            if not self._computing:  # what one kept value computes for another is its own
+                took = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
+                self._trace[name] = {clock: round(max(seconds, 0.0), 3) for clock, seconds in took.items()}
         self._kept[name] = cell
         return kept.load(path)
 
@@ -347,6 +353,8 @@ class Chapter:
             },
             "code": {**made["code"], **self._code},
             "seeds": self.profile.seeds,
+            "cpu_seconds": round(cpu_seconds(), 3),
+            "trace": self._trace,
             "peak_memory_mib": peak_memory_mib(),
             "inputs": self._inputs,
             "outputs": outputs,

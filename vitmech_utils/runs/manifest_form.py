@@ -101,6 +101,13 @@ class Executed(_Part):
     sha256: Hash
 
 
+class Took(_Part):
+    """How long one kept value took to compute, in seconds by the clock and of the processor."""
+
+    wall: Seconds
+    cpu: Seconds
+
+
 class Drawn(_Part):
     """When and by what a page was drawn again from what an earlier run kept."""
 
@@ -123,6 +130,8 @@ class Form(_Part):
     seeds: list[int]
     started: Time
     wall_seconds: Seconds
+    cpu_seconds: Seconds | None = None
+    trace: dict[Inside, Took] = {}
     peak_memory_mib: Annotated[int, Field(ge=0, le=10**9)]
     inputs: dict[str, Files | Adapter]
     outputs: Hashes

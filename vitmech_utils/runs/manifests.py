@@ -102,6 +102,12 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def cpu_seconds() -> float:
+    """CPU seconds that this process and those that it started and that have ended used so far, imports included."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def peak_memory_mib() -> int:
     """This process's largest resident memory so far, in MiB (0 where the system does not tell)."""
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from vitmech_utils.arguments import shown
 from vitmech_utils.artefacts import digest, json_text, write_json
 from vitmech_utils.profiles import Profile
 from vitmech_utils.runs.code import hashes, training_files
@@ -30,7 +31,19 @@ ADAPTERS = {
 def find_run_dir(root: Path, profile_name: str, run_dir: str | Path | None = None) -> Path:
     """Resolve the run folder: the argument, else `$VITMECH_RUN_DIR`, else `results/<profile>` under the root."""
     chosen = run_dir or os.environ.get("VITMECH_RUN_DIR") or Path("results", profile_name)
-    return (root / Path(chosen).expanduser()).resolve()
+    return (root / at_home(chosen)).resolve()
+
+
+def at_home(path: str | Path) -> Path:
+    """A path with `~` and `~name` replaced by that home; raises `RunError` where there is no such home, or no path."""
+    try:
+        if "\0" in str(path):
+            raise ValueError("a null character")
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{shown(path)} is no path of a folder ({error}): name one, such as results/mine"
+        ) from None
 
 
 def note_profile(run: Path, profile: Profile) -> Path:
