@@ -14,7 +14,7 @@ from vitmech_utils.heads.effects import Losses, effects, losses_of
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import Head, check_layer
 from vitmech_utils.heads.published_code import published_procedure
-from vitmech_utils.heads.replacements import check_mode, check_model, check_shape, evaluating
+from vitmech_utils.heads.replacements import check_mode, check_model, check_shape, evaluating, verify
 from vitmech_utils.heads.sets import (
     HeadPredictions,
     every_test,
@@ -134,6 +134,7 @@ def predict_without_heads(
         check_shape(pixel_values)
         if batch < 1:
             raise ValueError(f"batch is {batch}, expected at least 1 image")
+        verify(model, pixel_values)
         with evaluating(model), torch.inference_mode():
             baseline, every = published_procedure(model, pixel_values, batch)
         ablated, method = torch.stack([every[pair] for pair in chosen]), "published-code"

@@ -5,7 +5,6 @@ Budgets are the largest change of a pixel's channel, in units of 1/255; pixels l
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
-from vitmech_utils.heads.replacements import check_images, check_model, evaluating
+from vitmech_utils.heads.replacements import check_images, check_merged, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import LossesFor
-from vitmech_utils.model.anatomy import AnatomyError
 from vitmech_utils.tasks import Loss, Task, to_float64, widest_float
 
 LEVELS = 255
@@ -127,13 +125,6 @@ def random_noise(
                 drawn.append(_finite(predict(model, changed), start))
             found.append(torch.stack(drawn))
     return torch.cat(found, 1)
-
-
-def squared_errors(
-    predictions: Float[Tensor, "*draw image target"], labels: Float[Tensor, "image target"]
-) -> Float[ndarray, "*draw image target"]:
-    """Squared error of standardized predictions, per image and target, float64."""
-    return tasks.squared_error()(predictions.cpu(), labels.cpu()).numpy()
 
 
 def gradient_error(
@@ -256,8 +247,7 @@ def _finite(predictions: Tensor, first: int) -> Tensor:
 def _check(
     model: nn.Module, pixel_values: Tensor, labels: Tensor | None, mask: Tensor, budget: float, **counts: int
 ) -> None:
-    with contextlib.suppress(AnatomyError):  # an attack needs no heads, only plain weights
-        check_model(model)
+    check_merged(model)  # an attack needs no heads, only plain weights
     check_images(pixel_values, labels)
     low, high = pixel_values.min().item(), pixel_values.max().item()
     if low < 0 or high > 1:

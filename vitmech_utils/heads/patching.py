@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.heads.hooks import Head, change_heads
-from vitmech_utils.heads.replacements import evaluating, head_outputs
+from vitmech_utils.heads.replacements import evaluating, head_outputs, verify
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import losses_for
 from vitmech_utils.tasks import Loss, Task
@@ -69,6 +69,7 @@ def _patched(
         raise ValueError(
             f"donors have shape {tuple(donors.shape)}, expected {tuple(pixel_values.shape)}: one donor per image"
         )
+    verify(model, pixel_values)
     weight = next(model.parameters())
     found: list[list[Tensor]] = [[] for _ in sets]
     with evaluating(model), torch.inference_mode():

@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from vitmech_utils.heads.hooks import Head, capture_heads
-from vitmech_utils.heads.replacements import check_model, evaluating
-from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.check import TOLERANCE, check_heads, one_image, remember
+from vitmech_utils.heads.hooks import Head, capture_heads, change_heads
+from vitmech_utils.heads.replacements import check_linear, check_model, evaluating, verify
+from vitmech_utils.heads.replay import answer, predict
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, HeadNumbers, find_blocks
 from vitmech_utils.model.backbones import DAMAGED
 from vitmech_utils.model.regressor import ChirpRegressor, LoraSettings, weights_fingerprint
@@ -61,17 +62,23 @@ class ConstantAttention(nn.Module):
         return (constant, None) if self.returns_tuple else constant
 
 
-def prune_heads(model: nn.Module, heads: Iterable[Head], made_for: str | None = None) -> nn.Module:
+def prune_heads(
+    model: nn.Module,
+    heads: Iterable[Head],
+    made_for: str | None = None,
+    pixel_values: Tensor | None = None,
+) -> nn.Module:
     """A copy of `model` without these heads; `model` stays as it is.
 
     `heads` are (layer, head) pairs, 0-based, numbered as in the unpruned model also where `model` has lost heads
     before. The copy computes what zero ablation of the heads through `change_heads` computes. A layer that loses
     all its heads keeps of its attention only the output projection's bias. The configuration goes on telling the
     unpruned model's heads, the width of the grid that tables use; each attention module tells its own. `made_for`,
-    the `weights_fingerprint` of the model on which the heads were chosen, refuses another one.
+    the `weights_fingerprint` of the model on which the heads were chosen, refuses another one. Before it is returned,
+    the copy is held against zero ablation, on the first of `pixel_values` (default: random pixels of the model's size).
 
-    Raises `PruningError` (a head twice, out of range, or gone; no head left; another model), `ValueError` for an
-    unmerged adapter, `AnatomyError` for an unknown model.
+    Raises `PruningError` (a head twice, out of range, or gone; no head left; another model; an attention that cannot do
+    with fewer heads), `ValueError` for an unmerged adapter, `AnatomyError` for an unknown model.
     """
     anatomy = check_model(model)
     chosen = _checked(anatomy, heads)
@@ -80,13 +87,64 @@ def prune_heads(model: nn.Module, heads: Iterable[Head], made_for: str | None = 
             f"these heads were chosen on a model with fingerprint {made_for[:12]}, but this one has {found[:12]}: "
             "choose them anew on this model, or load the one that they belong to"
         )
+    verify(model, pixel_values)
     pruned = copy.deepcopy(model)
     for block in find_blocks(pruned).blocks:
         gone = {head for layer, head in chosen if layer == block.index}
         if gone:
             kept = tuple(head for head in block.numbers.kept if head not in gone)
-            _shrink(block, HeadNumbers(kept, anatomy.heads, anatomy.head_size))
+            try:
+                _shrink(block, HeadNumbers(kept, anatomy.heads, anatomy.head_size))
+            except (RuntimeError, AttributeError, KeyError, IndexError, TypeError) as error:
+                raise PruningError(
+                    f"{block.name}: {_more(block)}its matrices cannot be cut by heads ({error})"
+                ) from error
+    _hold_against_ablation(model, pruned, chosen, pixel_values)
     return pruned
+
+
+def _hold_against_ablation(
+    model: nn.Module, pruned: nn.Module, heads: set[Head], pixel_values: Tensor | None
+) -> None:
+    """Raise `PruningError` where a pruned model is not the model with these heads ablated to zero."""
+    found = check_heads(model, pixel_values)
+    image = one_image(model, found.anatomy, pixel_values)
+    layer = found.anatomy.blocks[min(heads)[0]] if heads else found.anatomy.blocks[0]
+    with evaluating(model), evaluating(pruned), torch.no_grad():
+        with change_heads(model, dict.fromkeys(heads, 0.0)):
+            expected = _any_answer(model(image))
+        try:
+            own = _any_answer(pruned(image))
+        except Exception as error:
+            raise PruningError(
+                f"{layer.name}: {_more(layer)}the pruned model does not run ({error}); ablate its heads instead"
+            ) from error
+    scale = expected.float().abs().max().clamp_min(1e-6)
+    off = float((own - expected).float().abs().max() / scale) if own.shape == expected.shape else float("inf")
+    if not off <= TOLERANCE[expected.dtype]:
+        raise PruningError(
+            f"{layer.name}: {_more(layer)}the pruned model differs from zero ablation by {off:.1g} of its largest "
+            "output; ablate its heads instead"
+        )
+    remember(pruned, found)
+
+
+def _any_answer(output: object) -> Tensor:
+    found = answer(output)
+    if found is None:
+        found = next((value for value in output.values() if isinstance(value, Tensor)), None)
+    return found
+
+
+def _more(block: AttentionBlock) -> str:
+    """What an attention has beside its four projections, in words, for errors."""
+    known = {id(part.linear) for part in block.parts or ()} | {id(block.output)}
+    modules = {
+        name: module for name, module in block.attention.named_modules()
+        if name and id(module) not in known and any(True for _ in module.parameters(recurse=False))
+    }  # fmt: skip
+    extra = [*(name for name, _ in block.attention.named_parameters(recurse=False)), *modules]
+    return f"its attention has parts of its own ({', '.join(extra[:4])}), and " if extra else ""
 
 
 def recovering(pruned: ChirpRegressor, lora: LoraSettings | None = None, seed: int = 0) -> ChirpRegressor:
@@ -217,7 +275,12 @@ def _named(pairs: list[Head]) -> str:
 
 def _shrink(block: AttentionBlock, numbers: HeadNumbers) -> None:
     """Cut a layer's matrices down to the heads `numbers.kept`, in place."""
-    attention, parts = block.attention, (block.query, block.key, block.value)
+    attention, parts = block.attention, block.known_parts("pruning")
+    if any(part.packed for part in parts):
+        raise PruningError(
+            f"{block.name}: torch's MultiheadAttention has one size for all its heads; none can go. Ablate them instead"
+        )
+    check_linear(block, "pruning")
     if any(isinstance(getattr(attention, name, None), nn.Linear | nn.LayerNorm) for name in ("gate", "norm")):
         raise PruningError(f"{block.name}: its attention normalizes or gates its heads together; none can go")
     returns_tuple = _returns_tuple(block)

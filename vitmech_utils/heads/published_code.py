@@ -17,8 +17,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from vitmech_utils.heads.replacements import check_linear
 from vitmech_utils.heads.replay import Replay, predict
-from vitmech_utils.model.anatomy import Anatomy, AttentionBlock, find_blocks
+from vitmech_utils.model.anatomy import AttentionBlock, find_blocks
 
 # The statistics by which the analysis normalizes pixels, and which the training never used.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,11 +35,6 @@ def zero_rows(block: AttentionBlock, row: int) -> None:
     with torch.no_grad():
         for projection in (block.key, block.value, block.query):
             projection.weight[row] = 0
-
-
-def head_of_row(anatomy: Anatomy, row: int) -> int:
-    """The head (0-based) to which a row of a query, key or value weight belongs."""
-    return row // anatomy.head_size
 
 
 def literal_procedure(
@@ -81,6 +77,8 @@ def published_procedure(
         raise ValueError(
             "the published procedure zeroes rows of head 0 and knows no pruned heads: run it on the unpruned model"
         )
+    for block in anatomy.blocks:
+        check_linear(block, "the published procedure")
     order = range(anatomy.layers) if order is None else order
     if sorted(order) != list(range(anatomy.layers)):
         raise ValueError(f"order is {list(order)}, expected each layer from 0 to {anatomy.layers - 1} once")

@@ -24,6 +24,7 @@ from vitmech_utils.heads.replacements import (
     check_shape,
     evaluating,
     replacement,
+    verify,
 )
 from vitmech_utils.heads.replay import Replay, ReplayError, predict
 from vitmech_utils.model.anatomy import Anatomy
@@ -213,6 +214,7 @@ def predict_tests(
     weight = next(model.parameters())
     baselines: list[Tensor] = []
     outcome: Tensor | None = None
+    verify(model, pixel_values)
     with evaluating(model), torch.inference_mode():
         first, replayed = _first_outputs(model, anatomy, pixel_values[:1].to(weight), replay)
         keep.begin(first, len(tests))
