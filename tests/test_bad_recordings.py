@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from bad_inputs import outcome
+from bad_inputs import outcome, write_audacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,6 @@ from vitmech_utils.data.recordings.boxes import (
     Box,
     outside,
     read_boxes,
-    write_audacity,
     write_raven,
 )
 from vitmech_utils.data.recordings.spectrograms import Axes, spectrogram, transform_of

@@ -21,7 +21,7 @@ MOVED = {
     "heads.enough": "heads.stopping",
     "heads.layers": "studies.ablation.measure",
     "heads.origin": "studies.origin.measure",
-    "heads.pruning_choices": "studies.pruning.measure",
+    "heads.pruning_choices": "studies.pruning.choices",
     "heads.pruning_means": "heads.pruning",
     "heads.pruning_trials": "studies.pruning.measure",
     "heads.semantics_twins": "studies.semantics.measure",

@@ -89,6 +89,13 @@ def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
         axis.set_major_formatter("{x:g}")
 
 
+def percent_scale_to(ax: "Axes", which: str, low: float, high: float) -> None:
+    """Make an axis in percent linear up to 10 and logarithmic beyond, no longer than `low` to `high` needs."""
+    if max(-low, high) > 20:
+        getattr(ax, f"set_{which}lim")(min(1.6 * low, -4.0), max(1.6 * high, 4.0))
+    percent_scale(ax, which, linear=10.0)
+
+
 def effect_forest(ax: "Axes", table: pd.DataFrame, top: int = 20) -> None:
     """Draw the `top` heads with the largest absolute effects, each with its interval, the largest on top."""
     rows = table.loc[table["effect"].abs().nlargest(top).index].iloc[::-1]

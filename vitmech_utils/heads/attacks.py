@@ -127,13 +127,6 @@ def random_noise(
     return torch.cat(found, 1)
 
 
-def squared_errors(
-    predictions: Float[Tensor, "*draw image target"], labels: Float[Tensor, "image target"]
-) -> Float[ndarray, "*draw image target"]:
-    """Squared error of standardized predictions, per image and target, float64."""
-    return tasks.squared_error()(predictions.cpu(), labels.cpu()).numpy()
-
-
 def gradient_error(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],

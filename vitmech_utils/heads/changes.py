@@ -108,7 +108,8 @@ def changes(
             f"the task {fitted.name!r} tells no shift, expected one with `shift`: how far an answer moves"
         )
     losses = predictions.losses(truth, fitted)
-    shift = fitted.shift(*(found.cpu().double() for found in (predictions.baseline, predictions.ablated)))
+    before, after = (found.cpu().double() for found in (predictions.baseline, predictions.ablated))
+    shift = fitted.shift(before, after, truth.cpu())
     return Changes(
         shift.numpy(),
         losses.changes,

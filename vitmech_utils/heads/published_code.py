@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vitmech_utils.heads.replacements import check_linear
 from vitmech_utils.heads.replay import Replay, predict
-from vitmech_utils.model.anatomy import Anatomy, AttentionBlock, find_blocks
+from vitmech_utils.model.anatomy import AttentionBlock, find_blocks
 
 # The statistics by which the analysis normalizes pixels, and which the training never used.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,11 +35,6 @@ def zero_rows(block: AttentionBlock, row: int) -> None:
     with torch.no_grad():
         for projection in (block.key, block.value, block.query):
             projection.weight[row] = 0
-
-
-def head_of_row(anatomy: Anatomy, row: int) -> int:
-    """The head (0-based) to which a row of a query, key or value weight belongs."""
-    return row // anatomy.head_size
 
 
 def literal_procedure(

@@ -25,6 +25,7 @@ from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.model.adapter_files import (
     ADAPTER,
+    CARD,
     CONFIG,
     HEAD,
     LARGEST_TRAINING,
@@ -40,6 +41,7 @@ from vitmech_utils.model.adapter_files import (
 )
 from vitmech_utils.model.anatomy import AnatomyError, find_blocks
 from vitmech_utils.model.backbones import DEFAULT, BackboneError, load_backbone, tiny
+from vitmech_utils.model.cards import card
 from vitmech_utils.model.lora import (
     STUDY,
     AdapterError,
@@ -55,7 +57,7 @@ from vitmech_utils.tasks import Task, squared_error
 
 IMAGE_SIZE = 224
 NEEDED = (SETTINGS, ADAPTER, HEAD, CONFIG)
-FILES = (*NEEDED, TRAINING)
+FILES = (*NEEDED, TRAINING, CARD)
 """All that an adapter folder holds; a folder with anything else in it was not written by `save`."""
 
 
@@ -202,7 +204,7 @@ class ChirpRegressor(nn.Module):
 
     @checked_arguments(AdapterError)
     def save(self, folder: Path | str, training: dict | None = None) -> Path:
-        """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
+        """Write the adapter folder: peft's two files, the head, settings and a card; safetensors and text alone.
 
         `training` is a record of how it was made and how it scores, kept beside it as `training.json` (see
         `read_training`). The folder appears whole or not at all. One that is there is replaced only where an earlier
@@ -239,6 +241,7 @@ class ChirpRegressor(nn.Module):
                 config.target_modules = sorted(config.target_modules)
             config.save_pretrained(ready)
             (ready / SETTINGS).write_text(json.dumps(self._settings(), indent=2) + "\n")
+            (ready / CARD).write_text(card(self._settings(), training), encoding="utf-8")
             if training is not None:
                 (ready / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
 

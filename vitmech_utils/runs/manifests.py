@@ -34,6 +34,7 @@ NON_RESULT_MODULES = (
     "artefacts",
     "cli",
     "doctor",
+    "model.cards",
     "profiles",
     "runs",
     "runs.code",

@@ -105,19 +105,6 @@ def write_raven(boxes: Iterable[Box], path: str | Path) -> Path:
 
 
 @checked_arguments()
-def write_audacity(boxes: Iterable[Box], path: str | Path) -> Path:
-    """Write boxes as Audacity labels, with a second line for the band of those that have one. Returns the path."""
-    rows = []
-    for box in boxes:
-        rows.append(f"{box.start!r}\t{box.end!r}\t{_plain(box.label)}")
-        if math.isfinite(box.high):
-            rows.append(f"\\\t{box.low!r}\t{box.high!r}")
-    path = Path(path)
-    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    return path
-
-
-@checked_arguments()
 def outside(boxes: Sequence[Box], duration: Real, highest: Real, channels: int | None = None) -> list[str]:
     """What is wrong with boxes of a recording of `duration` seconds and frequencies up to `highest` Hz, in words.
 
