@@ -37,6 +37,7 @@ NON_RESULT_MODULES = (
     "artefacts",
     "cli",
     "doctor",
+    "model.cards",
     "profiles",
     "runs",
     "runs.code",

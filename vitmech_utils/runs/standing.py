@@ -101,8 +101,9 @@ def command(verb: str, name: str, run: Path, root: Path, profile: Profile) -> st
 
 
 def adapter_digest(folder: Path) -> str:
-    """One hash over the files of an adapter folder."""
-    return digest({path.name: file_hash(path) for path in sorted(folder.glob("*")) if path.is_file()})
+    """One hash over the files of an adapter folder; its card, which says what they hold, is none of them."""
+    files = (path for path in sorted(folder.glob("*")) if path.is_file() and path.name != "README.md")
+    return digest({path.name: file_hash(path) for path in files})
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
