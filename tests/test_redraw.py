@@ -343,3 +343,29 @@ def test_snakemake_redraws_after_an_edited_colour_and_computes_after_an_edited_h
     assert folder_hashes(run_of(root) / "02_second") == other  # it uses neither
     assert series()[0] == computed
     assert calls(root) == 2
+
+
+def test_a_model_that_a_chapter_trained_survives_a_redraw(keeping: Path) -> None:
+    train = (
+        'def train():\n    folder = chapter.folder / "bare-adapter-seed-0"\n    folder.mkdir(exist_ok=True)\n'
+        '    (folder / "training.json").write_text("{}")\n    return folder.name'
+    )
+    cells = [train, 'trained = chapter.keep("trained", train)', 'print("It is", trained)']
+    write_notebook(keeping / "notebooks" / "03_third.ipynb", "03_third", cells)
+    assert vitmech("run", "03", root=keeping).returncode == 0
+    folder = run_of(keeping) / "03_third"
+    before = folder_hashes(folder)
+    assert "bare-adapter-seed-0/training.json" in read_manifest(folder, "")["computed"]
+    edit(keeping, "It is", "There is", "03_third")
+    done = vitmech("redraw", "03", root=keeping)
+    assert done.returncode == 0, done.stderr
+    after = folder_hashes(folder)
+    assert {file for file in after.keys() | before.keys() if after.get(file) != before.get(file)} == {
+        "03_third.ipynb"
+    }
+    manifest = read_manifest(folder, "")
+    assert (
+        manifest["outputs"]["bare-adapter-seed-0/training.json"]
+        == before["bare-adapter-seed-0/training.json"]
+    )
+    assert state(keeping, "03_third") == "up to date"
