@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ from vitmech_utils.model.adapter_files import (
     read_settings,
     read_weights,
 )
-from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.anatomy import AnatomyError, find_blocks
 from vitmech_utils.model.backbones import DEFAULT, BackboneError, load_backbone, tiny
 from vitmech_utils.model.cards import card
 from vitmech_utils.model.lora import (
@@ -121,6 +122,7 @@ class ChirpRegressor(nn.Module):
             else (backbone.config.name_or_path or backbone.config.model_type)
         )
         model = load_backbone(backbone, attention) if isinstance(backbone, str) else backbone
+        refuse_without_cls(model, name)
         fingerprint = weights_fingerprint(model)
         model.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
@@ -315,6 +317,16 @@ class ChirpRegressor(nn.Module):
                 "vitmech-utils": __version__,  # its code may lie beside an environment that it was not installed in
             },
         }
+
+
+def refuse_without_cls(backbone: nn.Module, name: str) -> None:
+    """Raise `BackboneError` for a backbone whose first token is a patch (SigLIP, I-JEPA)."""
+    with contextlib.suppress(AnatomyError):
+        if find_blocks(backbone).prefix == 0:
+            raise BackboneError(
+                f"backbone {name!r} has no CLS token, and the head reads the first one: a patch in a corner. "
+                "Take a backbone with one (ViT, DeiT, DINOv2, CLIP), or analyse your own model: vitmech study"
+            )
 
 
 @checked_arguments()

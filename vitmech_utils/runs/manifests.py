@@ -29,8 +29,11 @@ SHOWS = (
     "studies.verdicts",
 )
 """The modules that show: an edit here leaves what chapters keep as it is. No module that computes imports them."""
-# These carry artefacts and neither make nor show them: an edit here leaves results and pages as they are.
+# These carry artefacts, or refuse wrong arguments, and neither make nor show results: an edit here leaves results and
+# pages as they are. `own_folders` and `strict_text` are not among them: which files of a folder are read, and what
+# numbers their text holds, are results.
 NON_RESULT_MODULES = (
+    "arguments",
     "artefacts",
     "cli",
     "doctor",
