@@ -34,7 +34,7 @@ __all__ = [
 
 def sweep(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,
@@ -76,7 +76,7 @@ def sweep(
 
 def losses_without_heads(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,
@@ -107,7 +107,7 @@ def losses_without_heads(
 
 def predict_without_heads(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,

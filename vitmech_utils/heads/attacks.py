@@ -35,7 +35,7 @@ class Attack:
     that could be changed. `passes` is the number of forward passes that an image took.
     """
 
-    pixel_values: Float[Tensor, "image 3 height width"]
+    pixel_values: Float[Tensor, "image ..."]
     predictions: Float[Tensor, "image ..."]
     clean: Float[Tensor, "image ..."]
     budget: float
@@ -45,7 +45,7 @@ class Attack:
 
 def attack(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mask: Bool[Tensor, "mask mask_height mask_width"],
     budget: float,
@@ -95,7 +95,7 @@ def attack(
 @torch.no_grad()
 def random_noise(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mask: Bool[Tensor, "mask mask_height mask_width"],
     budget: float,
@@ -129,7 +129,7 @@ def random_noise(
 
 def gradient_error(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     task: Task | str | Loss | None = None,
     *,

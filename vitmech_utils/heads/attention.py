@@ -44,7 +44,7 @@ Query = Literal["read", "cls", "patches"] | int
 
 def attention_maps(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image channel height width"],
+    pixel_values: Float[Tensor, "image ..."],
     query: Query = "read",
     normalize: Literal["unit"] | None = None,
     batch: int = 16,
@@ -97,9 +97,7 @@ def patch_query_maps(
     return torch.stack(layers)
 
 
-def patch_grid(
-    pixel_values: Float[Tensor, "image channel height width"], anatomy: Anatomy
-) -> tuple[int, int]:
+def patch_grid(pixel_values: Float[Tensor, "image ..."], anatomy: Anatomy) -> tuple[int, int]:
     """Rows and columns of patches of an image batch; raises ValueError where the patches do not fill the image."""
     height, width = pixel_values.shape[-2:]
     if not anatomy.patch:
@@ -121,7 +119,7 @@ def unit_scale(maps: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batc
 
 
 def rollout(
-    model: nn.Module, pixel_values: Float[Tensor, "image channel height width"], batch: int = 4
+    model: nn.Module, pixel_values: Float[Tensor, "image ..."], batch: int = 4
 ) -> Float[Tensor, "image layer row column"]:
     """Attention rollout from what is read (CLS) to the patches, after each layer (Abnar and Zuidema 2020, eq. 1).
 

@@ -31,6 +31,8 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 2e-2, torc
 MOVED = {torch.float64: 1e-10, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """By how much an answer moves, relative to its largest value, that reads a changed token."""
 USUAL_SIDE = 224
+MOST_TRIED = 16
+"""Tokens before the patches that are tried one by one."""
 __all__ = [
     "HeadCheck", "LayerCheck", "answer", "check_heads", "mean_of_queries", "one_query", "remember", "watch_projections",
 ]  # fmt: skip
@@ -145,15 +147,14 @@ class HeadCheck:
         rows, columns = self.grid or (0, 0)
         prefix = self.anatomy.prefix
         if self.reads is None:
-            reads = "not known: the model gives no answer but its tokens"
+            reads = "not known"
         elif not self.reads:
             reads = "none of the tokens that were tried"
         else:
-            names = [
-                "CLS" if token == 0 and prefix else f"token {token}"
-                for token in self.reads
-                if token != "patches"
-            ]
+            own = [token for token in self.reads if token != "patches"]
+            names = ["CLS" if token == 0 else f"token {token}" for token in own]
+            if len(own) > 3:
+                names = [f"{len(own)} tokens that are no patches"]
             reads = " and ".join([*names, *(["the patches"] if "patches" in self.reads else [])])
         default = "CLS" if self.query_name == "cls" else "the mean over what the answer reads"
         if self.query == slice(prefix, None):
@@ -383,9 +384,9 @@ def _look(model: nn.Module, anatomy: Anatomy, image: Tensor) -> list[_Look]:
             output = model(image)
         except Exception as error:
             raise AnatomyError(
-                f"{type(model).__name__} does not run on images alone ({_first_line(error)}); pass the part that takes "
-                "pixel_values, such as .vision_model or .encoder, or images of the size that it takes: "
-                "check_heads(model, pixel_values)"
+                f"{type(model).__name__} does not run on images of shape {tuple(image.shape)} alone "
+                f"({_first_line(error)}); pass the part that takes pixel_values, such as .vision_model or .encoder, or "
+                "images of the size that it takes: check_heads(model, pixel_values)"
             ) from error
     looks[0].answer = answer(output)
     return looks
@@ -560,9 +561,13 @@ def _reads(
     """Tokens whose last state moves the answer, in the order of the check; and whether the answer is the same again."""
     if before is None or not before.is_floating_point():
         return None, True
-    count = tokens if grid is None else grid[0] * grid[1]
-    prefix = anatomy.prefix if grid is not None else 0
-    tried = [*range(min(prefix, 4)), prefix, prefix + count // 2, tokens - 1]
+    if grid is None:
+        return None, True
+    prefix, count = anatomy.prefix, grid[0] * grid[1]
+    # Tokens after the patches (of detections) are many and alike: two of them speak for all.
+    front = prefix if order is None else next((i for i, t in enumerate(order.tolist()) if t != i), prefix)
+    behind = [front, prefix - 1] if front < prefix else []
+    tried = [*range(min(front, MOST_TRIED)), *behind, prefix, prefix + count // 2, tokens - 1]
     own = tried if order is None else [int(order[token]) for token in tried]
     generator = torch.Generator().manual_seed(1)
     last = anatomy.blocks[-1].output
@@ -589,7 +594,12 @@ def _reads(
     if hidden:  # its answer is its tokens
         return None, same
     moved = (after[1:] - after[:1]).float().abs().flatten(1).amax(1) > MOVED[image.dtype] * scale
-    found: list[int | str] = [token for token, hit in zip(tried[:-3], moved[:-3], strict=True) if hit]
+    singles = len(tried) - 3 - len(behind)
+    found: list[int | str] = [
+        token for token, hit in zip(tried[:singles], moved[:singles], strict=True) if hit
+    ]
+    if bool(moved[singles : singles + len(behind)].any()):
+        found.extend(range(front, prefix))
     if bool(moved[-3:].any()):
         found.append("patches")
     return tuple(found), same

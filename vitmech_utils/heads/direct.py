@@ -24,7 +24,7 @@ from vitmech_utils.tasks import Loss, Task
 
 def predict_directly(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,

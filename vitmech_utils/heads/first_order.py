@@ -30,7 +30,7 @@ from vitmech_utils.tasks import Loss, Task
 
 def first_order(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "zero",
     task: Task | str | Loss | None = None,

@@ -25,7 +25,7 @@ KEYS = ["layer_a", "head_a", "layer_b", "head_b"]
 
 def second_order(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,
@@ -77,7 +77,7 @@ def second_order(
 
 def exact_interactions(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     pairs: Sequence[tuple[Head, Head]],
     mode: str = "mean",
@@ -173,7 +173,7 @@ def _table(
 
 def shapley_values(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,

@@ -17,7 +17,7 @@ from vitmech_utils.tasks import Loss, Task
 
 def patch_heads(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     donors: Float[Tensor, "donor 3 height width"],
     sets: Sequence[Collection[Head]],
     batch: int = 8,
@@ -32,7 +32,7 @@ def patch_heads(
 
 def patched_losses(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     donors: Float[Tensor, "donor 3 height width"],
     sets: Sequence[Collection[Head]],
     labels: Tensor | None,

@@ -167,6 +167,8 @@ def _watch_block(block: AttentionBlock, receive: Callable[[Projections], None]) 
     outputs: dict[int, Tensor] = {}
 
     def hook(linear: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        if output.ndim != 3:  # windows: the check says so
+            return
         outputs[id(linear)] = output.detach()
         if len(outputs) == len(linears):
             split = {

@@ -409,7 +409,7 @@ def _unpruned_regressor(
 def prune_keeping_means(
     model: nn.Module,
     heads: Iterable[Head],
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     batch: int = 16,
 ) -> nn.Module:
     """A copy of `model` without these heads, as `prune_heads` makes it, whose biases hold the means of what they wrote.

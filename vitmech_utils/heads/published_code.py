@@ -38,7 +38,7 @@ def zero_rows(block: AttentionBlock, row: int) -> None:
 
 
 def literal_procedure(
-    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], batch: int = 32
+    model: nn.Module, pixel_values: Float[Tensor, "image ..."], batch: int = 32
 ) -> tuple[Float[Tensor, "image target"], Float[Tensor, "layer head image target"]]:
     """The published loop, step by step: predict a batch, then zero the row, and never put anything back.
 
@@ -59,7 +59,7 @@ def literal_procedure(
 
 def published_procedure(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     batch: int = 32,
     order: Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, "image target"], Float[Tensor, "layer head image target"]]:
@@ -150,8 +150,8 @@ def mixed_units(mean: ArrayLike, std: ArrayLike) -> MixedUnits:
 
 
 def imagenet_normalized(
-    pixel_values: Float[Tensor, "image 3 height width"],
-) -> Float[Tensor, "image 3 height width"]:
+    pixel_values: Float[Tensor, "image ..."],
+) -> Float[Tensor, "image ..."]:
     """Pixels as the published analysis feeds them: (pixels / 255 - mean) / deviation of ImageNet."""
     mean, std = (pixel_values.new_tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
     return (pixel_values - mean) / std

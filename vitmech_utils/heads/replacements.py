@@ -27,11 +27,11 @@ Replacement = Callable[[int, int], list[Tensor]]
 def replacement(
     model: nn.Module,
     anatomy: Anatomy,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     mode: str,
     *,
-    reference: Float[Tensor, "other 3 height width"] | None = None,
-    donors: Float[Tensor, "image 3 height width"] | None = None,
+    reference: Float[Tensor, "other ..."] | None = None,
+    donors: Float[Tensor, "image ..."] | None = None,
     batch: int = 32,
     seed: int = 0,
 ) -> Replacement:
@@ -162,7 +162,7 @@ def check_images(pixel_values: Tensor, labels: Tensor | None = None) -> None:
 
 def check_shape(pixel_values: Tensor) -> None:
     """Refuse what is no batch of images, with `ValueError`."""
-    if pixel_values.ndim != 4 or len(pixel_values) == 0:
+    if pixel_values.ndim not in (3, 4) or len(pixel_values) == 0:  # spectrograms have no channels
         raise ValueError(
             f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, channel, height, width] with "
             "at least one image"

@@ -22,7 +22,7 @@ from vitmech_utils.model.anatomy import Anatomy, AttentionBlock
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-FIELDS = ("logits", "predicted_depth", "image_embeds")
+FIELDS = ("logits", "predicted_depth", "image_embeds", "pooler_output")
 """Where outputs of transformers keep a model's answer."""
 # What calling blocks one by one raises where a model does not pass its tokens through them as is usual.
 _UNUSUAL = (RuntimeError, IndexError, KeyError, TypeError, ValueError, AttributeError)
@@ -65,9 +65,7 @@ class Replay:
     attention branch and a branch per token, or where what follows them needs more than their output.
     """
 
-    def __init__(
-        self, model: nn.Module, anatomy: Anatomy, pixel_values: Float[Tensor, "image 3 height width"]
-    ):
+    def __init__(self, model: nn.Module, anatomy: Anatomy, pixel_values: Float[Tensor, "image ..."]):
         try:
             self._run_once(model, anatomy, pixel_values)
         except torch.OutOfMemoryError:

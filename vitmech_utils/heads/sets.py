@@ -83,7 +83,7 @@ class SetPredictions(Answers):
 
 def predict_without_sets(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     sets: Sequence[Iterable[Head]],
     mode: str = "mean",
     *,
@@ -115,7 +115,7 @@ def predict_without_sets(
 
 def losses_without_sets(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     sets: Sequence[Iterable[Head]],
     mode: str = "mean",
@@ -181,7 +181,7 @@ def losses_for(
 
 def predict_tests(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     tests: Sequence[tuple[int, HeadSet]],
     mode: str = "mean",
     *,
@@ -449,7 +449,7 @@ class _Part:
 
 
 def _first_outputs(
-    model: nn.Module, anatomy: Anatomy, image: Float[Tensor, "1 3 height width"], replay: bool
+    model: nn.Module, anatomy: Anatomy, image: Float[Tensor, "1 ..."], replay: bool
 ) -> tuple[Tensor, bool]:
     """What the model says of one image, and whether it can be resumed at its blocks."""
     if replay:

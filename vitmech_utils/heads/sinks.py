@@ -35,7 +35,7 @@ class Sinks:
 
 def find_sinks(
     model: nn.Module,
-    looks: Mapping[str, Float[Tensor, "image channel height width"]],
+    looks: Mapping[str, Float[Tensor, "image ..."]],
     ratio: float = 8.0,
     batch: int = 8,
 ) -> Sinks:
@@ -78,7 +78,7 @@ def find_sinks(
 
 def token_norms(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image channel height width"],
+    pixel_values: Float[Tensor, "image ..."],
     ratio: float = 3.0,
     batch: int = 8,
 ) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def token_norms(
 
 
 def _mean_attention(
-    model: nn.Module, pixels: Float[Tensor, "image channel height width"], batch: int
+    model: nn.Module, pixels: Float[Tensor, "image ..."], batch: int
 ) -> Float[Tensor, "query layer head token"]:
     total: dict[int, Tensor] = {}
 

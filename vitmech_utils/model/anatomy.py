@@ -231,10 +231,13 @@ def find_blocks(model: nn.Module) -> Anatomy:
     config = _configured(model)
     counts = {name: _count(modules[name], parts[3], heads, config) for name, parts in found.items()}
     if len(groups) > 1:
+        groups = sorted(
+            groups, key=lambda name: ("vision" not in name, "decoder" in name or "ema" in name, name)
+        )
         raise AnatomyError(
-            f"{type(model).__name__} holds {len(groups)} lists of attention blocks ({', '.join(sorted(groups)[:4])}): "
+            f"{type(model).__name__} holds {len(groups)} lists of attention blocks ({', '.join(groups[:4])}): "
             "a copy (EMA) or a second encoder? Pass the one that is meant, or tell it: "
-            f"tell_heads(model, Heads(output='{sorted(groups)[0]}.*...'))"
+            f"tell_heads(model, Heads(output='{groups[0]}.*...'))"
         )
     _refuse_stages(model, found, counts, modules)
     first = next(iter(found))
