@@ -1,9 +1,13 @@
 """For tests that feed bad inputs: what a call gives, or what it says where it refuses."""
 
+import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from vitmech_utils.data.recordings.boxes import Box
 
 
 def outcome(call: Callable[[], Any], *refusals: type[Exception]) -> tuple[Any, str | None]:
@@ -44,3 +48,14 @@ def work_of(code: str, arguments: Sequence[object] = (), address_space: int = 2*
     assert done.returncode == 0, done.stdout + done.stderr
     *told, read, memory = done.stdout.splitlines()
     return Work(told, int(read), int(memory))
+
+
+def write_audacity(boxes: Iterable[Box], path: Path) -> Path:
+    """Write boxes as Audacity exports labels: a second line holds the band of those that have one."""
+    rows = []
+    for box in boxes:
+        rows.append(f"{box.start!r}\t{box.end!r}\t{box.label}")
+        if math.isfinite(box.high):
+            rows.append(f"\\\t{box.low!r}\t{box.high!r}")
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path

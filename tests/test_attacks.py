@@ -1,5 +1,7 @@
 """Attacks on chosen pixels: known optima, what must stay as it was, and what is refused."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.heads.attacks import LEVELS, attack, gradient_error, random_noise, squared_errors
+from vitmech_utils.heads.attacks import LEVELS, attack, gradient_error, random_noise
 from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import change_heads
@@ -28,13 +30,17 @@ from vitmech_utils.studies.attacks.figure_changes import (
     TARGETS as ATTACKED,
 )
 from vitmech_utils.studies.attacks.measure import (
+    Clean,
     attack_effects,
+    clean_figures,
     excess_effect,
     mean_changes,
     predictions,
     worst_draw,
 )
+from vitmech_utils.tasks import squared_error
 
+SQUARED = squared_error()
 SIDE, IMAGES = 5, 3
 
 
@@ -119,7 +125,7 @@ def test_changes_stay_within_mask_budget_and_valid_pixels(budget):
     assert (found.pixel_values - pixels).abs().max() <= budget / LEVELS + 1e-12
     assert found.pixel_values.min() >= 0
     assert found.pixel_values.max() <= 1
-    before, after = squared_errors(found.clean, labels), squared_errors(found.predictions, labels)
+    before, after = SQUARED(found.clean, labels).numpy(), SQUARED(found.predictions, labels).numpy()
     assert (after.sum(1) >= before.sum(1)).all()
     assert (after.sum(1) > before.sum(1)).all() == (budget > 0)
     again = predictions(model, found.pixel_values)
@@ -159,9 +165,7 @@ def test_more_restarts_never_do_less():
     model, (pixels, labels) = zoo("vit"), pictures()
     mask = torch.ones_like(pixels[:, 0], dtype=torch.bool)
     errors = [
-        squared_errors(attack(model, pixels, labels, mask, 8.0, steps=2, restarts=n).predictions, labels).sum(
-            1
-        )
+        SQUARED(attack(model, pixels, labels, mask, 8.0, steps=2, restarts=n).predictions, labels).sum(1)
         for n in (1, 3)
     ]
     assert (errors[1] >= errors[0]).all()
@@ -196,8 +200,8 @@ def test_an_attack_sees_changed_heads_and_its_gradient_too():
     with change_heads(model, mean_changes(means, everyone)):
         deaf = attack(model, pixels, labels, mask, 16.0, steps=2)
     assert torch.allclose(deaf.predictions, deaf.clean, rtol=0, atol=1e-9)
-    assert squared_errors(attack(model, pixels, labels, mask, 16.0, steps=2).predictions, labels).mean() > (
-        squared_errors(deaf.clean, labels).mean()
+    assert SQUARED(attack(model, pixels, labels, mask, 16.0, steps=2).predictions, labels).mean() > (
+        SQUARED(deaf.clean, labels).mean()
     )
 
 
@@ -387,10 +391,18 @@ def test_heads_that_write_as_on_the_clean_image_undo_what_went_through_them():
         patch_heads(model, changed, pixels[:1], [[]])
 
 
+def clean_with(errors: list[list[float]]) -> Clean:
+    """Clean predictions with such squared errors."""
+    said = torch.tensor(errors, dtype=torch.float64).sqrt()
+    return Clean(said, torch.zeros_like(said), "squared error", ("start_time", "start_freq", "end_freq"))
+
+
 def test_harm_is_in_percent_of_the_clean_error():
-    clean = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    clean = clean_with([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    losses = clean.errors
+    np.testing.assert_allclose(losses, [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
     table = attack_effects(
-        {"same": clean, "twice": 2 * clean, "first": clean * [4.0, 1.0, 1.0]}, clean, 200
+        {"same": losses, "twice": 2 * losses, "first": losses * [4.0, 1.0, 1.0]}, clean, 200
     ).set_index("name")
     assert table["effect"].tolist() == pytest.approx([0.0, 100.0, 100.0])
     assert table.loc["twice", ["low", "high"]].tolist() == pytest.approx([100.0, 100.0])
@@ -398,13 +410,38 @@ def test_harm_is_in_percent_of_the_clean_error():
     assert table.loc["first", "effect_end_freq"] == pytest.approx(0.0)
     assert (table["images"] == 2).all()
     assert table.loc["twice", "mse"] == pytest.approx(2 * table.loc["twice", "clean_mse"])
-    with pytest.raises(ValueError, match=r"'one' has errors of shape \(1, 3\), expected \(2, 3\)"):
-        attack_effects({"one": clean[:1]}, clean)
+    with pytest.raises(ValueError, match=r"'one' has losses of shape \(1, 3\), expected \(2, 3\)"):
+        attack_effects({"one": losses[:1]}, clean)
+
+
+def test_harm_to_a_classifier_is_in_nats():
+    logits, classes = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=torch.float64), torch.tensor([0, 1])
+    clean = Clean(logits, classes, "cross-entropy", ("class",))
+    by_hand = [math.log1p(math.exp(-2.0)), math.log1p(math.exp(-1.0))]
+    assert clean.errors[:, 0].tolist() == pytest.approx(by_hand, abs=1e-12)
+    flipped = clean.losses(-logits)  # the other class is ahead by as much: each loss grows by that lead
+    table = attack_effects({"flipped": flipped}, clean, 200)
+    assert table["effect"].tolist() == pytest.approx([1.5])
+    assert table["effect_class"].tolist() == pytest.approx([1.5])
+    assert table["clean_loss"].item() == pytest.approx(sum(by_hand) / 2)
+    assert table["loss"].item() == pytest.approx(sum(by_hand) / 2 + 1.5)
+    assert 1.0 <= table["low"].item() <= table["high"].item() <= 2.0
+    assert excess_effect(flipped, clean.errors, clean, 200).value == pytest.approx(1.5)
+
+
+def test_clean_figures_are_judged_by_the_model_s_own_task():
+    model, (pixels, _) = zoo("vit"), pictures()
+    classes = torch.arange(len(pixels)) % 3
+    clean = clean_figures(model, {"pixel_values": pixels, "labels": classes})
+    assert (clean.preset, clean.targets) == ("cross-entropy", ("class",))
+    assert clean.errors.shape == (len(pixels), 1)
+    with pytest.raises(ValueError, match="'hinge' is no preset"):
+        _ = Clean(clean.predictions, classes, "hinge").errors
 
 
 def test_the_excess_is_paired():
-    clean = np.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]])
-    found = excess_effect(3 * clean, 2.5 * clean, clean, 200)
+    clean = clean_with([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]])
+    found = excess_effect(3 * clean.errors, 2.5 * clean.errors, clean, 200)
     assert (found.value, found.low, found.high) == pytest.approx((50.0, 50.0, 50.0))
 
 

@@ -19,7 +19,8 @@ from vitmech_utils.heads.attention import (
 )
 from vitmech_utils.heads.attention_shares import patch_coverage
 from vitmech_utils.heads.attention_sums import RunningSums
-from vitmech_utils.heads.projections import output_gram, value_norms, watch_projections
+from vitmech_utils.heads.check import watch_projections
+from vitmech_utils.heads.projections import output_gram, value_norms
 from vitmech_utils.heads.sinks import find_sinks, token_norms
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny

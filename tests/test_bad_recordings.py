@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from bad_inputs import outcome, work_of
+from bad_inputs import outcome, work_of, write_audacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,6 @@ from vitmech_utils.data.recordings.boxes import (
     Box,
     outside,
     read_boxes,
-    write_audacity,
     write_raven,
 )
 from vitmech_utils.data.recordings.spectrograms import Axes, spectrogram, transform_of
@@ -421,9 +420,9 @@ class TestFiles:
             ({"Xspacing": "soon"}, "attribute Xspacing of /strain/Strain is 'soon'"),
             ({"Xspacing": [0.1, 0.2]}, "attribute Xspacing"),
             ({"Xspacing": math.nan}, "attribute Xspacing"),
-            ({"Xspacing": 0.0}, "tells no seconds between samples"),
-            ({"Xspacing": -1.0}, "tells no seconds between samples"),
-            ({"Xspacing": 1e-300}, "tells no seconds between samples"),
+            ({"Xspacing": 0.0}, "gives no seconds between samples"),
+            ({"Xspacing": -1.0}, "gives no seconds between samples"),
+            ({"Xspacing": 1e-300}, "gives no seconds between samples"),
             ({"Xstart": math.inf}, "attribute Xstart"),
             ({"Xspacing": np.zeros(5000)}, "attribute Xspacing"),
         ],

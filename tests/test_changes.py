@@ -5,6 +5,7 @@ import pytest
 import torch
 from heads_zoo import HEADS, LAYERS, TARGETS, pictures, zoo
 
+from vitmech_utils import tasks
 from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_without_heads
 from vitmech_utils.heads.changes import ALL, BREAKING, baseline_loss, changes, effect_table
 from vitmech_utils.heads.linearized import linearized_sets, predict_linearized
@@ -80,6 +81,37 @@ def test_every_loss_grows_by_shift_and_alignment_and_no_shift_is_negative(loss):
     np.testing.assert_allclose(found.alignment, by_hand, atol=1e-12)
     still = changes(of(before.tolist(), [before.tolist()]), labels, loss)
     np.testing.assert_allclose(still.shift, 0, atol=1e-15)
+
+
+def test_per_pixel_losses_grow_by_shift_and_alignment_over_the_pixels_that_count():
+    generator = torch.Generator().manual_seed(0)
+    tests, images, classes, rows, columns = 2, 3, 5, 7, 11
+    before = torch.randn(images, classes, rows, columns, generator=generator, dtype=torch.float64)
+    after = torch.randn(tests, images, classes, rows, columns, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (images, rows, columns), generator=generator)
+    labels[:, :3] = -100
+    labels[1, 3:, :4] = -100
+    found = changes(of(before.tolist(), after.tolist()), labels, tasks.pixel_cross_entropy())
+    p, q = (maps.softmax(-3).numpy() for maps in (before, after))
+    for test, image in np.ndindex(tests, images):
+        counted, by_hand, aligned = labels[image] != -100, 0.0, 0.0
+        for row, column in counted.nonzero().tolist():
+            old, new = p[image, :, row, column], q[test, image, :, row, column]
+            by_hand += (old * np.log(old / new)).sum() / counted.sum().item()
+            error = old - np.eye(classes)[labels[image, row, column]]
+            move = (after[test, image] - before[image])[:, row, column].numpy()
+            aligned += (error * move).sum() / counted.sum().item()
+        assert found.shift[test, image, 0] == pytest.approx(by_hand, abs=1e-12)
+        assert found.alignment[test, image, 0] == pytest.approx(aligned, abs=1e-12)
+
+
+def test_the_least_per_pixel_loss_of_one_answer_is_the_entropy_of_the_mean_shares():
+    labels = torch.tensor([[[0, 0], [0, -100]], [[0, 1], [2, 1]]])
+    shares = (
+        np.array([1 + 1 / 4, 2 / 4, 1 / 4]) / 2
+    )  # each image counts alike, however many pixels of it count
+    expected = -(shares * np.log(shares)).sum()
+    assert tasks.pixel_cross_entropy().guess(labels) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_cross_entropies_are_torch_s():

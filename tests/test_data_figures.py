@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitmech_utils.data.chirps import Chirp, generator, paint, sample_chirp
+from vitmech_utils.data.chirps import Chirp, generator, paint, ridge, sample_chirp
 from vitmech_utils.data.dataset import HELD_OUT, ChirpDataset, stack
 from vitmech_utils.data.differences import compare, summarize
 from vitmech_utils.data.figures import REGIONS, STYLES, draw, draw_with_matplotlib
@@ -257,3 +257,12 @@ def test_parts_drawn_alone_are_what_a_whole_drawing_leaves_when_the_others_are_h
         assert np.array_equal(artists.alone(groups[name]), artists.pixels()), name
         for part in groups[name]:
             part.set_alpha(0)
+
+
+def test_a_drawing_needs_a_chirp_or_its_cells():
+    grid, chirp = example()
+    one, other = draw(grid, chirp), draw(grid, None, painted=ridge(chirp))
+    np.testing.assert_array_equal(one.image, other.image)
+    np.testing.assert_array_equal(one.regions, other.regions)
+    with pytest.raises(ValueError, match="chirp and painted are both None, expected one"):
+        draw(grid, None)

@@ -10,7 +10,7 @@ from vitmech_utils.heads.ablation import sweep
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.studies.pruning.measure import at_random, in_rounds, least_effect, of_layers
+from vitmech_utils.studies.pruning.choices import at_random, in_rounds, least_effect
 
 EVERY = {(layer, head) for layer in range(LAYERS) for head in range(HEADS)}
 
@@ -23,14 +23,6 @@ def planted(useful):
         for layer, head in EVERY - set(useful):
             anatomy.blocks[layer].output.weight[:, anatomy.columns(head)] = 0
         return model, pixels, model(pixels) + 0.01 * noise
-
-
-def test_layers_are_named():
-    model = zoo("vit")
-    assert of_layers(model, [0, 2]) == {(layer, head) for layer in (0, 2) for head in range(HEADS)}
-    assert of_layers(prune_heads(model, {(0, 1)}), [0]) == {(0, 0), (0, 2)}
-    with pytest.raises(IndexError, match="layer 5 does not exist"):
-        of_layers(model, [5])
 
 
 @pytest.mark.parametrize("rank", [sweep, first_order])

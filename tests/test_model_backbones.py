@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     DeiTConfig,
@@ -11,13 +12,18 @@ from transformers import (
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
+    ViTForImageClassification,
     ViTModel,
 )
 
 from vitmech_utils.model import backbones
 from vitmech_utils.model.anatomy import AnatomyError, find_blocks
 from vitmech_utils.model.backbones import BackboneError, load_backbone, tiny
+from vitmech_utils.model.lora import weights_fingerprint
+from vitmech_utils.model.regressor import ChirpRegressor
 
 # Two different orders of float32 sums through 12 layers; features reach about 7 in absolute value.
 ONNX_TOLERANCE = 1e-4
@@ -169,3 +175,35 @@ def test_heads_are_found_in_every_transformers_family(config, model, prefix):
 def test_model_without_attention_is_refused():
     with pytest.raises(AnatomyError, match="no attention blocks found in Sequential"):
         find_blocks(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+def _folder(tmp_path, made, drop=lambda _key: False):
+    made.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if not drop(k)}, path, metadata={"format": "pt"})
+    return str(tmp_path)
+
+
+SMALL = {"image_size": 224, "patch_size": 56, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3,
+         "intermediate_size": 12}  # fmt: skip
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_by_name(tmp_path):
+    folder = _folder(tmp_path, ViTModel(ViTConfig(**SMALL)), lambda key: ".1." in key and "norm" in key)
+    with pytest.raises(BackboneError, match=r"lacks 4 of the model's weights .*which would be random"):
+        load_backbone(folder)
+
+
+def test_a_classifier_s_checkpoint_has_no_pooler_and_is_the_same_at_every_load(tmp_path):
+    folder = _folder(tmp_path / "backbone", ViTForImageClassification(ViTConfig(**SMALL)))
+    one, other = load_backbone(folder), load_backbone(folder)
+    assert one.pooler is None
+    assert weights_fingerprint(one) == weights_fingerprint(other)
+    ChirpRegressor.build(folder).save(tmp_path / "adapter")
+    pixels = torch.rand(1, 3, 224, 224)
+    assert torch.equal(*(ChirpRegressor.load(tmp_path / "adapter")(pixels).logits for _ in range(2)))
+
+
+def test_a_backbone_without_a_class_token_is_refused_by_the_regressor():
+    with pytest.raises(BackboneError, match="has no CLS token"):
+        ChirpRegressor.build(SiglipVisionModel(SiglipVisionConfig(**SMALL)), lora=None)

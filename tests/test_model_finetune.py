@@ -195,6 +195,23 @@ def test_score_knows_a_perfect_and_a_constant_prediction():
     assert correlations(np.ones((50, 3)), labels) == {"r_start_time": 0, "r_start_freq": 0, "r_end_freq": 0}
 
 
+def test_scores_know_any_number_of_targets_by_their_names_and_units():
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=(40, 7))
+    said = labels + 0.1 * rng.normal(size=(40, 7))
+    targets = {f"angle {place}": (float(place + 1), "degrees") for place in range(7)}
+    table = score(said, labels, bootstrap=50, targets=targets).set_index("target")
+    assert list(table.index) == list(targets)
+    for place, (name, (spread, _)) in enumerate(targets.items()):
+        assert table.loc[name, "r"] == pytest.approx(np.corrcoef(said[:, place], labels[:, place])[0, 1])
+        rmse = spread * np.sqrt(((said[:, place] - labels[:, place]) ** 2).mean())
+        assert table.loc[name, "rmse"] == pytest.approx(rmse)
+    assert (table["unit"] == "degrees").all()
+    assert list(correlations(said[:, :1], labels[:, :1], ["angle"])) == ["r_angle"]
+    with pytest.raises(ValueError, match=r"shape \(40, 7\).*one column for each of start_time"):
+        score(said, labels)
+
+
 def test_study_recipe_has_the_published_numbers():
     recipe = Recipe.study()
     assert (recipe.learning_rate, recipe.batch_size, recipe.patience) == (1e-4, 32, 4)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from bad_inputs import write_audacity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,6 @@ from vitmech_utils.data.recordings.boxes import (
     Box,
     outside,
     read_boxes,
-    write_audacity,
     write_raven,
 )
 from vitmech_utils.data.recordings.spectrograms import (
@@ -326,7 +326,7 @@ class TestBoxes:
 
     def test_labels_that_would_break_the_file_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="tab or a line break"):
-            write_audacity([Box(0, 1, 0, 1, "a\tb")], tmp_path / "a.txt")
+            write_raven([Box(0, 1, 0, 1, "a\tb")], tmp_path / "a.txt")
         with pytest.raises(ValueError, match="no frequencies"):
             write_raven([Box(0, 1, 0, math.inf)], tmp_path / "a.txt")
 

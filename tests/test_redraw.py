@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import small_book
-from conftest import vitmech
+from conftest import snakemake, vitmech
 from small_book import ROOT, write_notebook
 
 from vitmech_utils.artefacts import folder_hashes
@@ -299,3 +299,73 @@ def test_a_chapter_run_by_hand_needs_its_page_drawn_and_nothing_computed(
     assert run_chapter(keeping, "01_first", "quick", {}, only_if_stale=True, say=lambda line: None)
     assert calls(keeping) == 1
     assert state(keeping) == "up to date"
+
+
+def test_snakemake_redraws_after_an_edited_colour_and_computes_after_an_edited_hook(tmp_path: Path) -> None:
+    root = small_book.make(tmp_path / "clone")
+    shutil.copytree(
+        ROOT / "vitmech_utils", root / "vitmech_utils", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    write_notebook(root / "notebooks" / "01_first.ipynb", "01_first", KEEPS)
+    write_notebook(
+        root / "notebooks" / "02_second.ipynb", "02_second", ['chapter.save_json({"count": 1}, "numbers")']
+    )
+    (root / "notebooks" / "03_third.ipynb").unlink()
+    package = {"PYTHONPATH": str(root)}
+
+    def series() -> tuple[dict, str]:
+        done = snakemake(root=root, **package)
+        assert done.returncode == 0, done.stderr
+        return read_manifest(run_of(root) / "01_first", ""), done.stdout
+
+    first, _ = series()
+    other = folder_hashes(run_of(root) / "02_second")
+    assert calls(root) == 1
+    assert "drawn" not in first
+
+    plots = root / "vitmech_utils" / "figures" / "plots.py"
+    plots.write_text(plots.read_text().replace('"chirp": "#D55E00"', '"chirp": "#D55E01"'))
+    drawn, said = series()
+    assert "01_first: to redraw (vitmech_utils/figures/plots.py changed since)" in said
+    assert calls(root) == 1
+    assert drawn["drawn"]["started"] > first["started"] == drawn["started"]
+    assert {name: drawn["outputs"][name] for name in drawn["computed"]} == {
+        name: first["outputs"][name] for name in first["computed"]
+    }
+
+    hooks = root / "vitmech_utils" / "heads" / "hooks.py"
+    hooks.write_text(hooks.read_text() + "\nEDITED = True\n")
+    computed, said = series()
+    assert "01_first: to redraw" not in said
+    assert calls(root) == 2
+    assert computed["started"] > first["started"]
+    assert "drawn" not in computed
+    assert folder_hashes(run_of(root) / "02_second") == other  # it uses neither
+    assert series()[0] == computed
+    assert calls(root) == 2
+
+
+def test_a_model_that_a_chapter_trained_survives_a_redraw(keeping: Path) -> None:
+    train = (
+        'def train():\n    folder = chapter.folder / "bare-adapter-seed-0"\n    folder.mkdir(exist_ok=True)\n'
+        '    (folder / "training.json").write_text("{}")\n    return folder.name'
+    )
+    cells = [train, 'trained = chapter.keep("trained", train)', 'print("It is", trained)']
+    write_notebook(keeping / "notebooks" / "03_third.ipynb", "03_third", cells)
+    assert vitmech("run", "03", root=keeping).returncode == 0
+    folder = run_of(keeping) / "03_third"
+    before = folder_hashes(folder)
+    assert "bare-adapter-seed-0/training.json" in read_manifest(folder, "")["computed"]
+    edit(keeping, "It is", "There is", "03_third")
+    done = vitmech("redraw", "03", root=keeping)
+    assert done.returncode == 0, done.stderr
+    after = folder_hashes(folder)
+    assert {file for file in after.keys() | before.keys() if after.get(file) != before.get(file)} == {
+        "03_third.ipynb"
+    }
+    manifest = read_manifest(folder, "")
+    assert (
+        manifest["outputs"]["bare-adapter-seed-0/training.json"]
+        == before["bare-adapter-seed-0/training.json"]
+    )
+    assert state(keeping, "03_third") == "up to date"

@@ -273,6 +273,9 @@ def test_the_adapter_for_bare_figures_is_an_input_of_its_own(small: Path) -> Non
     for name in ("seed-0", "bare-seed-0"):
         (small / "published" / "adapters" / name).mkdir(parents=True)
         (small / "published" / "adapters" / name / "head.safetensors").write_text(name)
+        (small / "published" / "adapters" / name / "regressor.json").write_text(
+            '{"backbone": "dinov2-small"}'
+        )
     assert chapter.adapter_folder().name == "seed-0"
     assert chapter.adapter_folder(figures="bare").name == "bare-seed-0"
     chapter.save_json({"count": 1}, "numbers")
@@ -347,3 +350,14 @@ def test_a_closed_chapter_says_so_in_a_line(small: Path) -> None:
     manifest = finish_first(small)
     assert re.fullmatch(r"01_first is closed: 1 artefact in \d+ s", pretty(manifest))
     assert json.loads(json.dumps(manifest))["chapter"] == "01_first"
+
+
+def test_a_published_adapter_of_another_backbone_is_refused_by_name(small: Path) -> None:
+    name = run_folders.published_adapter(load_profile("quick").seeds[0])
+    (small / name).mkdir(parents=True, exist_ok=True)
+    (small / name / "regressor.json").write_text('{"backbone": "dinov2-small"}')
+    chapter = begin(small, "01_first", overrides={"backbone": "tiny"})
+    with pytest.raises(
+        RunError, match=r"the profile's backbone is 'tiny', but published/.* belongs to 'dinov2-small'"
+    ):
+        chapter.adapter_folder()

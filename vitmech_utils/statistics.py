@@ -63,6 +63,7 @@ def check_settings(draws: int, confidence: float) -> None:
         raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1, such as 0.95")
 
 
+@checked_arguments()
 def check_paired(changed: ndarray, baseline: ndarray) -> None:
     """Refuse, with `ValueError`, rows of values that are not of the same images as the baseline, or of none."""
     if changed.ndim != 2 or baseline.ndim != 1 or changed.shape[1] != baseline.size or not baseline.size:

@@ -19,20 +19,22 @@ from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Shift = Callable[[Tensor, Tensor, Tensor], Tensor]
 Check = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A loss with a name for each of its targets, and how its changes are told.
+    """A loss with a name for each of its targets, and how its changes are reported.
 
     `loss` maps outputs [*set, image, ...] and labels [image, ...] to [*set, image, target] and can be differentiated.
     `targets` name the columns of tables; empty, they are numbered (`output_0`). Effects are percent of the unchanged
     model's loss where `relative`, else in `unit`. `chance` is the loss of a guess, `regions` are the names of the
     numbers in region maps. Where `own_answer`, the unchanged model's own outputs take the place of labels. `check`
     refuses (`ValueError`) outputs of some images and labels of all that do not fit. `shift` maps the outputs before
-    [image, ...] and after [*set, image, ...] a change to how far the answer moves [*set, image, target], `guess` labels
-    to the least mean loss of an answer that is the same for all images.
+    [image, ...] and after [*set, image, ...] a change, and the labels (which may leave places out), to how far the
+    answer moves [*set, image, target], `guess` labels to the least mean loss of an answer that is the same for all
+    images.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Task:
     regions: tuple[str, ...] = ()
     own_answer: bool = False
     check: Check | None = None
-    shift: Loss | None = None
+    shift: Shift | None = None
     guess: Callable[[Tensor], float] | None = None
 
     @property
@@ -96,7 +98,7 @@ def find(task: Task | str | Loss | None = None, model: object = None, labels: Te
     """The task that is asked for: a `Task`, a preset's name, or a function of outputs and labels.
 
     A function returns the losses [image] or [image, target]. None is the model's own (`model.task`). Of a model that
-    names none the labels tell: class numbers [image] mean cross-entropy, [image, h, w] per-pixel cross-entropy, and
+    names none the labels decide: class numbers [image] mean cross-entropy, [image, h, w] per-pixel cross-entropy, and
     numbers [image, target] squared error. Raises `ValueError` for an unknown name, and where the labels could mean
     several things (all of them 0 or 1) or nothing.
     """
@@ -125,7 +127,7 @@ def squared_error(
 
     return Task(
         "squared error", tuple(targets), _squares, "MSE", True, chance, tuple(regions), check=check,
-        shift=lambda before, after: _squares(after, before),
+        shift=lambda before, after, _labels: _squares(after, before),
         guess=lambda labels: float(labels.double().var(0, correction=0).mean()),
     )  # fmt: skip
 
@@ -138,7 +140,7 @@ def cross_entropy() -> Task:
 
     return Task(
         "cross-entropy", ("class",), loss, "nats", check=_class_numbers,
-        shift=lambda before, after: _divergence_of_classes(after, before),
+        shift=lambda before, after, _labels: _divergence_of_classes(after, before),
         guess=lambda labels: _entropy(torch.bincount(labels.long()).double() / len(labels)),
     )  # fmt: skip
 
@@ -150,7 +152,8 @@ def margin_cross_entropy() -> Task:
     """
     return Task(
         "cross-entropy of margins", ("class",), lambda margins, _labels: functional.softplus(-margins), "nats",
-        check=lambda _margins, _labels: None, shift=lambda before, after: _divergence_of_targets(after, before),
+        check=lambda _margins, _labels: None,
+        shift=lambda before, after, _labels: _divergence_of_targets(after, before),
     )  # fmt: skip
 
 
@@ -172,7 +175,7 @@ def binary_cross_entropy(targets: Sequence[str] = ()) -> Task:
 
     return Task(
         _PER_CLASS, tuple(targets), loss, "nats", chance=math.log(2), check=check, guess=guess,
-        shift=lambda before, after: _divergence_of_targets(after, before),
+        shift=lambda before, after, _labels: _divergence_of_targets(after, before),
     )  # fmt: skip
 
 
@@ -183,11 +186,25 @@ def pixel_cross_entropy(ignored: int = -100) -> Task:
     """
 
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        counted = labels != ignored
-        index = torch.where(counted, labels, 0).long().unsqueeze(-3)
+        index = torch.where(labels != ignored, labels, 0).long().unsqueeze(-3)
         index = index.expand(*outputs.shape[:-3], *index.shape[-3:])
-        told = outputs.log_softmax(-3).gather(-3, index).squeeze(-3)
-        return -((told * counted).sum((-2, -1)) / counted.sum((-2, -1))).unsqueeze(-1)
+        return averaged(-outputs.log_softmax(-3).gather(-3, index).squeeze(-3), labels)
+
+    def shift(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:
+        old, new = before.log_softmax(-3), after.log_softmax(-3)
+        return averaged((old.exp() * (old - new)).sum(-3), labels)
+
+    def averaged(values: Tensor, labels: Tensor) -> Tensor:
+        counted = labels != ignored
+        return ((values * counted).sum((-2, -1)) / counted.sum((-2, -1))).unsqueeze(-1)
+
+    def guess(labels: Tensor) -> float:
+        shares = [torch.bincount(each[each != ignored].flatten().long(), minlength=1) for each in labels]
+        most = max(map(len, shares))
+        mean = torch.stack(
+            [functional.pad(each / each.sum(), (0, most - len(each))) for each in shares]
+        ).mean(0)
+        return _entropy(mean.double())
 
     def check(outputs: Tensor, labels: Tensor) -> None:
         wanted = "[image, class, h, w] with labels [image, h, w]"
@@ -204,7 +221,7 @@ def pixel_cross_entropy(ignored: int = -100) -> Task:
             )
 
     name = "per-pixel cross-entropy" + ("" if ignored == -100 else f" without {ignored}")
-    return Task(name, ("pixels",), loss, "nats", check=check)
+    return Task(name, ("pixels",), loss, "nats", check=check, shift=shift, guess=guess)
 
 
 def logit_difference(other: int | None = None) -> Task:
@@ -252,7 +269,7 @@ def divergence(of: Literal["softmax", "sigmoid", "numbers"] = "softmax") -> Task
     name = "divergence" + ("" if of == "softmax" else f" of {of}")
     return Task(
         name, targets, loss, unit, own_answer=True, check=lambda outputs, _own: _check_own(outputs, of),
-        shift=lambda before, after: loss(after, before),
+        shift=lambda before, after, _labels: loss(after, before),
     )  # fmt: skip
 
 
@@ -325,7 +342,7 @@ def _told_by(labels: Tensor | None) -> Task:
         return squared_error()
     held = "all 0 or 1" if binary else f"{labels.dtype}"
     raise ValueError(
-        f"the model names no task, and labels of shape {_shape(labels)}, {held}, do not tell one: {help_}"
+        f"the model names no task, and labels of shape {_shape(labels)}, {held}, do not imply one: {help_}"
     )
 
 
@@ -403,7 +420,7 @@ def _check_range(labels: Tensor, classes: int) -> None:
     ):
         raise ValueError(
             f"labels are {labels.dtype} from {labels.min():g} to {labels.max():g}, expected integers from 0 to "
-            f"{classes - 1}: the model tells {classes} classes"
+            f"{classes - 1}: the model has {classes} classes"
         )
 
 

@@ -32,7 +32,7 @@ class Drawing(NamedTuple):
 @checked_arguments()
 def draw(
     grid: Float[ndarray, "128 128"],
-    chirp: Chirp,
+    chirp: Chirp | None,
     style: Style | str = "published",
     title: str = "",
     painted: Float[ndarray, "128 128"] | None = None,
@@ -40,14 +40,21 @@ def draw(
     """Draw a grid (row 0 is 0 Hz) under a style; `title` is shown unless the style carries none.
 
     The picture is that of `draw_with_matplotlib` but for rounding (see chapter 1). `painted` is the chirp without
-    noise, in [0, 1], that chirp pixels are read from: the recipe's `ridge` unless given. Raises ValueError for a
-    grid of another shape, with values that are not finite, or of one value only; for a title wider than the figure
-    (`fitting_title` shortens one); and for a jittered style. Dollar signs in a title are no formula.
+    noise, in [0, 1], that chirp pixels are read from: the recipe's `ridge` of `chirp` unless given; then `chirp` may be
+    None. Raises ValueError where both are None; for a grid of another shape, with values that are not finite, or of one
+    value only; for a title wider than the figure (`fitting_title` shortens one); and for a jittered style. Dollar signs
+    in a title are no formula.
     """
+    if painted is None:
+        if chirp is None:
+            raise ValueError(
+                "chirp and painted are both None, expected one: what are the chirp's pixels read from?"
+            )
+        painted = ridge(chirp)
     layout = _layout(grid, style)
     low, high = layout.style.colour_limits or (float(grid.min()), float(grid.max()))
     image, regions = layout.still_small.copy(), layout.regions.copy()
-    level = smooth_ridge(ridge(chirp) if painted is None else painted)
+    level = smooth_ridge(painted)
     _fill_plot(image, regions, grid, level, low, high, layout)
     _letter(image, regions, title, low, high, layout)
     return Drawing(image, regions)
@@ -72,7 +79,7 @@ def draw_around(
 @checked_arguments()
 def draw_with_matplotlib(
     grid: Float[ndarray, "128 128"],
-    chirp: Chirp,
+    chirp: Chirp | None,
     style: Style | str = "published",
     title: str = "",
     painted: Float[ndarray, "128 128"] | None = None,

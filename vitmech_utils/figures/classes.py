@@ -1,17 +1,20 @@
 """Classes of heads as the figures show them: a grid of layers by heads, coloured by class and labelled by regions."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.figures.plots import CLASS_COLOURS
+from vitmech_utils.figures.plots import CLASS_COLOURS, WIDE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHORT_REGIONS: dict[str, str] = {
     "chirp": "chirp",
@@ -61,3 +64,19 @@ def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
     if legend:
         patches = [Patch(color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
         ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+@checked_arguments()
+def class_grids(tables: Mapping[str, pd.DataFrame], columns: int = 2) -> "Figure":
+    """One grid of classes per network, in the order given, with one legend for all."""
+    rows = -(-len(tables) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDE, 4.6 * rows + 0.5), squeeze=False)
+    for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
+        class_grid(ax, table, legend=False)
+        about = int(table["class"].isin(["monosemantic", "polysemantic"]).sum())
+        _ = ax.set_title(f"{name}: {about} about something", fontsize=9)
+    for ax in axes.flat[len(tables) :]:
+        ax.remove()
+    patches = [Patch(color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3)
+    return figure

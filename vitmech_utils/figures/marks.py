@@ -48,7 +48,7 @@ def interval_forest(
 
     `table` has `rows`, `value`, low and high. What differs in column `by` gets a colour and marker from `looks`, in its
     order, and lies `apart` within a row; `labels` name them for a legend (else as in `looks`), those in `hollow` are
-    drawn hollow. `order` tells the rows' order, else that of the table.
+    drawn hollow. `order` gives the rows' order, else that of the table.
     """
     names = list(dict.fromkeys(table[rows])) if order is None else list(order)
     drawn = [None] if by is None else [kind for kind in looks if (table[by] == kind).any()]
@@ -93,6 +93,14 @@ def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
             ticks = [tick for place, tick in enumerate(ticks, -ticks.index(0.0)) if place % 2 == 0]
         axis.set_ticks(ticks)
         axis.set_major_formatter("{x:g}")
+
+
+@checked_arguments()
+def percent_scale_to(ax: "Axes", which: str, low: float, high: float) -> None:
+    """Make an axis in percent linear up to 10 and logarithmic beyond, no longer than `low` to `high` needs."""
+    if max(-low, high) > 20:
+        getattr(ax, f"set_{which}lim")(min(1.6 * low, -4.0), max(1.6 * high, 4.0))
+    percent_scale(ax, which, linear=10.0)
 
 
 @checked_arguments()

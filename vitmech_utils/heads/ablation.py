@@ -15,7 +15,7 @@ from vitmech_utils.heads.effects import Losses, effects, losses_of
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import Head, check_layer
 from vitmech_utils.heads.published_code import published_procedure
-from vitmech_utils.heads.replacements import check_mode, check_model, check_shape, evaluating
+from vitmech_utils.heads.replacements import check_mode, check_model, check_shape, evaluating, verify
 from vitmech_utils.heads.sets import (
     HeadPredictions,
     every_test,
@@ -36,7 +36,7 @@ __all__ = [
 @checked_arguments(least={"batch": 1})
 def sweep(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,
@@ -79,7 +79,7 @@ def sweep(
 @checked_arguments(least={"batch": 1})
 def losses_without_heads(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,
@@ -111,7 +111,7 @@ def losses_without_heads(
 @checked_arguments(least={"batch": 1})
 def predict_without_heads(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,
@@ -138,6 +138,7 @@ def predict_without_heads(
         check_shape(pixel_values)
         if batch < 1:
             raise ValueError(f"batch is {batch}, expected at least 1 image")
+        verify(model, pixel_values)
         with evaluating(model), torch.inference_mode():
             baseline, every = published_procedure(model, pixel_values, batch)
         ablated, method = torch.stack([every[pair] for pair in chosen]), "published-code"

@@ -5,7 +5,6 @@ Budgets are the largest change of a pixel's channel, in units of 1/255; pixels l
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ from torch import Tensor, nn
 
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.heads.replacements import check_images, check_model, evaluating
+from vitmech_utils.heads.replacements import check_images, check_merged, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import LossesFor
-from vitmech_utils.model.anatomy import AnatomyError
 from vitmech_utils.tasks import Loss, Task, to_float64, widest_float
 
 LEVELS = 255
@@ -38,7 +36,7 @@ class Attack:
     that could be changed. `passes` is the number of forward passes that an image took.
     """
 
-    pixel_values: Float[Tensor, "image 3 height width"]
+    pixel_values: Float[Tensor, "image ..."]
     predictions: Float[Tensor, "image ..."]
     clean: Float[Tensor, "image ..."]
     budget: float
@@ -49,7 +47,7 @@ class Attack:
 @checked_arguments(least={"steps": 1, "restarts": 1, "batch": 1})
 def attack(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mask: Bool[Tensor, "mask mask_height mask_width"],
     budget: float,
@@ -100,7 +98,7 @@ def attack(
 @torch.no_grad()
 def random_noise(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mask: Bool[Tensor, "mask mask_height mask_width"],
     budget: float,
@@ -132,18 +130,10 @@ def random_noise(
     return torch.cat(found, 1)
 
 
-@checked_arguments(finite=("predictions", "labels"))
-def squared_errors(
-    predictions: Float[Tensor, "*draw image target"], labels: Float[Tensor, "image target"]
-) -> Float[ndarray, "*draw image target"]:
-    """Squared error of standardized predictions, per image and target, float64."""
-    return tasks.squared_error()(predictions.cpu(), labels.cpu()).numpy()
-
-
 @checked_arguments()
 def gradient_error(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     task: Task | str | Loss | None = None,
     *,
@@ -261,8 +251,7 @@ def _finite(predictions: Tensor, first: int) -> Tensor:
 def _check(
     model: nn.Module, pixel_values: Tensor, labels: Tensor | None, mask: Tensor, budget: float, **counts: int
 ) -> None:
-    with contextlib.suppress(AnatomyError):  # an attack needs no heads, only plain weights
-        check_model(model)
+    check_merged(model)  # an attack needs no heads, only plain weights
     check_images(pixel_values, labels)
     low, high = pixel_values.min().item(), pixel_values.max().item()
     if low < 0 or high > 1:

@@ -18,14 +18,15 @@ from vitmech_utils.heads.attention_shares import (
     patch_coverage,
     region_shares,
 )
+from vitmech_utils.heads.check import HeadCheck, answer, watch_projections
 from vitmech_utils.heads.projections import (
     Projections,
+    mean_of_queries,
     one_query,
     patch_queries,
-    watch_projections,
     without_gradients,
 )
-from vitmech_utils.model.anatomy import Anatomy
+from vitmech_utils.model.anatomy import Anatomy, AnatomyError
 from vitmech_utils.statistics import Interval
 from vitmech_utils.tasks import Task
 
@@ -39,24 +40,25 @@ __all__ = [
     "unit_scale",
 ]
 
-Query = Literal["cls", "patches"] | int
+Query = Literal["read", "cls", "patches"] | int
 
 
 @checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def attention_maps(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image channel height width"],
-    query: Query = "cls",
+    pixel_values: Float[Tensor, "image ..."],
+    query: Query = "read",
     normalize: Literal["unit"] | None = None,
     batch: int = 16,
 ) -> Float[Tensor, "image layer head row column"]:
     """Attention weights of every head on every patch, float32 on the CPU, for one kind of query.
 
-    `query` is "cls" (what the regression head reads), "patches" (mean over all patch queries) or the row-major
-    index of one patch. Weights are those of the softmax over all tokens, so a map sums to 1 minus what goes to
-    CLS and registers; `normalize="unit"` stretches each map to [0, 1] as the study does. Layers and heads are
-    0-based; the map of a head that was pruned is zero. Raises ValueError for an unknown query or image
-    size, `AnatomyError` for an unknown model.
+    `query` is "read" (the token that the answer reads, as `check_heads` finds: CLS of most models, or the mean over
+    all tokens that are read; of a bare backbone CLS, or the patches where there is none), "cls", "patches" (mean over
+    all patch queries) or the row-major index of one patch. Weights are those of the softmax over all tokens, so a map
+    sums to 1 minus what goes to CLS and registers; `normalize="unit"` stretches each map to [0, 1] as the study does.
+    Layers and heads are 0-based; the map of a head that was pruned is zero. Raises ValueError for an unknown query or
+    image size, `AnatomyError` for an unknown model, and where its maps would not be its own (`check_heads` tells why).
     """
     if normalize not in (None, "unit"):
         raise ValueError(
@@ -66,11 +68,11 @@ def attention_maps(
     layers: dict[int, list[Tensor]] = {}
 
     def receive(projections: Projections) -> None:
-        weights = _read(projections, query, anatomy, rows * columns)
-        layers.setdefault(projections.layer, []).append(weights[..., anatomy.prefix :].cpu())
+        weights = _read(projections, query, found, rows * columns)
+        layers.setdefault(projections.layer, []).append(weights[..., found.anatomy.prefix :].cpu())
 
-    with without_gradients(model), watch_projections(model, receive) as anatomy:
-        rows, columns = patch_grid(pixel_values, anatomy)
+    with without_gradients(model), watch_projections(model, receive, pixel_values) as found:
+        rows, columns = patch_grid(pixel_values, found.anatomy)
         for part in pixel_values.split(batch):
             model(part.to(_device(model)))
     maps = torch.stack([torch.cat(layers[layer]) for layer in sorted(layers)], dim=1)
@@ -91,18 +93,21 @@ def patch_query_maps(
         by_place = weights.unflatten(-2, (rows, columns)).unflatten(-1, (rows, columns))
         layers.append(by_place[:, ::stride, ::stride].cpu())
 
-    with without_gradients(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive, pixel_values) as found:
+        anatomy = found.anatomy
         rows, columns = patch_grid(pixel_values, anatomy)
         model(pixel_values.to(_device(model)))
     return torch.stack(layers)
 
 
 @checked_arguments()
-def patch_grid(
-    pixel_values: Float[Tensor, "image channel height width"], anatomy: Anatomy
-) -> tuple[int, int]:
+def patch_grid(pixel_values: Float[Tensor, "image ..."], anatomy: Anatomy) -> tuple[int, int]:
     """Rows and columns of patches of an image batch; raises ValueError where the patches do not fill the image."""
     height, width = pixel_values.shape[-2:]
+    if not anatomy.patch:
+        raise AnatomyError(
+            "the side of a patch is not known: tell it, tell_heads(model, Heads(..., patch=16))"
+        )
     if height % anatomy.patch or width % anatomy.patch:
         raise ValueError(
             f"pixel_values are {height} x {width}, which patches of {anatomy.patch} x {anatomy.patch} do not fill; "
@@ -120,9 +125,9 @@ def unit_scale(maps: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batc
 
 @checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def rollout(
-    model: nn.Module, pixel_values: Float[Tensor, "image channel height width"], batch: int = 4
+    model: nn.Module, pixel_values: Float[Tensor, "image ..."], batch: int = 4
 ) -> Float[Tensor, "image layer row column"]:
-    """Attention rollout from CLS to the patches, after each layer (Abnar and Zuidema 2020, eq. 1).
+    """Attention rollout from what is read (CLS) to the patches, after each layer (Abnar and Zuidema 2020, eq. 1).
 
     Heads are averaged, half of every token stays (the residual connection), and layers are multiplied. Value
     projections and MLPs are ignored, which is why rollout can disagree with what the model uses. A layer that lost
@@ -134,34 +139,43 @@ def rollout(
     def receive(projections: Projections) -> None:
         if projections.layer == 0:
             flow.clear()
-        step = torch.eye(projections.query.shape[2], device=projections.query.device)
+        step = torch.eye(projections.tokens, device=projections.value.device)
         if projections.numbers.kept:
             step = 0.5 * projections.scores(slice(None)).softmax(-1).mean(1) + 0.5 * step
         else:
-            step = step.expand(projections.query.shape[0], -1, -1)
+            step = step.expand(projections.value.shape[0], -1, -1)
         # Layer l reads what layer l-1 wrote: the newest layer multiplies from the left.
         flow.append(step @ flow[-1] if flow else step)
 
-    with without_gradients(model), watch_projections(model, receive) as anatomy:
-        rows, columns = patch_grid(pixel_values, anatomy)
+    with without_gradients(model), watch_projections(model, receive, pixel_values) as found:
+        rows, columns = patch_grid(pixel_values, found.anatomy)
+        rows_read = found.query if isinstance(found.query, slice) else list(found.query)
         for part in pixel_values.split(batch):
             model(part.to(_device(model)))
-            results.append(torch.stack([joint[:, 0, anatomy.prefix :] for joint in flow], dim=1).cpu())
+            read = [joint[:, rows_read, found.anatomy.prefix :].mean(1) for joint in flow]
+            results.append(torch.stack(read, dim=1).cpu())
     return torch.cat(results).unflatten(-1, (rows, columns))
 
 
 def _read(
-    projections: Projections, query: Query, anatomy: Anatomy, patches: int
+    projections: Projections, query: Query, found: HeadCheck, patches: int
 ) -> Float[Tensor, "image head token"]:
+    prefix = found.anatomy.prefix
+    if query == "read":
+        return mean_of_queries(projections, found.query)
     if query == "cls":
+        if not prefix:
+            raise ValueError(
+                "this model has no CLS token: pass query='read', 'patches' or the index of a patch"
+            )
         return one_query(projections, 0)
     if query == "patches":
-        return patch_queries(projections, anatomy.prefix)[0]
+        return patch_queries(projections, prefix)[0]
     if isinstance(query, int) and not isinstance(query, bool):
         if 0 <= query < patches:
-            return one_query(projections, anatomy.prefix + query)
+            return one_query(projections, prefix + query)
         raise ValueError(f"query {query} is no patch of this image: expected 0 to {patches - 1}, row by row")
-    raise ValueError(f"query is {query!r}, expected 'cls', 'patches' or the index of a patch")
+    raise ValueError(f"query is {query!r}, expected 'read', 'cls', 'patches' or the index of a patch")
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -169,7 +183,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 class ByImage(NamedTuple):
-    """The CLS query's attention over patches (each map sums to 1) and the model's output for every image.
+    """Attention of what the answer reads (CLS) over patches (each map sums to 1), and the output for every image.
 
     `names` are those of the model's regions, as far as its task names any.
     """
@@ -190,7 +204,7 @@ def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
     outputs: list[Tensor] = []
 
     def receive(projections: Projections) -> None:
-        weights = one_query(projections, 0)[..., anatomy.prefix :].float().cpu()
+        weights = mean_of_queries(projections, found.query)[..., found.anatomy.prefix :].float().cpu()
         layers.setdefault(projections.layer, []).append(
             weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
         )
@@ -202,15 +216,16 @@ def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
         return ByImage(maps.numpy(), torch.cat(outputs).numpy(), names)
 
     def note(_model: nn.Module, _inputs: tuple, output) -> None:
-        found = output if isinstance(output, Tensor) else output.logits
-        outputs.append(found.detach().float().cpu())
+        outputs.append(answer(output).detach().float().cpu())
 
-    hook = model.register_forward_hook(note)
+    hook = None
     try:
-        with without_gradients(model), watch_projections(model, receive) as anatomy:
+        with without_gradients(model), watch_projections(model, receive) as found:
+            hook = model.register_forward_hook(note)
             yield seen
     finally:
-        hook.remove()
+        if hook is not None:
+            hook.remove()
 
 
 @checked_arguments(least={"batch": 1})

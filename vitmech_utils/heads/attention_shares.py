@@ -13,13 +13,13 @@ from torch.utils.data import Dataset, default_collate
 from vitmech_utils.arguments import check_finite, checked_arguments
 from vitmech_utils.heads.attention_sums import RunningSums
 from vitmech_utils.heads.attention_tables import head_table, region_table
+from vitmech_utils.heads.check import HeadCheck, watch_projections
 from vitmech_utils.heads.projections import (
     Projections,
-    one_query,
+    mean_of_queries,
     output_gram,
     patch_queries,
     value_norms,
-    watch_projections,
     without_gradients,
 )
 from vitmech_utils.model.anatomy import Anatomy
@@ -41,7 +41,8 @@ class AttentionStatistics:
     `replicates` maps share, area, map_entropy, prefix_share and valid to [replicate, sinks, query x weighting, layer,
     head, region or 1]; number 0 is the estimate itself. `profiles` [replicate, region, region] are the shares of a head
     that attends to one region alone, in proportion to its coverage; `names` are the regions. The tables have no rows
-    for heads that were pruned; the arrays hold zeros there.
+    for heads that were pruned; the arrays hold zeros there. `variants` are the pairs of query and weighting. The first
+    query is `cls`, or `read` of a model whose answer reads other tokens than CLS alone: the mean over those queries.
     """
 
     regions: pd.DataFrame
@@ -53,13 +54,14 @@ class AttentionStatistics:
     grid: tuple[int, int]
     profiles: np.ndarray
     names: tuple[str, ...]
+    variants: tuple[tuple[str, str], ...] = VARIANTS
 
 
 @checked_arguments()
 def region_shares(model: nn.Module, images: Images, **settings) -> pd.DataFrame:
     """Attention share, area share, lift and entropy per head and region, with intervals over images.
 
-    The table `regions` of `attention_statistics`, which takes the same `settings` and tells the columns.
+    The table `regions` of `attention_statistics`, which takes the same `settings` and lists the columns.
     """
     return attention_statistics(model, images, **settings).regions
 
@@ -102,11 +104,15 @@ def attention_statistics(
     grams: list[Tensor] = []
 
     def receive(projections: Projections) -> None:
-        weights, entropy = _all_variants(projections, grams[projections.layer], anatomy.prefix)
+        weights, entropy = _all_variants(projections, grams[projections.layer], found)
         collected.append(weights.cpu())
         entropies.append(entropy.cpu())
 
-    with without_gradients(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive) as found:
+        anatomy = found.anatomy
+        variants = tuple(
+            (query, weighting) for query in (found.query_name, "patches") for weighting in WEIGHTINGS
+        )
         device = next(model.parameters()).device
         grams += [output_gram(block) for block in anatomy.blocks]
         for part in batches(images, batch):
@@ -129,8 +135,8 @@ def attention_statistics(
         raise ValueError("no images: expected at least one item with 'pixel_values' and 'regions'")
     sums.close()
     return AttentionStatistics(
-        regions=_of_present(region_table(sums, VARIANTS, regions), anatomy),
-        heads=_of_present(head_table(sums, VARIANTS), anatomy),
+        regions=_of_present(region_table(sums, variants, regions), anatomy),
+        heads=_of_present(head_table(sums, variants), anatomy),
         mean_weights=sums.mean_weights()[[0, 2]],
         replicates={
             field: sums.mean(field) for field in ("share", "area", "map_entropy", "prefix_share", "valid")
@@ -140,6 +146,7 @@ def attention_statistics(
         grid=(rows, columns),
         profiles=sums.profiles(),
         names=tuple(regions),
+        variants=variants,
     )
 
 
@@ -236,10 +243,10 @@ def check_regions(part: Batch, anatomy: Anatomy, count: int) -> tuple[int, int]:
 
 
 def _all_variants(
-    projections: Projections, gram: Tensor, prefix: int
+    projections: Projections, gram: Tensor, found: HeadCheck
 ) -> tuple[Float[Tensor, "variant image head token"], Float[Tensor, "query image head"]]:
-    cls = one_query(projections, 0)
-    patches, patch_entropy = patch_queries(projections, prefix)
+    cls = mean_of_queries(projections, found.query)
+    patches, patch_entropy = patch_queries(projections, found.anatomy.prefix)
     norms = value_norms(projections, gram)
     cls_entropy = torch.special.entr(cls).sum(-1)
     weights = torch.stack([cls, cls * norms, patches, patches * norms])

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.heads.attention_shares import VARIANTS, AttentionStatistics
+from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.model.anatomy import find_blocks
 
@@ -27,7 +27,7 @@ def heads_looking_at(statistics: AttentionStatistics, regions: Sequence[str], mo
         raise ValueError(f"most is {most}, expected at least 1 head")
     if unknown := [name for name in regions if name not in statistics.names]:
         raise ValueError(f"unknown region {unknown[0]!r}, expected one of {', '.join(statistics.names)}")
-    variant, chosen = VARIANTS.index(("cls", "raw")), [statistics.names.index(name) for name in regions]
+    variant, chosen = 0, [statistics.names.index(name) for name in regions]
     # [replicate, sinks, variant, layer, head, region]: sinks kept, regions summed.
     share, area = (
         statistics.replicates[field][:, 0, variant][..., chosen].sum(-1) for field in ("share", "area")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import check_table, checked_arguments
+from vitmech_utils.heads.check import check_heads
 from vitmech_utils.heads.replacements import evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import find_blocks
@@ -47,7 +48,7 @@ def costs(model: nn.Module, image_size: int) -> Costs:
     activations and biases are left out, as `torch.utils.flop_counter` leaves them out; a layer without heads takes
     nothing. What is saved by heads is thus linear in k. Merge LoRA adapters first.
     """
-    anatomy = find_blocks(model)
+    anatomy = check_heads(model).anatomy
     patches = anatomy.grid(image_size) ** 2
     tokens = patches + anatomy.prefix
     inside = {id(m): block for block in anatomy.blocks for m in block.block.modules()}

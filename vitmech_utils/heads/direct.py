@@ -26,7 +26,7 @@ from vitmech_utils.tasks import Loss, Task
 @checked_arguments(least={"batch": 1})
 def predict_directly(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,

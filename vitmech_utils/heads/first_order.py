@@ -32,7 +32,7 @@ from vitmech_utils.tasks import Loss, Task
 @checked_arguments(least={"batch": 1})
 def first_order(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "zero",
     task: Task | str | Loss | None = None,
@@ -60,7 +60,7 @@ def first_order(
     anatomy, gated = check_gated(model, pixel_values, labels, mode, task, donors, reference)
     if gated.own_answer:
         raise ValueError(
-            f"the task {gated.name!r} is flat at the model's own answer, so that no slope tells an effect: ablate "
+            f"the task {gated.name!r} is flat at the model's own answer, so that no slope gives an effect: ablate "
             "exactly (sweep), or pass a task with labels"
         )
     weight = next(model.parameters())

@@ -49,7 +49,7 @@ def capture_heads(model: nn.Module, layers: Iterable[int] | None = None) -> Iter
         return hook
 
     chosen = range(anatomy.layers) if layers is None else [check_layer(anatomy, layer) for layer in layers]
-    with _installed({layer: keep(layer) for layer in chosen}, anatomy):
+    with _installed(model, {layer: keep(layer) for layer in chosen}, anatomy):
         yield captured
 
 
@@ -93,7 +93,7 @@ def change_heads(model: nn.Module, changes: Mapping[tuple[int, int] | int, Chang
 
         return hook
 
-    with _installed({layer: write(layer, wanted) for layer, wanted in by_layer.items()}, anatomy):
+    with _installed(model, {layer: write(layer, wanted) for layer, wanted in by_layer.items()}, anatomy):
         yield
 
 
@@ -125,12 +125,31 @@ def _new_value(change: Change, present: Tensor, layer: int, head: int | None) ->
 
 
 @contextmanager
-def _installed(hooks: Mapping[int, Callable], anatomy: Anatomy) -> Iterator[None]:
-    handles = []
+def _installed(model: nn.Module, hooks: Mapping[int, Callable], anatomy: Anatomy) -> Iterator[None]:
+    """Hooks on output projections; `HeadHookError` at the end where the model ran and one of them did not."""
+    handles, ran, reached = [], [False], set()
+
+    def note(_module: nn.Module, _inputs: tuple, _output: object) -> None:
+        ran[0] = True
+
+    def noting(layer: int, hook: Callable):
+        def both(module: nn.Module, inputs: tuple):
+            reached.add(layer)
+            return hook(module, inputs)
+
+        return both
+
     try:
         for layer, hook in hooks.items():
-            handles.append(anatomy.blocks[layer].output.register_forward_pre_hook(hook))
+            block = anatomy.blocks[layer]
+            handles.append(block.output.register_forward_pre_hook(noting(layer, hook)))
+        handles.append(model.register_forward_hook(note))
         yield
+        if ran[0] and (never := sorted(set(hooks) - reached)):
+            raise HeadHookError(
+                f"the model ran without its {anatomy.blocks[never[0]].name}: nothing was read or changed there. Is it "
+                "a copy (EMA), or is this layer skipped? Tell the heads that run: tell_heads(model, Heads(...))"
+            )
     finally:
         for handle in handles:
             handle.remove()

@@ -27,7 +27,7 @@ KEYS = ["layer_a", "head_a", "layer_b", "head_b"]
 @checked_arguments(least={"batch": 1})
 def second_order(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,
@@ -80,7 +80,7 @@ def second_order(
 @checked_arguments(least={"batch": 1})
 def exact_interactions(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     pairs: Sequence[tuple[Head, Head]],
     mode: str = "mean",
@@ -177,7 +177,7 @@ def _table(
 @checked_arguments(least={"permutations": 1, "batch": 1})
 def shapley_values(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     mode: str = "mean",
     task: Task | str | Loss | None = None,

@@ -40,7 +40,7 @@ Reading = Callable[[Tensor, slice], Tensor]
 @checked_arguments(least={"batch": 1})
 def predict_linearized(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"] | Iterable[Tensor],
+    pixel_values: Float[Tensor, "image ..."] | Iterable[Tensor],
     mode: str = "mean",
     *,
     layers: Sequence[int] | None = None,
@@ -190,7 +190,7 @@ def random_projection(outputs: int, directions: int = 8, seed: int = 0) -> Readi
 def _linearize(
     model: nn.Module,
     anatomy: Anatomy,
-    images: Float[Tensor, "image 3 height width"],
+    images: Float[Tensor, "image ..."],
     ends: Sequence[Tensor],
     layers: Iterable[int],
     reading: Reading | None,

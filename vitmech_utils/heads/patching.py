@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import Head, change_heads
-from vitmech_utils.heads.replacements import evaluating, head_outputs
+from vitmech_utils.heads.replacements import evaluating, head_outputs, verify
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import losses_for
 from vitmech_utils.tasks import Loss, Task
@@ -19,7 +19,7 @@ from vitmech_utils.tasks import Loss, Task
 @checked_arguments(finite=("pixel_values", "donors"), least={"batch": 1})
 def patch_heads(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     donors: Float[Tensor, "donor 3 height width"],
     sets: Sequence[Collection[Head]],
     batch: int = 8,
@@ -35,7 +35,7 @@ def patch_heads(
 @checked_arguments(finite=("pixel_values", "donors"), least={"batch": 1})
 def patched_losses(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     donors: Float[Tensor, "donor 3 height width"],
     sets: Sequence[Collection[Head]],
     labels: Tensor | None,
@@ -72,6 +72,7 @@ def _patched(
         raise ValueError(
             f"donors have shape {tuple(donors.shape)}, expected {tuple(pixel_values.shape)}: one donor per image"
         )
+    verify(model, pixel_values)
     weight = next(model.parameters())
     found: list[list[Tensor]] = [[] for _ in sets]
     with evaluating(model), torch.inference_mode():

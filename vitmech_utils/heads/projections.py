@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, HeadNumbers, find_blocks
+from vitmech_utils.model.anatomy import AttentionBlock, HeadNumbers
 
 CHUNK = 4
 """Images whose full token x token matrices are held at once; a layer of 6 heads and 257 tokens takes 1.6 MB each."""
@@ -20,23 +20,83 @@ class Projections:
 
     The head axis holds the layer's own heads, `numbers.kept`. What the functions below return has all original
     heads instead: a pruned head attends to nothing, so its weights are zero (no softmax sums to zero).
+
+    Of attention that does more than compare projections (rotary positions, a bias, another scale), `query` and `key`
+    are what its softmax compared, `bias` [image or 1, own_head or 1, token, token] what it added, and `scale` its
+    factor; where the weights alone were seen, they are `softmax` and there is no query or key. Tokens stand in the
+    order of the anatomy that comes with them: patches last.
     """
 
     layer: int
-    query: Float[Tensor, "image own_head token width"]
-    key: Float[Tensor, "image own_head token width"]
+    query: Float[Tensor, "image own_head token width"] | None
+    key: Float[Tensor, "image own_head token width"] | None
     value: Float[Tensor, "image own_head token width"]
     numbers: HeadNumbers
+    bias: Tensor | None = None
+    scale: float | None = None
+    softmax: Float[Tensor, "image own_head token token"] | None = None
 
-    def scores(self, rows: slice) -> Float[Tensor, "image own_head row token"]:
-        """Scaled dot products of the query tokens `rows` with all keys, before the softmax."""
-        return (self.query[:, :, rows] @ self.key.transpose(-1, -2)).mul_(self.query.shape[-1] ** -0.5)
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return self.value.shape[2]
+
+    def scores(self, rows: slice | Tensor) -> Float[Tensor, "image own_head row token"]:
+        """What the softmax turns into weights, for the query tokens `rows`: up to a constant for each of them."""
+        if self.softmax is not None:
+            return self.softmax[:, :, rows].clamp_min(torch.finfo(torch.float32).tiny).log()
+        scale = self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
+        found = (self.query[:, :, rows] @ self.key.transpose(-1, -2)).mul_(scale)
+        return found if self.bias is None else found + self.bias[:, :, rows]
+
+    def images(self, start: int, stop: int) -> "Projections":
+        """The same of a range of the images."""
+        part = slice(start, stop)
+        bias = self.bias if self.bias is None or len(self.bias) == 1 else self.bias[part]
+        query, key, softmax = (
+            None if value is None else value[part] for value in (self.query, self.key, self.softmax)
+        )
+        return replace(self, query=query, key=key, value=self.value[part], bias=bias, softmax=softmax)
+
+    def ordered(self, order: Tensor | None) -> "Projections":
+        """The same with tokens in another order; None leaves them as they are."""
+        if order is None:
+            return self
+
+        def rows(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.index_select(2, order.to(values.device))
+
+        def both(values: Tensor | None) -> Tensor | None:
+            if values is None:
+                return None
+            at = order.to(values.device)
+            values = values if values.shape[2] == 1 else values.index_select(2, at)
+            return values.index_select(3, at)
+
+        return replace(
+            self, query=rows(self.query), key=rows(self.key), value=rows(self.value), bias=both(self.bias),
+            softmax=both(self.softmax),
+        )  # fmt: skip
 
 
 def one_query(projections: Projections, token: int) -> Float[Tensor, "image head token"]:
     """Attention weights of one query token (0 is CLS) on every token; each row sums to 1."""
     weights = projections.scores(slice(token, token + 1)).softmax(-1)[:, :, 0]
     return projections.numbers.spread(weights, 1)
+
+
+def mean_of_queries(
+    projections: Projections, tokens: tuple[int, ...] | slice
+) -> Float[Tensor, "image head token"]:
+    """Attention weights averaged over some query tokens, each row summing to 1; a single one is `one_query`."""
+    if not isinstance(tokens, slice) and len(tokens) == 1:
+        return one_query(projections, tokens[0])
+    rows = tokens if isinstance(tokens, slice) else torch.tensor(tokens, device=projections.value.device)
+    parts = [
+        projections.images(start, start + CHUNK).scores(rows).softmax(-1).mean(2)
+        for start in range(0, projections.value.shape[0], CHUNK)
+    ]
+    return projections.numbers.spread(torch.cat(parts), 1)
 
 
 def patch_queries(
@@ -48,14 +108,8 @@ def patch_queries(
     `logsumexp(s) - sum(a * s)`: averaging hides heads whose every query looks at one, but its own, place.
     """
     means, entropies = [], []
-    for start in range(0, projections.query.shape[0], CHUNK):
-        part = Projections(
-            projections.layer,
-            projections.query[start : start + CHUNK],
-            projections.key[start : start + CHUNK],
-            projections.value[start : start + CHUNK],
-            projections.numbers,
-        )
+    for start in range(0, projections.value.shape[0], CHUNK):
+        part = projections.images(start, start + CHUNK)
         scores = part.scores(slice(prefix, None))
         top = scores.amax(-1, keepdim=True)
         weights = scores.softmax(-1)
@@ -90,36 +144,31 @@ def output_gram(block: AttentionBlock) -> Float[Tensor, "own_head width width"]:
 
 
 @contextmanager
-def watch_projections(model: nn.Module, receive: Callable[[Projections], None]) -> Iterator[Anatomy]:
-    """While active, every forward pass hands each layer's projections to `receive`, in layer order.
+def watch_block(block: AttentionBlock, receive: Callable[[Projections], None]) -> Iterator[None]:
+    """While active, every forward pass hands a layer's projections to `receive`.
 
     Works with any attention kernel (eager, sdpa, timm's fused one) and removes its hooks at the end. Nothing is
-    kept here: what `receive` does not store is freed layer by layer. Raises `AnatomyError` where queries or keys
-    are normalized after the projection, because the weights could not be recomputed from it.
+    kept here. They tell the attention weights only where the attention does no more than compare them, which
+    `heads.check` proves; `heads.check.watch_projections` takes the softmax itself elsewhere.
     """
-    anatomy = find_blocks(model)
-    handles = []
+    handles = _watch_block(block, receive)
     try:
-        for block in anatomy.blocks:
-            handles += _watch_block(block, receive)
-        yield anatomy
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _watch_block(block: AttentionBlock, receive: Callable[[Projections], None]) -> list:
-    for norm in ("q_norm", "k_norm"):
-        if not isinstance(getattr(block.attention, norm, nn.Identity()), nn.Identity):
-            raise AnatomyError(
-                f"{block.name}: its attention normalizes queries or keys ({norm}) after the projection; "
-                "attention weights cannot be read from the projections of such a model"
-            )
-    parts = {"query": block.query, "key": block.key, "value": block.value}
+    parts = dict(
+        zip(("query", "key", "value"), block.known_parts("reading attention from projections"), strict=True)
+    )
     linears = {id(part.linear): part.linear for part in parts.values()}
     outputs: dict[int, Tensor] = {}
 
     def hook(linear: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        if output.ndim != 3:  # windows: the check says so
+            return
         outputs[id(linear)] = output.detach()
         if len(outputs) == len(linears):
             split = {

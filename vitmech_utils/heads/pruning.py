@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.heads.hooks import Head, capture_heads
-from vitmech_utils.heads.replacements import check_model, evaluating
-from vitmech_utils.heads.replay import predict
+from vitmech_utils.heads.check import TOLERANCE, check_heads, one_image, remember
+from vitmech_utils.heads.hooks import Head, capture_heads, change_heads
+from vitmech_utils.heads.replacements import check_linear, check_model, evaluating, verify
+from vitmech_utils.heads.replay import answer, predict
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, HeadNumbers, find_blocks
 from vitmech_utils.model.backbones import DAMAGED
 from vitmech_utils.model.regressor import ChirpRegressor, LoraSettings, weights_fingerprint
@@ -45,7 +46,7 @@ class ConstantAttention(nn.Module):
     """What is left of an attention without heads: its output projection's bias, at every token.
 
     Its projections have no rows and are never called, so it costs no multiplication; `o_proj` reads no columns.
-    `returns_tuple` tells whether the attention in whose place it stands returns its weights too (here None).
+    `returns_tuple` says whether the attention in whose place it stands returns its weights too (here None).
     """
 
     def __init__(
@@ -63,17 +64,23 @@ class ConstantAttention(nn.Module):
 
 
 @checked_arguments()
-def prune_heads(model: nn.Module, heads: Iterable[Head], made_for: str | None = None) -> nn.Module:
+def prune_heads(
+    model: nn.Module,
+    heads: Iterable[Head],
+    made_for: str | None = None,
+    pixel_values: Tensor | None = None,
+) -> nn.Module:
     """A copy of `model` without these heads; `model` stays as it is.
 
     `heads` are (layer, head) pairs, 0-based, numbered as in the unpruned model also where `model` has lost heads
     before. The copy computes what zero ablation of the heads through `change_heads` computes. A layer that loses
-    all its heads keeps of its attention only the output projection's bias. The configuration goes on telling the
-    unpruned model's heads, the width of the grid that tables use; each attention module tells its own. `made_for`,
-    the `weights_fingerprint` of the model on which the heads were chosen, refuses another one.
+    all its heads keeps of its attention only the output projection's bias. The configuration goes on giving the
+    unpruned model's heads, the width of the grid that tables use; each attention module gives its own. `made_for`,
+    the `weights_fingerprint` of the model on which the heads were chosen, refuses another one. Before it is returned,
+    the copy is held against zero ablation, on the first of `pixel_values` (default: random pixels of the model's size).
 
-    Raises `PruningError` (a head twice, out of range, or gone; no head left; another model), `ValueError` for an
-    unmerged adapter, `AnatomyError` for an unknown model.
+    Raises `PruningError` (a head twice, out of range, or gone; no head left; another model; an attention that cannot do
+    with fewer heads), `ValueError` for an unmerged adapter, `AnatomyError` for an unknown model.
     """
     anatomy = check_model(model)
     chosen = _checked(anatomy, heads)
@@ -82,13 +89,64 @@ def prune_heads(model: nn.Module, heads: Iterable[Head], made_for: str | None = 
             f"these heads were chosen on a model with fingerprint {made_for[:12]}, but this one has {found[:12]}: "
             "choose them anew on this model, or load the one that they belong to"
         )
+    verify(model, pixel_values)
     pruned = copy.deepcopy(model)
     for block in find_blocks(pruned).blocks:
         gone = {head for layer, head in chosen if layer == block.index}
         if gone:
             kept = tuple(head for head in block.numbers.kept if head not in gone)
-            _shrink(block, HeadNumbers(kept, anatomy.heads, anatomy.head_size))
+            try:
+                _shrink(block, HeadNumbers(kept, anatomy.heads, anatomy.head_size))
+            except (RuntimeError, AttributeError, KeyError, IndexError, TypeError) as error:
+                raise PruningError(
+                    f"{block.name}: {_more(block)}its matrices cannot be cut by heads ({error})"
+                ) from error
+    _hold_against_ablation(model, pruned, chosen, pixel_values)
     return pruned
+
+
+def _hold_against_ablation(
+    model: nn.Module, pruned: nn.Module, heads: set[Head], pixel_values: Tensor | None
+) -> None:
+    """Raise `PruningError` where a pruned model is not the model with these heads ablated to zero."""
+    found = check_heads(model, pixel_values)
+    image = one_image(model, found.anatomy, pixel_values)
+    layer = found.anatomy.blocks[min(heads)[0]] if heads else found.anatomy.blocks[0]
+    with evaluating(model), evaluating(pruned), torch.no_grad():
+        with change_heads(model, dict.fromkeys(heads, 0.0)):
+            expected = _any_answer(model(image))
+        try:
+            own = _any_answer(pruned(image))
+        except Exception as error:
+            raise PruningError(
+                f"{layer.name}: {_more(layer)}the pruned model does not run ({error}); ablate its heads instead"
+            ) from error
+    scale = expected.float().abs().max().clamp_min(1e-6)
+    off = float((own - expected).float().abs().max() / scale) if own.shape == expected.shape else float("inf")
+    if not off <= TOLERANCE[expected.dtype]:
+        raise PruningError(
+            f"{layer.name}: {_more(layer)}the pruned model differs from zero ablation by {off:.1g} of its largest "
+            "output; ablate its heads instead"
+        )
+    remember(pruned, found)
+
+
+def _any_answer(output: object) -> Tensor:
+    found = answer(output)
+    if found is None:
+        found = next((value for value in output.values() if isinstance(value, Tensor)), None)
+    return found
+
+
+def _more(block: AttentionBlock) -> str:
+    """What an attention has beside its four projections, in words, for errors."""
+    known = {id(part.linear) for part in block.parts or ()} | {id(block.output)}
+    modules = {
+        name: module for name, module in block.attention.named_modules()
+        if name and id(module) not in known and any(True for _ in module.parameters(recurse=False))
+    }  # fmt: skip
+    extra = [*(name for name, _ in block.attention.named_parameters(recurse=False)), *modules]
+    return f"its attention has parts of its own ({', '.join(extra[:4])}), and " if extra else ""
 
 
 @checked_arguments()
@@ -185,7 +243,7 @@ def _cut(whole: nn.Module, record: dict) -> nn.Module:
     anatomy, layers = find_blocks(whole), len(record["kept"])
     if (anatomy.layers, anatomy.heads) != (layers, record["heads"]):
         raise PruningError(
-            f"{RECORD} tells of {layers} layers x {record['heads']} heads, but the model has {anatomy.layers} x "
+            f"{RECORD} speaks of {layers} layers x {record['heads']} heads, but the model has {anatomy.layers} x "
             f"{anatomy.heads}. Prune and save again."
         )
     present = {(layer, head) for layer, kept in enumerate(record["kept"]) for head in kept}
@@ -222,7 +280,12 @@ def _named(pairs: list[Head]) -> str:
 
 def _shrink(block: AttentionBlock, numbers: HeadNumbers) -> None:
     """Cut a layer's matrices down to the heads `numbers.kept`, in place."""
-    attention, parts = block.attention, (block.query, block.key, block.value)
+    attention, parts = block.attention, block.known_parts("pruning")
+    if any(part.packed for part in parts):
+        raise PruningError(
+            f"{block.name}: torch's MultiheadAttention has one size for all its heads; none can go. Ablate them instead"
+        )
+    check_linear(block, "pruning")
     if any(isinstance(getattr(attention, name, None), nn.Linear | nn.LayerNorm) for name in ("gate", "norm")):
         raise PruningError(f"{block.name}: its attention normalizes or gates its heads together; none can go")
     returns_tuple = _returns_tuple(block)
@@ -314,7 +377,7 @@ def _wrong_in(record: Any) -> str | None:
         if type(record.get(key)) is not kind:
             return f"has {key} {record.get(key)!r:.80}, expected a {kind.__name__}"
     if len(record["kept"]) > MOST_LAYERS:
-        return f"tells of {len(record['kept'])} layers, expected at most {MOST_LAYERS}"
+        return f"speaks of {len(record['kept'])} layers, expected at most {MOST_LAYERS}"
     for layer, kept in enumerate(record["kept"]):
         numbers = isinstance(kept, list) and all(type(head) is int for head in kept)
         if not numbers or kept != sorted(set(kept)) or not all(0 <= head < record["heads"] for head in kept):
@@ -352,7 +415,7 @@ def _unpruned_regressor(
 def prune_keeping_means(
     model: nn.Module,
     heads: Iterable[Head],
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     batch: int = 16,
 ) -> nn.Module:
     """A copy of `model` without these heads, as `prune_heads` makes it, whose biases hold the means of what they wrote.

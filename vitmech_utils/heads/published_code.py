@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.replacements import check_linear
 from vitmech_utils.heads.replay import Replay, predict
-from vitmech_utils.model.anatomy import Anatomy, AttentionBlock, find_blocks
+from vitmech_utils.model.anatomy import AttentionBlock, find_blocks
 
 # The statistics by which the analysis normalizes pixels, and which the training never used.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,15 +39,9 @@ def zero_rows(block: AttentionBlock, row: int) -> None:
             projection.weight[row] = 0
 
 
-@checked_arguments()
-def head_of_row(anatomy: Anatomy, row: int) -> int:
-    """The head (0-based) to which a row of a query, key or value weight belongs."""
-    return row // anatomy.head_size
-
-
 @checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def literal_procedure(
-    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], batch: int = 32
+    model: nn.Module, pixel_values: Float[Tensor, "image ..."], batch: int = 32
 ) -> tuple[Float[Tensor, "image target"], Float[Tensor, "layer head image target"]]:
     """The published loop, step by step: predict a batch, then zero the row, and never put anything back.
 
@@ -68,7 +63,7 @@ def literal_procedure(
 @checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def published_procedure(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     batch: int = 32,
     order: Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, "image target"], Float[Tensor, "layer head image target"]]:
@@ -86,6 +81,8 @@ def published_procedure(
         raise ValueError(
             "the published procedure zeroes rows of head 0 and knows no pruned heads: run it on the unpruned model"
         )
+    for block in anatomy.blocks:
+        check_linear(block, "the published procedure")
     order = range(anatomy.layers) if order is None else order
     if sorted(order) != list(range(anatomy.layers)):
         raise ValueError(f"order is {list(order)}, expected each layer from 0 to {anatomy.layers - 1} once")
@@ -160,8 +157,8 @@ def mixed_units(mean: ArrayLike, std: ArrayLike) -> MixedUnits:
 
 @checked_arguments(finite=("pixel_values",))
 def imagenet_normalized(
-    pixel_values: Float[Tensor, "image 3 height width"],
-) -> Float[Tensor, "image 3 height width"]:
+    pixel_values: Float[Tensor, "image ..."],
+) -> Float[Tensor, "image ..."]:
     """Pixels as the published analysis feeds them: (pixels / 255 - mean) / deviation of ImageNet."""
     mean, std = (pixel_values.new_tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
     return (pixel_values - mean) / std

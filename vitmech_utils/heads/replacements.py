@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.check import HeadCheck, check_heads
 from vitmech_utils.heads.effects import check_finite, check_labels
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.replay import predict
-from vitmech_utils.model.anatomy import Anatomy, AnatomyError, find_blocks
+from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, find_blocks
 from vitmech_utils.tasks import to_float64
 
 HOOK_MODES = ("zero", "mean", "resample", "qkv-weights")
@@ -28,11 +29,11 @@ Replacement = Callable[[int, int], list[Tensor]]
 def replacement(
     model: nn.Module,
     anatomy: Anatomy,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     mode: str,
     *,
-    reference: Float[Tensor, "other 3 height width"] | None = None,
-    donors: Float[Tensor, "image 3 height width"] | None = None,
+    reference: Float[Tensor, "other ..."] | None = None,
+    donors: Float[Tensor, "image ..."] | None = None,
     batch: int = 32,
     seed: int = 0,
 ) -> Replacement:
@@ -44,6 +45,7 @@ def replacement(
     `qkv-weights`: what the head writes when its query, key and value weights are zero and its biases are
     kept. Source of the modes: Michel et al. 2019 (zero); Zhang and Nanda 2024 (mean, resample).
     """
+    verify(model, pixel_values)
     if mode == "zero":
         nothing = torch.zeros(1, 1, anatomy.heads, anatomy.head_size, **_like(model))
         return lambda _start, _stop: [nothing] * anatomy.layers
@@ -95,6 +97,7 @@ def constant_output(block, anatomy: Anatomy) -> Float[Tensor, "1 1 head size"]:
             f"{block.name}: its attention normalizes or gates the heads' outputs, so that zeroed weights leave "
             "no constant; use the modes zero, mean or resample"
         )
+    check_linear(block, "mode qkv-weights")
     numbers = block.numbers
     bias = block.value.weight.new_zeros(numbers.width) if block.value.bias is None else block.value.bias
     return numbers.spread(bias.detach().reshape(1, 1, len(numbers.kept), numbers.size), 2)
@@ -111,14 +114,51 @@ def another_image(images: int, seed: int) -> Tensor:
 
 @checked_arguments()
 def check_model(model: nn.Module) -> Anatomy:
-    """Find `model`'s heads; refuse unmerged LoRA adapters with `ValueError`, other models with `AnatomyError`."""
+    """Find `model`'s heads without running it: `verify` follows once the arguments are known to be sound.
+
+    Refuses unmerged adapters with `ValueError`, other models with `AnatomyError`.
+    """
+    check_merged(model)
+    return find_blocks(model)
+
+
+@checked_arguments()
+def verify(model: nn.Module, pixel_values: Tensor | None = None) -> HeadCheck:
+    """What `check_heads` finds of a model, on the first of these images; `AnatomyError` where heads are not as read."""
+    found = check_heads(model, pixel_values)
+    found.require_ablation()
+    return found
+
+
+@checked_arguments()
+def check_merged(model: nn.Module) -> None:
+    """Refuse a model with adapters that are not merged into its weights, with `ValueError`."""
     for name, module in model.named_modules():
-        if getattr(module, "lora_A", None) and not getattr(module, "merged", False):
+        if not any(base.__name__ == "BaseTunerLayer" for base in type(module).__mro__):
+            continue
+        if module.active_adapters and not module.merged:
+            kind = type(module).__module__.split(".")[-2].replace("lora", "LoRA")
             raise ValueError(
-                f"{name} carries an unmerged LoRA adapter, expected plain weights: call merged() on the "
+                f"{name} carries an unmerged {kind} adapter, expected plain weights: call merged() on the "
                 "ChirpRegressor (or merge_and_unload() on a peft model) first"
             )
-    return find_blocks(model)
+
+
+@checked_arguments()
+def check_linear(block: AttentionBlock, what: str) -> None:
+    """Refuse a layer whose query, key or value does more than multiply with its weight, with `ValueError`."""
+    for name, part in zip(("query", "key", "value"), block.known_parts(what), strict=True):
+        if part.packed or not block.numbers.kept:
+            continue
+        weight = part.linear.weight
+        probe = torch.linspace(-1, 1, weight.shape[1], dtype=weight.dtype, device=weight.device)[None, None]
+        with torch.no_grad():
+            own, plain = part.linear(probe), nn.functional.linear(probe, weight, part.linear.bias)
+        if not torch.allclose(own, plain, rtol=1e-2, atol=1e-3 * float(plain.abs().max())):
+            raise ValueError(
+                f"{block.name}: its {name} projection ({type(part.linear).__name__}) does more than multiply with its "
+                f"weight, so {what} would not be what it says: merge what was added to it into the weight"
+            )
 
 
 def check_images(pixel_values: Tensor, labels: Tensor | None = None) -> None:
@@ -131,7 +171,7 @@ def check_images(pixel_values: Tensor, labels: Tensor | None = None) -> None:
 
 def check_shape(pixel_values: Tensor) -> None:
     """Refuse what is no batch of images, with `ValueError`."""
-    if pixel_values.ndim != 4 or len(pixel_values) == 0:
+    if pixel_values.ndim not in (3, 4) or len(pixel_values) == 0:  # spectrograms have no channels
         raise ValueError(
             f"pixel_values has shape {tuple(pixel_values.shape)}, expected [image, channel, height, width] with "
             "at least one image"

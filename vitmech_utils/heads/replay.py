@@ -22,17 +22,37 @@ from vitmech_utils.model.anatomy import Anatomy, AttentionBlock
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
+FIELDS = ("logits", "predicted_depth", "image_embeds", "pooler_output")
+"""Where outputs of transformers keep a model's answer."""
+# What calling blocks one by one raises where a model does not pass its tokens through them as is usual.
+_UNUSUAL = (RuntimeError, IndexError, KeyError, TypeError, ValueError, AttributeError)
+
+
 class ReplayError(RuntimeError):
     """This model's blocks cannot be resumed; one plain hook per head remains possible."""
 
 
-def predict(model: nn.Module, pixel_values: Tensor) -> Float[Tensor, "image ..."]:
-    """Run `model` and return its predictions: its output's `logits`, or the tensor that it returns.
+def answer(output: object) -> Tensor | None:
+    """A model's answer [image, ...] in what it returns: a tensor or the field with one; None for tokens alone."""
+    if isinstance(output, Tensor):
+        return output
+    fields = (getattr(output, name, None) for name in FIELDS)
+    return next((found for found in fields if isinstance(found, Tensor)), None)
 
-    One number per image [image] comes back as [image, 1].
+
+def predict(model: nn.Module, pixel_values: Tensor) -> Float[Tensor, "image ..."]:
+    """Run `model` and return its predictions: the tensor that it returns, or its output's `logits` (`FIELDS`).
+
+    One number per image [image] comes back as [image, 1]. Raises `ValueError` for a bare backbone, which returns
+    tokens alone.
     """
     output = model(pixel_values)
-    found = output if isinstance(output, Tensor) else output.logits
+    found = answer(output)
+    if found is None:
+        raise ValueError(
+            f"{type(model).__name__} returns {type(output).__name__} without logits: heads are judged by an answer; "
+            "wrap the model in a module that returns a tensor [image, ...], its features say"
+        )
     return found.unsqueeze(1) if found.ndim == 1 else found
 
 
@@ -45,9 +65,17 @@ class Replay:
     attention branch and a branch per token, or where what follows them needs more than their output.
     """
 
-    def __init__(
-        self, model: nn.Module, anatomy: Anatomy, pixel_values: Float[Tensor, "image 3 height width"]
-    ):
+    def __init__(self, model: nn.Module, anatomy: Anatomy, pixel_values: Float[Tensor, "image ..."]):
+        try:
+            self._run_once(model, anatomy, pixel_values)
+        except torch.OutOfMemoryError:
+            raise
+        except _UNUSUAL as error:
+            if isinstance(error, ReplayError):
+                raise
+            raise ReplayError(f"the blocks cannot be called one by one ({error})") from error
+
+    def _run_once(self, model: nn.Module, anatomy: Anatomy, pixel_values: Tensor) -> None:
         self.model, self.anatomy = model, anatomy
         self._first_image = pixel_values[:1]
         self.heads: list[Tensor] = []
@@ -64,7 +92,8 @@ class Replay:
         self._cls_tail = self._agrees(self._tail(cls_row), self.predictions)
         if not self._cls_tail and not self._agrees(self._tail(seen["last"]), self.predictions):
             raise ReplayError("what follows the last block depends on more than that block's output")
-        self._cls_attention_known = self._cls_tail and self._last_norm is not None
+        plain = self.anatomy.blocks[-1].parts is not None
+        self._cls_attention_known = self._cls_tail and self._last_norm is not None and plain
         if self._cls_attention_known:
             short = self._last_block_for_cls(self._inputs[-1])
             self._cls_attention_known = self._agrees(short, seen["last"][:, :1])
@@ -112,7 +141,12 @@ class Replay:
     def check(self) -> None:
         """Resume one image at the first layer without a change; raise `ReplayError` if the outcome differs."""
         first = torch.zeros(1, dtype=torch.long, device=self.predictions.device)
-        again = self.resume(0, first, torch.zeros_like(self._inputs[0][:1]))
+        try:
+            again = self.resume(0, first, torch.zeros_like(self._inputs[0][:1]))
+        except torch.OutOfMemoryError:
+            raise
+        except _UNUSUAL as error:
+            raise ReplayError(f"the blocks cannot be called one by one ({error})") from error
         if not self._agrees(again, self.predictions[:1]):
             raise ReplayError("the blocks, called one by one, do not give the model's own output")
 

@@ -11,7 +11,7 @@ from numpy import ndarray
 from scipy.optimize import nnls
 
 from vitmech_utils.arguments import check_fields, check_table, checked_arguments
-from vitmech_utils.heads.attention_shares import VARIANTS, AttentionStatistics
+from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.attention_tables import SINKS
 from vitmech_utils.heads.sinks import Sinks
 
@@ -67,7 +67,7 @@ def classify(
     sinks: Sinks | None = None,
     thresholds: Thresholds = Thresholds(),
     *,
-    query: str = "cls",
+    query: str | None = None,
     weighting: str = "raw",
     without_sinks: bool = False,
 ) -> pd.DataFrame:
@@ -80,9 +80,11 @@ def classify(
     counts for more than on a large one. In this order a head is a `sink` (`sinks`, or else CLS and registers),
     `monosemantic` or `polysemantic` (one or more regions hold a `part` of the information, and follow when moved,
     by `twins`, the table of `twin_effects`), `positional` (position explains its maps), else `diffuse`.
+    `query` is by default what the answer reads.
     `confidence` is the share of bootstrap replicates over images that give the same class and regions. Layers and
     heads are 0-based. Raises ValueError for twins of heads or regions that `statistics` do not hold, or named twice.
     """
+    query = statistics.variants[0][0] if query is None else query
     measured = _measure(statistics, twins, sinks, (query, weighting), without_sinks)
     kind, chosen = _rule(measured, thresholds)
     same = (kind == kind[0]) & (chosen == chosen[0]).all(-1)
@@ -127,7 +129,7 @@ def sensitivity(
     grid: Iterable[float] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9),
 ) -> pd.DataFrame:
     """Count heads per class while one threshold at a time runs over `grid`: threshold, value, class, heads."""
-    measured = _first(_measure(statistics, twins, sinks, ("cls", "raw"), False))
+    measured = _first(_measure(statistics, twins, sinks, statistics.variants[0], False))
     rows = []
     for field in fields(Thresholds):
         for value in grid:
@@ -185,14 +187,14 @@ def _measure(
     variant: tuple[str, str],
     without_sinks: bool,
 ) -> _Measured:
-    if variant not in VARIANTS:
-        raise ValueError(f"query and weighting are {variant}, expected one of {VARIANTS}")
+    if variant not in statistics.variants:
+        raise ValueError(f"query and weighting are {variant}, expected one of {statistics.variants}")
     share = statistics.replicates["share"]
     if without_sinks and share.shape[1] < 2:
         raise ValueError(
             "statistics hold no rows without sinks: compute them with attention_statistics(..., sinks=mask)"
         )
-    at, which = int(without_sinks), VARIANTS.index(variant)
+    at, which = int(without_sinks), statistics.variants.index(variant)
     pick = {name: array[:, at, which] for name, array in statistics.replicates.items()}
     weights = np.stack([unmix(s, p) for s, p in zip(pick["share"], statistics.profiles, strict=True)])
     heads = statistics.heads.query(

@@ -25,6 +25,7 @@ from vitmech_utils.heads.replacements import (
     check_shape,
     evaluating,
     replacement,
+    verify,
 )
 from vitmech_utils.heads.replay import Replay, ReplayError, predict
 from vitmech_utils.model.anatomy import Anatomy
@@ -40,7 +41,7 @@ _IMAGES_AT_ONCE = 16
 class HeadPredictions(Answers):
     """Predictions with every head in place and with each one ablated, on the same images.
 
-    `ablated[i]` belongs to layer `layers[i]` and head `heads[i]` (0-based). `method` tells how they were
+    `ablated[i]` belongs to layer `layers[i]` and head `heads[i]` (0-based). `method` says how they were
     computed: `replay` (prefix once, suffix alone), `hook` (full passes), `published-code` or `linearized`. `task` and
     `targets` are those of the model, as far as it names any.
     """
@@ -84,7 +85,7 @@ class SetPredictions(Answers):
 @checked_arguments(least={"batch": 1})
 def predict_without_sets(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     sets: Sequence[Iterable[Head]],
     mode: str = "mean",
     *,
@@ -117,7 +118,7 @@ def predict_without_sets(
 @checked_arguments(least={"batch": 1})
 def losses_without_sets(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     labels: Tensor | None,
     sets: Sequence[Iterable[Head]],
     mode: str = "mean",
@@ -185,7 +186,7 @@ def losses_for(
 @checked_arguments(least={"batch": 1})
 def predict_tests(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image 3 height width"],
+    pixel_values: Float[Tensor, "image ..."],
     tests: Sequence[tuple[int, HeadSet]],
     mode: str = "mean",
     *,
@@ -218,6 +219,7 @@ def predict_tests(
     weight = next(model.parameters())
     baselines: list[Tensor] = []
     outcome: Tensor | None = None
+    verify(model, pixel_values)
     with evaluating(model), torch.inference_mode():
         first, replayed = _first_outputs(model, anatomy, pixel_values[:1].to(weight), replay)
         keep.begin(first, len(tests))
@@ -458,7 +460,7 @@ class _Part:
 
 
 def _first_outputs(
-    model: nn.Module, anatomy: Anatomy, image: Float[Tensor, "1 3 height width"], replay: bool
+    model: nn.Module, anatomy: Anatomy, image: Float[Tensor, "1 ..."], replay: bool
 ) -> tuple[Tensor, bool]:
     """What the model says of one image, and whether it can be resumed at its blocks."""
     if replay:

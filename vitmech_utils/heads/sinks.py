@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import check_finite, checked_arguments
-from vitmech_utils.heads.projections import one_query, patch_queries, watch_projections, without_gradients
-from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.heads.check import check_heads, watch_projections
+from vitmech_utils.heads.projections import mean_of_queries, patch_queries, without_gradients
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sinks:
 @checked_arguments(least={"batch": 1})
 def find_sinks(
     model: nn.Module,
-    looks: Mapping[str, Float[Tensor, "image channel height width"]],
+    looks: Mapping[str, Float[Tensor, "image ..."]],
     ratio: float = 8.0,
     batch: int = 8,
 ) -> Sinks:
@@ -55,7 +55,7 @@ def find_sinks(
         )
     for name, pixels in looks.items():
         check_finite(f"looks[{name!r}]", pixels, axis="image")
-    anatomy = find_blocks(model)
+    anatomy = check_heads(model, next(iter(looks.values()))).anatomy
     means = {name: _mean_attention(model, pixels, batch) for name, pixels in looks.items()}
     # [look, query, layer, head, token]
     stacked = torch.stack(list(means.values()))
@@ -83,7 +83,7 @@ def find_sinks(
 @checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def token_norms(
     model: nn.Module,
-    pixel_values: Float[Tensor, "image channel height width"],
+    pixel_values: Float[Tensor, "image ..."],
     ratio: float = 3.0,
     batch: int = 8,
 ) -> pd.DataFrame:
@@ -93,13 +93,16 @@ def token_norms(
     share of patches above `ratio` times the median of their image, and `same_place`, how often the most frequent
     position of such a patch recurs over images (0 where there is none).
     """
-    anatomy = find_blocks(model)
+    check = check_heads(model, pixel_values)
+    check.require_maps()
+    anatomy = check.anatomy
     norms: dict[int, list[Tensor]] = {}
 
     def watch(layer: int):
         def hook(_block: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
-            norms.setdefault(layer, []).append(hidden.float().norm(dim=-1).cpu())
+            found = hidden.float().norm(dim=-1).cpu()
+            norms.setdefault(layer, []).append(found if check.order is None else found[:, check.order])
 
         return hook
 
@@ -122,7 +125,7 @@ def token_norms(
             {
                 "layer": layer,
                 "median_norm": float(median.mean()),
-                "cls_over_median": float((tokens[:, :1] / median).mean()),
+                "cls_over_median": float((tokens[:, :1] / median).mean()) if anatomy.prefix else float("nan"),
                 "largest_over_median": float((patches.amax(1, keepdim=True) / median).mean()),
                 "high_norm_share": float(high.float().mean()),
                 "same_place": float(high.float().mean(0).max()),
@@ -132,17 +135,17 @@ def token_norms(
 
 
 def _mean_attention(
-    model: nn.Module, pixels: Float[Tensor, "image channel height width"], batch: int
+    model: nn.Module, pixels: Float[Tensor, "image ..."], batch: int
 ) -> Float[Tensor, "query layer head token"]:
     total: dict[int, Tensor] = {}
 
     def receive(projections) -> None:
-        cls = one_query(projections, 0).sum(0)
-        patches = patch_queries(projections, anatomy.prefix)[0].sum(0)
+        cls = mean_of_queries(projections, found.query).sum(0)
+        patches = patch_queries(projections, found.anatomy.prefix)[0].sum(0)
         both = torch.stack([cls, patches]).cpu()
         total[projections.layer] = total.get(projections.layer, 0) + both
 
-    with without_gradients(model), watch_projections(model, receive) as anatomy:
+    with without_gradients(model), watch_projections(model, receive, pixels) as found:
         device = next(model.parameters()).device
         for part in pixels.split(batch):
             model(part.to(device))

@@ -18,7 +18,7 @@ from vitmech_utils.strict_text import LARGEST_JSON, read_json
 
 SETTINGS, CONFIG = "regressor.json", "adapter_config.json"
 ADAPTER, HEAD = "adapter_model.safetensors", "head.safetensors"
-TRAINING = "training.json"
+TRAINING, CARD = "training.json", "README.md"
 LARGEST_TRAINING = 2**24  # bytes: it holds a history
 # What peft notes of where a configuration comes from; none of it changes what a model computes.
 NOTES = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "auto_mapping"}
@@ -62,7 +62,7 @@ def check_settings(folder: Path, found: Mapping[str, Any], expected: Mapping[str
 
 
 def lora_of(folder: Path, found: Mapping[str, Any]) -> LoraSettings:
-    """The LoRA settings that a settings file tells. Raises AdapterError."""
+    """The LoRA settings in a settings file. Raises AdapterError."""
     told = found["lora"]
     if set(told) != {"r", "alpha", "dropout"}:
         raise _disagreement(folder / SETTINGS, f"lora has {sorted(told)}", "r, alpha and dropout")

@@ -39,7 +39,7 @@ LARGEST = {
     "hidden_size": 2**15,
     "intermediate_size": 2**18,
 }
-"""The largest numbers that a folder's config.json may tell: a wrong one would ask for all memory there is."""
+"""The largest numbers that a folder's config.json may hold: a wrong one would ask for all memory there is."""
 CLS_POSITION, GRID_POSITIONS = "onnx::Concat_1957", "onnx::Reshape_1962"
 
 
@@ -67,12 +67,13 @@ def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedMod
         return _default(attention)
     try:
         _refuse_giants(Path(name))
-        model = _quietly(
+        model, report = _quietly(
             name,
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation=attention,
             dtype=torch.float32,
+            output_loading_info=True,
         )
     except DAMAGED as error:
         where = "local folder" if _is_folder(name) else "hub id (or missing folder)"
@@ -81,7 +82,38 @@ def load_backbone(name: str = DEFAULT, attention: str = "sdpa") -> PreTrainedMod
             f"id that this machine can reach, or a folder with config.json and model.safetensors. "
             f"Without a network use the embedded default, backbone {DEFAULT!r}."
         ) from error
-    return model.eval()
+    _refuse_missing(name, report)
+    if missing := [key for key in report["missing_keys"] if key.endswith("mask_token")]:
+        with torch.no_grad():
+            for key in missing:  # only pre-training uses it; drawn at random, no two loads would be alike
+                model.get_parameter(key).zero_()
+    return without_pooler(model).eval()
+
+
+def _refuse_missing(name: str, report: dict) -> None:
+    """Raise `BackboneError` where weights that are used would be random ones: a checkpoint without them."""
+    unused = ("pooler.", "mask_token")
+    absent = sorted(key for key in report["missing_keys"] if not any(part in key for part in unused))
+    other = sorted(
+        str(key[0] if isinstance(key, tuple) else key) for key in report.get("mismatched_keys", ())
+    )
+    for keys, what in ((absent, "lacks"), (other, "holds another shape of")):
+        if keys:
+            raise BackboneError(
+                f"backbone {name!r}: its checkpoint {what} {len(keys)} of the model's weights ({', '.join(keys[:3])}"
+                f"{', ...' if len(keys) > 3 else ''}), which would be random. Save the whole model (save_pretrained), "
+                "or fix config.json where it gives other sizes than the weights have."
+            )
+
+
+def without_pooler(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without its pooling layer, which no head of this package reads; many checkpoints have none.
+
+    Left in place it would be drawn at random at every load, and no two loads would be the same model.
+    """
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
 
 
 @checked_arguments()

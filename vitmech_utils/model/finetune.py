@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ class Training:
 
 
 def recipe_settings(profile: Profile) -> dict:
-    """The settings of `fine_tune_profile` that a training record tells: two trainings that share them are matched."""
+    """The settings of `fine_tune_profile` that a training record holds: two trainings that share them are matched."""
     train = profile.train
     return {
         "batch_size": train.batch_size,
@@ -229,7 +230,7 @@ def fine_tune(
 
     With as many training images as `steps * batch_size`, every image is seen once. A call that finds checkpoints in
     the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's. `metrics` names what the
-    history tells of held-out predictions and labels; by default their `correlations`. `workers` processes draw images
+    history records of held-out predictions and labels; by default their `correlations`. `workers` processes draw images
     (see `drawing_workers`).
 
     It trains where the regressor is: on the processor, or on one GPU. Under `accelerate launch` each process takes
@@ -276,6 +277,7 @@ def fine_tune(
     )
     arguments.per_device_train_batch_size = _share(recipe.batch_size, arguments.world_size)
     arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer would put a batch on every GPU it sees
+    metrics = metrics or partial(correlations, targets=regressor.task.targets)
     last = _last_whole_checkpoint(Path(checkpoints), put_aside=arguments.process_index == 0)
     clock = _Clock(last)
     trainer = _ComposingTrainer(
@@ -283,7 +285,7 @@ def fine_tune(
         args=arguments,
         train_dataset=train,
         eval_dataset=held_out,
-        compute_metrics=lambda output: (metrics or correlations)(output.predictions, output.label_ids),
+        compute_metrics=lambda output: metrics(output.predictions, output.label_ids),
         callbacks=[EarlyStoppingCallback(recipe.patience), _Progress(), clock],
     )
     trainer.pop_callback(

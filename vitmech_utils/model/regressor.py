@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.model.adapter_files import (
     ADAPTER,
+    CARD,
     CONFIG,
     HEAD,
     LARGEST_TRAINING,
@@ -37,8 +39,9 @@ from vitmech_utils.model.adapter_files import (
     read_settings,
     read_weights,
 )
-from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.anatomy import AnatomyError, find_blocks
 from vitmech_utils.model.backbones import DEFAULT, BackboneError, load_backbone, tiny
+from vitmech_utils.model.cards import card
 from vitmech_utils.model.lora import (
     STUDY,
     AdapterError,
@@ -54,7 +57,7 @@ from vitmech_utils.tasks import Task, squared_error
 
 IMAGE_SIZE = 224
 NEEDED = (SETTINGS, ADAPTER, HEAD, CONFIG)
-FILES = (*NEEDED, TRAINING)
+FILES = (*NEEDED, TRAINING, CARD)
 """All that an adapter folder holds; a folder with anything else in it was not written by `save`."""
 
 
@@ -119,6 +122,7 @@ class ChirpRegressor(nn.Module):
             else (backbone.config.name_or_path or backbone.config.model_type)
         )
         model = load_backbone(backbone, attention) if isinstance(backbone, str) else backbone
+        refuse_without_cls(model, name)
         fingerprint = weights_fingerprint(model)
         model.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
@@ -200,7 +204,7 @@ class ChirpRegressor(nn.Module):
 
     @checked_arguments(AdapterError)
     def save(self, folder: Path | str, training: dict | None = None) -> Path:
-        """Write the adapter folder: peft's two files, the head, and settings; safetensors and JSON alone.
+        """Write the adapter folder: peft's two files, the head, settings and a card; safetensors and text alone.
 
         `training` is a record of how it was made and how it scores, kept beside it as `training.json` (see
         `read_training`). The folder appears whole or not at all. One that is there is replaced only where an earlier
@@ -213,7 +217,7 @@ class ChirpRegressor(nn.Module):
             )
         if find_blocks(self).pruned:
             raise AdapterError(
-                "this regressor is pruned, and an adapter alone does not tell its heads; call .merged() and save it "
+                "this regressor is pruned, and an adapter alone does not record its heads; call .merged() and save it "
                 "with vitmech_utils.heads.pruning.save_pruned"
             )
         made = self.backbone.peft_config["default"]
@@ -237,6 +241,7 @@ class ChirpRegressor(nn.Module):
                 config.target_modules = sorted(config.target_modules)
             config.save_pretrained(ready)
             (ready / SETTINGS).write_text(json.dumps(self._settings(), indent=2) + "\n")
+            (ready / CARD).write_text(card(self._settings(), training), encoding="utf-8")
             if training is not None:
                 (ready / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
 
@@ -247,8 +252,8 @@ class ChirpRegressor(nn.Module):
     def load(cls, folder: Path | str, backbone: str | None = None, attention: str = "sdpa") -> ChirpRegressor:
         """Read an adapter folder onto its backbone, strictly; `backbone` says where to find it if it has moved.
 
-        Raises `AdapterError`, which names the folder, where a file is missing or damaged, where two of them tell
-        different things or one tells what `save` never writes, where the adapter was trained on another backbone (the
+        Raises `AdapterError`, which names the folder, where a file is missing or damaged, where two of them say
+        different things or one holds what `save` never writes, where the adapter was trained on another backbone (the
         error names both) or for another task, and where a weight has no counterpart or is not finite. Raises
         `BackboneError` where the backbone cannot be had.
         """
@@ -312,6 +317,16 @@ class ChirpRegressor(nn.Module):
                 "vitmech-utils": __version__,  # its code may lie beside an environment that it was not installed in
             },
         }
+
+
+def refuse_without_cls(backbone: nn.Module, name: str) -> None:
+    """Raise `BackboneError` for a backbone whose first token is a patch (SigLIP, I-JEPA)."""
+    with contextlib.suppress(AnatomyError):
+        if find_blocks(backbone).prefix == 0:
+            raise BackboneError(
+                f"backbone {name!r} has no CLS token, and the head reads the first one: a patch in a corner. "
+                "Take a backbone with one (ViT, DeiT, DINOv2, CLIP), or analyse your own model: vitmech study"
+            )
 
 
 @checked_arguments()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,10 @@ from vitmech_utils.devices import drawing_workers
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval, correlation
 
+CHIRP_TARGETS = {
+    name: (float(std), unit) for name, std, unit in zip(LABEL_NAMES, LABEL_STD, LABEL_UNITS, strict=True)
+}
+"""What a `ChirpRegressor` predicts: the standard deviation of each label, and its unit."""
 UNREAD = 0.1
 """An image whose squared error, averaged over the targets, is more than this is unread; always guessing costs 1."""
 
@@ -46,11 +50,17 @@ def predict_dataset(
 
 @checked_arguments()
 def correlations(
-    predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"]
+    predictions: Float[np.ndarray, "image target"],
+    labels: Float[np.ndarray, "image target"],
+    targets: Sequence[str] = LABEL_NAMES,
 ) -> dict[str, float]:
-    """Pearson r per target, keyed `r_<target>`; a constant prediction has none and counts as 0."""
+    """Pearson r per target, keyed `r_<target>`; a constant prediction has none and counts as 0.
+
+    Raises `ValueError` for other than one name per target.
+    """
+    _check_targets(targets, predictions, labels)
     result = {}
-    for i, name in enumerate(LABEL_NAMES):
+    for i, name in enumerate(targets):
         constant = np.ptp(predictions[:, i]) == 0
         result[f"r_{name}"] = 0.0 if constant else float(np.corrcoef(predictions[:, i], labels[:, i])[0, 1])
     return result
@@ -58,7 +68,7 @@ def correlations(
 
 @checked_arguments()
 def unread(
-    predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"]
+    predictions: Float[np.ndarray, "image target"], labels: Float[np.ndarray, "image target"]
 ) -> Bool[np.ndarray, " image"]:
     """Which images are not read: squared error, averaged over the targets, above `UNREAD`."""
     return ((predictions.astype(np.float64) - labels) ** 2).mean(1) > UNREAD
@@ -66,8 +76,11 @@ def unread(
 
 @checked_arguments()
 def correlation_draws(
-    predictions: Float[np.ndarray, "image 3"], labels: Float[np.ndarray, "image 3"], draws: int, seed: int = 0
-) -> Float[np.ndarray, "draw 3"]:
+    predictions: Float[np.ndarray, "image target"],
+    labels: Float[np.ndarray, "image target"],
+    draws: int,
+    seed: int = 0,
+) -> Float[np.ndarray, "draw target"]:
     """Pearson r of each target on `draws` sets of images drawn with replacement, the same ones for every target.
 
     From sums alone: a set is the number of times that each image is in it. A draw without spread has r nan.
@@ -87,20 +100,24 @@ def correlation_draws(
 
 @checked_arguments()
 def score(
-    predictions: Float[np.ndarray, "image 3"],
-    labels: Float[np.ndarray, "image 3"],
+    predictions: Float[np.ndarray, "image target"],
+    labels: Float[np.ndarray, "image target"],
     confidence: float = 0.95,
     bootstrap: int = 0,
+    targets: Mapping[str, tuple[float, str]] = CHIRP_TARGETS,
 ) -> pd.DataFrame:
-    """One row per target: Pearson r with its interval, standardized MSE, RMSE in seconds or hertz, images.
+    """One row per target: target, r (Pearson) with low and high, standardized mse, rmse in its unit, unit, images.
 
     The interval is Fisher's, which takes labels and errors for normal, or with `bootstrap` draws of the images the
-    percentile one, which a few unread images make as wide as it is.
+    percentile one, which a few unread images make as wide as it is. `targets` names, for every target in order, the
+    standard deviation that its labels were divided by, and the unit of that: by default those of chirps, in seconds and
+    hertz. Raises `ValueError` for other than one per target.
     """
+    _check_targets(targets, predictions, labels)
     tails = (1 - confidence) / 2, (1 + confidence) / 2
     drawn = correlation_draws(predictions, labels, bootstrap) if bootstrap else None
     rows = []
-    for i, name in enumerate(LABEL_NAMES):
+    for i, (name, (spread, unit)) in enumerate(targets.items()):
         fisher = correlation(predictions[:, i], labels[:, i], confidence)
         low, high = (fisher.low, fisher.high) if drawn is None else np.nanquantile(drawn[:, i], tails)
         mse = float(np.mean((predictions[:, i] - labels[:, i]) ** 2))
@@ -111,8 +128,8 @@ def score(
                 "low": float(low),
                 "high": float(high),
                 "mse": mse,
-                "rmse": float(np.sqrt(mse) * LABEL_STD[i]),
-                "unit": LABEL_UNITS[i],
+                "rmse": float(np.sqrt(mse) * spread),
+                "unit": unit,
                 "images": len(labels),
             }
         )
@@ -192,3 +209,15 @@ def score_classes(
             "images": len(losses),
         }
     )
+
+
+def _check_targets(
+    targets: Mapping[str, object] | Sequence[str],
+    predictions: Float[ndarray, "image target"],
+    labels: Float[ndarray, "image target"],
+) -> None:
+    if predictions.shape != labels.shape or predictions.shape[1] != len(targets):
+        raise ValueError(
+            f"predictions have shape {predictions.shape} and labels {labels.shape}, expected both "
+            f"[image, {len(targets)}]: one column for each of {', '.join(targets)}; name others by targets="
+        )

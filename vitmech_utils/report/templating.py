@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Fill a template of `report/templates` with values; text that is no `Markup` is escaped.
+    """Fill a template that lies beside this module with values; text that is no `Markup` is escaped.
 
     Raises jinja2.UndefinedError for a value that the template names and that was not given.
     """
@@ -30,7 +30,7 @@ def one_line(value: object) -> str:
 
 
 _ENVIRONMENT = Environment(
-    loader=PackageLoader("vitmech_utils", "report/templates"),
+    loader=PackageLoader("vitmech_utils", "report"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,

@@ -42,6 +42,7 @@ from vitmech_utils.runs.run_folders import (
     ADAPTERS,
     TRAINING,
     acquire,
+    adapter_backbone,
     checkpoint_folder,
     find_run_dir,
     finished_folder,
@@ -211,6 +212,12 @@ class Chapter:
             raise RunError(
                 f"{folder}: the published adapter for seed {seed} is not in this clone; restore published/ "
                 f"(git checkout -- published), or train one with {how}"
+            )
+        if (made_for := adapter_backbone(folder)) != self.profile.backbone:
+            raise RunError(
+                f"the profile's backbone is {self.profile.backbone!r}, but {name} belongs to {made_for!r}: a chapter "
+                f"would analyse that model and not yours. Train an adapter for it with {how} (chapter 02 makes it), or "
+                "leave the backbone as it is. For a model that needs no training: vitmech study MODEL IMAGES"
             )
         source = {"published": "adapter", "bare": "bare adapter"}.get(kind, kind)
         self._inputs[source] = {"path": name, "digest": adapter_digest(folder)}

@@ -15,6 +15,7 @@ from vitmech_utils.profiles import Profile
 from vitmech_utils.runs.code import hashes, training_files
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.runs.standing import adapter_digest
+from vitmech_utils.strict_text import LARGEST_JSON, read_json
 
 TRAINING = "02_lora_fine_tuning"
 TRAINING_VALUES = ("backbone", "adapter", "bare_adapter", "classifiers", "train")
@@ -105,6 +106,17 @@ def published_adapter(seed: int, kind: str = "published", made_by: str = "") -> 
     Those that the published pages rest on, or with `made_by` the series that a profile made, such as `gpu`.
     """
     return "/".join(["published/adapters", *filter(None, [made_by]), f"{ADAPTERS[kind][0]}seed-{seed}"])
+
+
+def adapter_backbone(folder: Path) -> str:
+    """The backbone that an adapter folder says it was trained on; raises `RunError` where it says nothing sound."""
+    try:
+        found = read_json(folder / "regressor.json", LARGEST_JSON)["backbone"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder}: damaged adapter (regressor.json: {error}). Restore it, or train it again."
+        ) from error
+    return str(found)
 
 
 def lock_file(run: Path, name: str) -> Path:

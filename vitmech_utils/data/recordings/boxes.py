@@ -11,7 +11,7 @@ from pathlib import Path
 from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.strict_text import number, whole_number
 
-RAVEN = {  # the columns that a selection table must have, by what they tell
+RAVEN = {  # the columns that a selection table must have, by what they hold
     "start": "Begin Time (s)",
     "end": "End Time (s)",
     "low": "Low Freq (Hz)",
@@ -91,7 +91,7 @@ def write_raven(boxes: Iterable[Box], path: str | Path) -> Path:
     for place, box in enumerate(boxes, start=1):
         if math.isinf(box.high):
             raise ValueError(
-                f"box {place} has no frequencies, which a selection table must tell: give it a band"
+                f"box {place} has no frequencies, which a selection table must give: give it a band"
             )
         values = (box.start, box.end, box.low, box.high)
         rows.append(
@@ -105,24 +105,11 @@ def write_raven(boxes: Iterable[Box], path: str | Path) -> Path:
 
 
 @checked_arguments()
-def write_audacity(boxes: Iterable[Box], path: str | Path) -> Path:
-    """Write boxes as Audacity labels, with a second line for the band of those that have one. Returns the path."""
-    rows = []
-    for box in boxes:
-        rows.append(f"{box.start!r}\t{box.end!r}\t{_plain(box.label)}")
-        if math.isfinite(box.high):
-            rows.append(f"\\\t{box.low!r}\t{box.high!r}")
-    path = Path(path)
-    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    return path
-
-
-@checked_arguments()
 def outside(boxes: Sequence[Box], duration: Real, highest: Real, channels: int | None = None) -> list[str]:
     """What is wrong with boxes of a recording of `duration` seconds and frequencies up to `highest` Hz, in words.
 
     A thousandth of a second over the end is forgiven: annotation programs round. With `channels`, boxes on a channel
-    that the recording does not have are wrong, too. At most `SHOWN` problems are told.
+    that the recording does not have are wrong, too. At most `SHOWN` problems are listed.
     """
     problems = []
     for place, box in enumerate(boxes, start=1):

@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from numpy import ndarray
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.data.chirps import BINS, DURATION, Chirp
+from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.figures import Drawing, draw
 from vitmech_utils.data.layout import RAMP, prepare, shown_ticks
 from vitmech_utils.data.recordings.spectrograms import Axes
@@ -22,10 +22,11 @@ from vitmech_utils.data.reference import IMAGE_SIZE, Artists, build_figure, shri
 from vitmech_utils.data.regions import CHIRP, Coverage, label_pixels
 from vitmech_utils.data.style import Style, find_style
 
-ANY_CHIRP = Chirp(
-    0.0, 0.0, 0.0, DURATION, "linear"
-)  # `draw` asks for one, and doesn't look where it is told the ridge
-CHANNELS = {"axis label": (0, 1, 1), "tick label": (1, 0, 1), "frame": (1, 1, 0)}  # inks told apart by colour
+CHANNELS = {
+    "axis label": (0, 1, 1),
+    "tick label": (1, 0, 1),
+    "frame": (1, 1, 0),
+}  # inks distinguished by colour
 FILLED = 2 * CHIRP  # smoothing halves it at a straight edge, and there it just counts as chirp
 
 
@@ -43,7 +44,7 @@ def draw_window(
     `filled` cells. With the recipe's axes the drawing is that of `figures.draw`. Raises ValueError as it does.
     """
     style = find_style(style)
-    image, regions = draw(grid, ANY_CHIRP, style, title, painted)
+    image, regions = draw(grid, None, style, title, painted)
     own = _ticks(axes, style)
     image = np.clip(image.astype(np.int16) + own.change, 0, 255).astype(np.uint8)
     elsewhere = own.regions != prepare(style).regions

@@ -1,6 +1,7 @@
 """What an attack goes through: changed figures, attacked regions, the heads that look there, and what closes it.
 
-All effects are in percent of the MSE of the same, unchanged images; heads are pairs of layer and head, both 0-based.
+Losses are those of the model's own task. Effects are in percent of the loss of the same, unchanged images, or in the
+unit of the loss where the task says so. Heads are pairs of layer and head, both 0-based.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.artefacts import digest
-from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
-from vitmech_utils.heads.attacks import Attack, attack, random_noise, squared_errors
+from vitmech_utils.heads.attacks import Attack, attack, random_noise
 from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import Head
@@ -33,7 +34,7 @@ from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, effect_intervals, percent_effect, rank_correlation
+from vitmech_utils.statistics import Interval, effect_intervals, effect_sizes, rank_correlation
 from vitmech_utils.studies.attacks.figure_changes import (
     DECORATIONS,
     NATURAL,
@@ -42,6 +43,7 @@ from vitmech_utils.studies.attacks.figure_changes import (
     occlude,
     region_mask,
 )
+from vitmech_utils.tasks import Task
 
 ATTACK, NOISE, WORST = "attack", "noise, one draw", "noise, worst draw"
 OWN, RANDOM, SAME_LAYERS = "its heads", "random heads", "random heads of the same layers"
@@ -60,21 +62,37 @@ Drawn = Callable[[str], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Clean:
-    """What the model says of the unchanged figures, and the truth, standardized."""
+    """What the model says of the unchanged figures, the truth, and the preset of `tasks` that judges both."""
 
-    predictions: Float[Tensor, "image target"]
-    labels: Float[Tensor, "image target"]
+    predictions: Float[Tensor, "image ..."]
+    labels: Tensor
+    preset: str = "squared error"
+    targets: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """The preset, fitted to these predictions and labels."""
+        if (found := tasks.named(self.preset, self.targets)) is None:
+            raise ValueError(f"{self.preset!r} is no preset, expected one of {', '.join(tasks.PRESETS)}")
+        return found.fitted(self.predictions, self.labels)
 
     @property
     def errors(self) -> Errors:
-        """Squared errors per image and target."""
-        return squared_errors(self.predictions, self.labels)
+        """The losses per image and target."""
+        return self.losses(self.predictions)
+
+    def losses(self, predictions: Float[Tensor, "*draw image ..."]) -> Float[ndarray, "*draw image target"]:
+        """The losses of other predictions of the same images, float64, on the CPU."""
+        return self.task(predictions.cpu(), self.labels.cpu()).numpy()
 
 
 @checked_arguments()
 def clean_figures(model: nn.Module, images: Mapping[str, Tensor]) -> Clean:
-    """Predict unchanged figures."""
-    return Clean(predictions(model, images["pixel_values"]), images["labels"].double())
+    """Predict unchanged figures; they are judged by the model's own task, which has to be a preset of `tasks`."""
+    said, labels = predictions(model, images["pixel_values"]), images["labels"]
+    labels = labels.double() if labels.is_floating_point() else labels
+    task = tasks.find(None, model, labels).fitted(said, labels)
+    return Clean(said, labels, task.name, task.targets)
 
 
 @checked_arguments()
@@ -87,13 +105,13 @@ def natural_changes(model: nn.Module, drawn: Drawn, clean: Clean, bootstrap: int
     chirps, changed, moves = region_mask(images["regions"], "chirp"), {}, {}
     for name, style in NATURAL.items():
         twins = drawn(style)
-        changed[name] = squared_errors(predictions(model, twins["pixel_values"]), clean.labels)
+        changed[name] = clean.losses(predictions(model, twins["pixel_values"]))
         moves[name] = not torch.equal(region_mask(twins["regions"], "chirp"), chirps)
     for target in DECORATIONS:
         name = f"{target} painted white"
-        changed[name] = squared_errors(predictions(model, occlude(images, target)), clean.labels)
+        changed[name] = clean.losses(predictions(model, occlude(images, target)))
         moves[name] = False
-    table = attack_effects(changed, clean.errors, bootstrap)
+    table = attack_effects(changed, clean, bootstrap)
     table["moves"] = table["name"].map(moves)
     return table.sort_values(["moves", "effect"], kind="stable", ignore_index=True)
 
@@ -109,7 +127,7 @@ def worst_style(natural: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Tried:
-    """Attacks by target and budget, and squared errors by target, budget and kind (`ATTACK`, `NOISE`, `WORST`)."""
+    """Attacks by target and budget, and losses by target, budget and kind (`ATTACK`, `NOISE`, `WORST`)."""
 
     attacks: dict[tuple[str, float], Attack]
     errors: dict[tuple[str, float, str], Errors]
@@ -155,9 +173,9 @@ def attack_targets(
             )  # fmt: skip
             draws = found.passes if budget == top else 1
             said = random_noise(model, pixel_values, clean.labels, mask, budget, draws=draws, seed=seed)
-            noise = squared_errors(said, clean.labels)
+            noise = clean.losses(said)
             attacks[target, budget] = found
-            errors[target, budget, ATTACK] = squared_errors(found.predictions, clean.labels)
+            errors[target, budget, ATTACK] = clean.losses(found.predictions)
             errors[target, budget, NOISE] = noise.mean(0)
             if budget == top:
                 errors[target, budget, WORST] = worst_draw(noise, clean.errors)
@@ -179,9 +197,7 @@ def beyond_noise(
     """By target, what the attack at the largest budget does beyond the worst random draw."""
     top = max(budget for _, budget, _ in errors)
     return {
-        target: excess_effect(
-            errors[target, top, ATTACK], errors[target, top, WORST], clean.errors, bootstrap
-        )
+        target: excess_effect(errors[target, top, ATTACK], errors[target, top, WORST], clean, bootstrap)
         for target in TARGETS
     }
 
@@ -242,9 +258,9 @@ def errors_without(
     heads: Mapping[str, Sequence[Head]],
     random: Mapping[str, Sequence[Sequence[Head]]],
 ) -> dict[tuple[str, str], Errors]:
-    """Squared errors without the heads of a target, and for decorations without random ones, on average over the sets.
+    """Losses without the heads of a target, and for decorations without random ones, on average over the sets.
 
-    `without` tells the errors without a set of heads.
+    `without` gives the losses without a set of heads.
     """
     found = {(target, OWN): without(own) for target, own in heads.items() if own}
     named = [target for target, _ in found if target in DECORATIONS]
@@ -296,14 +312,15 @@ def carried_by_head(
 ) -> pd.DataFrame:
     """By target and head, to first order: how much of an attack's harm the head carries, and its ablation effect.
 
-    What a head carries is the fall of the error, in percent of the clean MSE, when the head alone writes what it writes
-    on the clean image. Columns: layer, head, images, target, carries, low, high, ablation.
+    What a head carries is the fall of the loss, in percent of the clean one or in its unit, when the head alone writes
+    what it writes on the clean image. Columns: layer, head, images, target, carries, low, high, ablation.
     """
-    settings = {"batch": 8, "bootstrap": bootstrap}
+    task, settings = clean.task, {"task": clean.task, "batch": 8, "bootstrap": bootstrap}
     importance, tables = first_order(model, pixel_values, clean.labels, "mean", **settings), []
     for target, changed in attacked.items():
         found = first_order(model, changed, clean.labels, "resample", donors=pixel_values, **settings)
-        scale = -found["baseline_mse"] / clean.errors.mean()
+        harmed = found[f"baseline_{task.column}"]
+        scale = -harmed / clean.errors.mean() if task.relative else -1.0
         carries = {
             "carries": scale * found["effect"],
             "low": scale * found["high"],
@@ -324,7 +341,7 @@ def patched_errors(
     controls: Mapping[str, Mapping[str, Sequence[Sequence[Head]]]],
     clean: Clean,
 ) -> dict[tuple[str, str], Errors]:
-    """Squared errors on attacked images while some heads write what they write on the clean ones, by target and kind.
+    """Losses on attacked images while some heads write what they write on the clean ones, by target and kind.
 
     Those of random sets are averaged over the sets.
     """
@@ -332,7 +349,7 @@ def patched_errors(
     for target, changed in attacked.items():
         kinds = {OWN: [heads[target]], **{kind: drawn[target] for kind, drawn in controls.items()}}
         every = [chosen for sets in kinds.values() for chosen in sets]
-        rest, start = squared_errors(patch_heads(model, changed, pixel_values, every), clean.labels), 0
+        rest, start = clean.losses(patch_heads(model, changed, pixel_values, every)), 0
         for kind, sets in kinds.items():
             found[target, kind] = rest[start : start + len(sets)].mean(0)
             start += len(sets)
@@ -350,7 +367,7 @@ def carried_table(
     """How much of an attack's harm some heads carry, by target and kind: effect, low, high."""
     rows = []
     for (target, kind), rest in patched.items():
-        found = excess_effect(attacked[target], rest, clean.errors, bootstrap)
+        found = excess_effect(attacked[target], rest, clean, bootstrap)
         row = {"target": target, "kind": kind, "heads": len(heads[target]), "images": len(rest)}
         rows.append(row | {"effect": found.value, "low": found.low, "high": found.high})
     return pd.DataFrame(rows)
@@ -362,7 +379,7 @@ def carried_beyond(
 ) -> dict[str, Interval]:
     """By target, how much more of the attack its heads carry than a control's do."""
     return {
-        target: excess_effect(patched[target, control], rest, clean.errors, bootstrap)
+        target: excess_effect(patched[target, control], rest, clean, bootstrap)
         for (target, kind), rest in patched.items()
         if kind == OWN
     }
@@ -405,7 +422,7 @@ def defence_table(
     for (target, name), (before, after) in harms.items():
         row = {"target": target, "model": name, "images": len(before)}
         for suffix, pair in (("", (after, before)), ("_clean", (before, clean.errors))):
-            found = excess_effect(*pair, clean.errors, bootstrap)
+            found = excess_effect(*pair, clean, bootstrap)
             row |= {f"effect{suffix}": found.value, f"low{suffix}": found.low, f"high{suffix}": found.high}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -421,7 +438,7 @@ def closed_table(
     for target in dict.fromkeys(target for target, _ in harms):
         for name, control in CONTROLS.items():
             for other in (control, "all heads") if (target, name) in harms else ():
-                found = excess_effect(added[target, other], added[target, name], clean.errors, bootstrap)
+                found = excess_effect(added[target, other], added[target, name], clean, bootstrap)
                 row = {"target": target, "defence": name, "less_than": other, "images": len(clean.labels)}
                 rows.append(row | vars(found))
     return pd.DataFrame(rows)
@@ -433,10 +450,8 @@ def natural_after_training(
 ) -> pd.DataFrame:
     """Effects of a natural change on further trained models, as `attack_effects` has them."""
     pixels = images["pixel_values"]
-    changed = {
-        name: squared_errors(predictions(model, pixels), clean.labels) for name, model in models.items()
-    }
-    return attack_effects(changed, clean.errors, bootstrap)
+    changed = {name: clean.losses(predictions(model, pixels)) for name, model in models.items()}
+    return attack_effects(changed, clean, bootstrap)
 
 
 # What the rules judge
@@ -453,7 +468,7 @@ def beyond_ablation(
     top, found = max(budget for _, budget, _ in errors), {}
     for target in [target for target in DECORATIONS if (target, OWN) in ablated]:
         gained = errors[target, top, ATTACK] - errors[target, top, WORST]
-        found[target] = excess_effect(clean.errors + gained, ablated[target, OWN], clean.errors, bootstrap)
+        found[target] = excess_effect(clean.errors + gained, ablated[target, OWN], clean, bootstrap)
     return found
 
 
@@ -474,7 +489,7 @@ def claims(
 
 
 def _keyed(errors: Mapping[tuple, Errors], columns: list[str], clean: Clean, bootstrap: int) -> pd.DataFrame:
-    table = attack_effects({str(key): found for key, found in errors.items()}, clean.errors, bootstrap)
+    table = attack_effects({str(key): found for key, found in errors.items()}, clean, bootstrap)
     table[columns] = list(errors)
     return table.drop(columns="name")
 
@@ -504,42 +519,39 @@ def predictions(
 def worst_draw(
     drawn: Float[ndarray, "draw image target"], clean: Float[ndarray, "image target"]
 ) -> Float[ndarray, "image target"]:
-    """Per image the squared errors of the draw that sums up highest, the clean ones among them, as an attack keeps."""
+    """Per image the losses of the draw that sums up highest, the clean ones among them, as an attack keeps."""
     every = np.concatenate([clean[None], drawn])
     return every[every.sum(2).argmax(0), np.arange(len(clean))]
 
 
 @checked_arguments()
 def attack_effects(
-    errors: Mapping[str, Float[ndarray, "changed target"]],
-    clean: Float[ndarray, "image target"],
-    bootstrap: int = 2000,
-    seed: int = 0,
-    targets: Sequence[str] = LABEL_NAMES,
+    losses: Mapping[str, Float[ndarray, "changed target"]], clean: Clean, bootstrap: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Tabulate squared errors of changed images against the clean ones', which every row shares.
+    """Tabulate the losses of changed images against the clean ones', which every row shares.
 
-    One row per name: name, images, mse, clean_mse, effect (percent of the clean MSE), low, high (paired bootstrap over
-    images), and effect_T, low_T, high_T in percent of each target's own clean MSE. Raises `ValueError` for errors of
-    other images.
+    One row per name: name, images, mse, clean_mse (`loss`, `clean_loss` where the task's loss is no squared error),
+    effect (percent of the clean loss, or in the task's unit), low, high (paired bootstrap over images), and effect_T,
+    low_T, high_T of each target T. Raises `ValueError` for losses of other images.
     """
-    if other := [name for name, found in errors.items() if found.shape != clean.shape]:
+    unchanged, task = clean.errors, clean.task
+    if other := [name for name, found in losses.items() if found.shape != unchanged.shape]:
         raise ValueError(
-            f"{other[0]!r} has errors of shape {errors[other[0]].shape}, expected {clean.shape} as the clean ones have"
+            f"{other[0]!r} has losses of shape {losses[other[0]].shape}, expected {unchanged.shape} (clean)"
         )
-    every = np.stack(list(errors.values()))
+    every = np.stack(list(losses.values()))
     columns = {
-        "name": list(errors),
-        "images": len(clean),
-        "mse": every.mean((1, 2)),
-        "clean_mse": clean.mean(),
+        "name": list(losses),
+        "images": len(unchanged),
+        task.column: every.mean((1, 2)),
+        f"clean_{task.column}": unchanged.mean(),
     }
-    parts = {"": (every.mean(2), clean.mean(1))}
-    parts |= {f"_{name}": (every[..., place], clean[:, place]) for place, name in enumerate(targets)}
+    parts = {"": (every.mean(2), unchanged.mean(1))}
+    parts |= {f"_{name}": (every[..., place], unchanged[:, place]) for place, name in enumerate(task.targets)}
     for suffix, (changed, baseline) in parts.items():
-        low, high = effect_intervals(changed, baseline, bootstrap, seed=seed)
+        low, high = effect_intervals(changed, baseline, bootstrap, seed=seed, relative=task.relative)
         columns |= {
-            f"effect{suffix}": percent_effect(changed, baseline),
+            f"effect{suffix}": effect_sizes(changed, baseline, task.relative),
             f"low{suffix}": low,
             f"high{suffix}": high,
         }
@@ -547,14 +559,9 @@ def attack_effects(
 
 
 @checked_arguments()
-def excess_effect(
-    more: Float[ndarray, "image target"],
-    less: Float[ndarray, "image target"],
-    clean: Float[ndarray, "image target"],
-    bootstrap: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """By how much one squared error exceeds another, in percent of the clean MSE, paired by image."""
-    changed, baseline = (clean + more - less).mean(1)[None], clean.mean(1)
-    low, high = effect_intervals(changed, baseline, bootstrap, seed=seed)
-    return Interval(float(percent_effect(changed, baseline)[0]), float(low[0]), float(high[0]))
+def excess_effect(more: Errors, less: Errors, clean: Clean, bootstrap: int = 2000, seed: int = 0) -> Interval:
+    """By how much one loss exceeds another, in percent of the clean one or in its unit, paired by image."""
+    unchanged, relative = clean.errors, clean.task.relative
+    changed, baseline = (unchanged + more - less).mean(1)[None], unchanged.mean(1)
+    low, high = effect_intervals(changed, baseline, bootstrap, seed=seed, relative=relative)
+    return Interval(float(effect_sizes(changed, baseline, relative)[0]), float(low[0]), float(high[0]))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.figures.marks import head_names, interval_forest, percent_scale, reach
+from vitmech_utils.figures.marks import head_names, interval_forest, percent_scale_to, reach
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, headline
 from vitmech_utils.figures.tables import (
     bullets,
@@ -297,7 +297,7 @@ def natural_forest(ax: "Axes", table: pd.DataFrame) -> None:
     interval_forest(ax, table, "name", by="moves", looks=looks, labels=labels, hollow=[True], apart=0)
     ax.axvline(0, color="#444444", linewidth=0.8)
     ax.set_xlabel("change of the MSE (%)")
-    _scale(ax, "x", table["low"].min(), table["high"].max())
+    percent_scale_to(ax, "x", table["low"].min(), table["high"].max())
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
 
 
@@ -362,7 +362,7 @@ def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4)
         ax.set_title(f"{target} ({mine['pixels'].mean():,.0f} pixels)", fontsize=8.5)
         ax.set_xscale("log", base=2)
         ax.set_xticks(budgets, [f"{budget:g}" for budget in budgets], minor=False)
-    _scale(axes[0, 0], "y", table["low"].min(), table["high"].max())
+    percent_scale_to(axes[0, 0], "y", table["low"].min(), table["high"].max())
     for ax in axes[:, 0]:
         ax.set_ylabel("change of the MSE (%)")
     for place, ax in enumerate(axes.flat):
@@ -400,8 +400,8 @@ def vulnerability_scatter(ax: "Axes", table: pd.DataFrame) -> None:
     ax.axvline(0, color="#444444", linewidth=0.8)
     ax.set_xlabel("its heads ablated together: change of the MSE (%)")
     ax.set_ylabel("attacked, beyond noise:\nchange of the MSE (%)")
-    _scale(ax, "x", table["ablated_low"].min(), table["ablated_high"].max())
-    _scale(ax, "y", table["attacked_low"].min(), table["attacked_high"].max())
+    percent_scale_to(ax, "x", table["ablated_low"].min(), table["ablated_high"].max())
+    percent_scale_to(ax, "y", table["attacked_low"].min(), table["attacked_high"].max())
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -415,7 +415,7 @@ def carried_forest(ax: "Axes", table: pd.DataFrame) -> None:
     interval_forest(ax, table, "target", by="kind", looks=looks)
     ax.axvline(0, color="#444444", linewidth=0.8)
     ax.set_xlabel("harm that these heads carry (% of the clean MSE)")
-    _scale(ax, "x", table["low"].min(), table["high"].max())
+    percent_scale_to(ax, "x", table["low"].min(), table["high"].max())
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0)
 
 
@@ -437,12 +437,5 @@ def defence_panels(table: pd.DataFrame) -> "Figure":
         ax.axvline(0, color="#444444", linewidth=0.8)
         ax.set_title(f"attack on the {target}")
     axes[-1, 0].set_xlabel("added by the attack (% of the clean MSE with all heads)")
-    _scale(axes[0, 0], "x", table["low"].min(), table["high"].max())
+    percent_scale_to(axes[0, 0], "x", table["low"].min(), table["high"].max())
     return figure
-
-
-def _scale(ax: "Axes", which: str, low: float, high: float) -> None:
-    """Make an axis in percent linear up to 10 and logarithmic beyond, and no longer than its values need."""
-    if max(-low, high) > 20:
-        getattr(ax, f"set_{which}lim")(min(1.6 * low, -4.0), max(1.6 * high, 4.0))
-    percent_scale(ax, which, linear=10.0)

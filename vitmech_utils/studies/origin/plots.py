@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.patches import Patch
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
+from vitmech_utils.figures.classes import SHORT_REGIONS
 from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
-from vitmech_utils.figures.plots import CLASS_COLOURS, WIDE, heatmap
+from vitmech_utils.figures.plots import WIDE, heatmap
 from vitmech_utils.figures.tables import bullets, judgement_list, named, plain
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -98,22 +97,6 @@ def by_chance(moves: pd.DataFrame) -> str:
         f"**By chance alone**, the pre-trained network on other images: {int(other.sum())} of {len(moves)} heads are "
         f"about something else, {int((other & moves['sure']).sum())} of them for sure."
     )
-
-
-@checked_arguments()
-def class_grids(tables: Mapping[str, pd.DataFrame], columns: int = 2) -> "Figure":
-    """One grid of classes per network, in the order given, with one legend for all."""
-    rows = -(-len(tables) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDE, 4.6 * rows + 0.5), squeeze=False)
-    for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
-        class_grid(ax, table, legend=False)
-        about = int(table["class"].isin(["monosemantic", "polysemantic"]).sum())
-        _ = ax.set_title(f"{name}: {about} about something", fontsize=9)
-    for ax in axes.flat[len(tables) :]:
-        ax.remove()
-    patches = [Patch(color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=3)
-    return figure
 
 
 @checked_arguments()

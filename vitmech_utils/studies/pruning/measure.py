@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from vitmech_utils.artefacts import digest
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
 from vitmech_utils.heads.costs import Costs, attention_time_share, ceiling, costs, latency, summary
-from vitmech_utils.heads.hooks import Head, change_heads, check_layer
+from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.pruning import (
     load_pruned,
     prune_heads,
@@ -35,6 +35,7 @@ from vitmech_utils.model.regressor import IMAGE_SIZE, ChirpRegressor
 from vitmech_utils.model.scores import predict_dataset
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval, correlation, effect_intervals, effect_sizes, mean_interval
+from vitmech_utils.studies.pruning.choices import at_random, in_rounds, least_effect
 from vitmech_utils.tasks import Loss, Task
 
 COMPILED_FROM = 10
@@ -390,12 +391,12 @@ def well_fitted(
     """The images that a model reads: its loss, over the targets, is below that of a guess (`task.chance`).
 
     The others hold most of the loss however few they are. Where they are no exception, but half of the images or more,
-    no image is left out. Raises `ValueError` for a task that tells no chance.
+    no image is left out. Raises `ValueError` for a task without `chance`.
     """
     judge = _fitted(task, predicted, labels)
     if judge.chance is None:
         raise ValueError(
-            f"the task {judge.name!r} does not tell the loss of a guess, expected one with `chance`"
+            f"the task {judge.name!r} does not give the loss of a guess, expected one with `chance`"
         )
     read = _losses(judge, predicted, labels).mean(1) < judge.chance
     return read if 2 * read.sum() > len(read) else np.ones_like(read)
@@ -484,7 +485,7 @@ def summaries(table: pd.DataFrame, bootstrap: int) -> pd.DataFrame:
 def error_and_time(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     """Join trials with eager times on one device: a row per model and batch, with milliseconds per image.
 
-    `pareto_front` tells which models no other one beats at that batch size.
+    `pareto_front` says which models no other one beats at that batch size.
     """
     eager = times.rename(columns={"model": "base", "low": "time_from", "high": "time_to"})
     plane = table.merge(eager, on="base")
@@ -569,71 +570,3 @@ def pareto_front(
     no_worse = error[:, None] <= error[None]
     better = (seconds[:, None] < seconds[None]) | (error[:, None] < error[None])
     return ~(no_slower & no_worse & better).any(0)
-
-
-@checked_arguments()
-def of_layers(model: nn.Module, layers: Iterable[int]) -> set[Head]:
-    """All heads that `model` has in these layers (0-based). Raises `IndexError` for a layer that does not exist."""
-    anatomy = find_blocks(model)
-    wanted = {check_layer(anatomy, layer) for layer in layers}
-    return {pair for pair in anatomy.pairs if pair[0] in wanted}
-
-
-@checked_arguments()
-def least_effect(table: pd.DataFrame, count: int, magnitude: bool = False) -> set[Head]:
-    """The `count` heads of least `effect` in a table of `sweep` (exact) or `first_order` (estimated).
-
-    Effects are signed: heads whose removal lowers the error go first. With `magnitude`, those that change it least
-    either way (Michel et al. 2019 rank by it). Equal effects go by layer, then head. Raises `ValueError` for a count
-    that the table cannot give, a head with several rows, or an effect that is not a number.
-    """
-    _check_count(count, len(table))
-    if table.duplicated(["layer", "head"]).any():
-        raise ValueError(
-            "a head has several rows in this table, expected one mode of one sweep: filter it first"
-        )
-    if not np.isfinite(table["effect"]).all():
-        raise ValueError("some effects are not finite, expected percent: rank heads by a complete sweep")
-    keys = pd.DataFrame({"layer": table["layer"], "head": table["head"]})
-    keys["effect"] = table["effect"].abs() if magnitude else table["effect"]
-    first = keys.sort_values(["effect", "layer", "head"]).head(count)
-    return {(int(layer), int(head)) for layer, head in zip(first["layer"], first["head"], strict=True)}
-
-
-@checked_arguments()
-def at_random(model: nn.Module, count: int, draws: int, rng: np.random.Generator) -> list[set[Head]]:
-    """`draws` random sets of `count` heads of `model`, each head of a set drawn once, all alike likely."""
-    pairs = find_blocks(model).pairs
-    _check_count(count, len(pairs))
-    return [{pairs[place] for place in rng.choice(len(pairs), count, replace=False)} for _ in range(draws)]
-
-
-@checked_arguments()
-def in_rounds(
-    model: nn.Module,
-    count: int,
-    rounds: int,
-    rank: Callable[[nn.Module], pd.DataFrame],
-    magnitude: bool = False,
-) -> set[Head]:
-    """`count` heads chosen in `rounds` rounds, the heads that are left ranked anew after each removal.
-
-    `rank` tabulates the effects of the heads of the pruned model that it is given, for instance
-    `lambda pruned: first_order(pruned, pixel_values, labels)`. Rounds differ in size by one head at most; one round
-    is `least_effect`. Heads that stand in for each other part the two ways: only the rounds notice that the last of
-    them must stay. Raises `ValueError` for more rounds than heads, else as `least_effect`.
-    """
-    _check_count(count, len(find_blocks(model).pairs))
-    if not 1 <= rounds <= count:
-        raise ValueError(f"rounds is {rounds}, expected between 1 and the {count} heads that are to go")
-    chosen: set[Head] = set()
-    for step in np.array_split(np.arange(count), rounds):
-        chosen |= least_effect(rank(prune_heads(model, chosen)), len(step), magnitude)
-    return chosen
-
-
-def _check_count(count: int, available: int) -> None:
-    if not 1 <= count < available:
-        raise ValueError(
-            f"count is {count}, expected between 1 and {available - 1}: of {available} heads one must stay"
-        )

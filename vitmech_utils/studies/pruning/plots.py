@@ -10,8 +10,8 @@ from matplotlib.colors import ListedColormap
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.figures.marks import percent_scale
-from vitmech_utils.figures.plots import WIDTH
+from vitmech_utils.figures.marks import percent_scale_to
+from vitmech_utils.figures.plots import WIDTH, headline
 from vitmech_utils.figures.tables import (
     bullets,
     counted,
@@ -83,7 +83,7 @@ def attention_share(shares: Mapping[str, float], limits: pd.DataFrame, count: in
     """The attention's part of the work, titled with the highest ceiling for `count` of `total` heads."""
     figure, ax = plt.subplots(figsize=(WIDTH, 2.6))
     work_bars(ax, shares, count / total)
-    _headline(
+    headline(
         figure,
         f"Removing {count} of {total} heads can make it at most {limits['ceiling'].max():.2f} times as fast",
     )
@@ -116,7 +116,7 @@ def chosen(sets: Mapping[str, Heads], early: Heads, layers: int, heads: int) -> 
     """The heads that go under each choice, titled with how many of those of least effect lie in layers 1-3."""
     figure = chosen_grids(sets, layers, heads)
     shared = len(set(sets["least effect"]) & set(early))
-    _headline(figure, f"{shared} of the {len(early)} heads of least effect lie in layers 1-3")
+    headline(figure, f"{shared} of the {len(early)} heads of least effect lie in layers 1-3")
     return figure
 
 
@@ -217,7 +217,7 @@ def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
     removed = same_size[~same_size["recovered"]].set_index("name")
     mildest = removed.loc[removed["effect"].idxmin(), "choice"]
     beaten = int((draws > removed.loc[layers, "effect"]).sum())
-    _headline(
+    headline(
         figure,
         f"Layers 1-3 do less harm than {beaten} of {len(draws)} random sets; least harm: {mildest}",
     )
@@ -272,7 +272,7 @@ def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("change of the MSE (%)")
-    _scale(ax, "x", min(table["low"].min(), draws.min()), max(table["high"].max(), draws.max()))
+    percent_scale_to(ax, "x", min(table["low"].min(), draws.min()), max(table["high"].max(), draws.max()))
     _key(ax, [("filled: heads removed", True), ("hollow: after recovery", False)])
 
 
@@ -284,7 +284,7 @@ def pruned_sizes(table: pd.DataFrame) -> "Figure":
     rows, largest = table.set_index("name"), table["heads"].max()
     once, rounds = (rows.loc[f"{name} ({largest})", "effect"] for name in ("least effect", "in rounds"))
     better = "In rounds is better" if rounds < once else "One shot is better"
-    _headline(
+    headline(
         figure,
         f"{better} with {largest} heads removed: {min(once, rounds):+,.0f} against {max(once, rounds):+,.0f} %",
     )
@@ -295,7 +295,7 @@ def pruned_sizes(table: pd.DataFrame) -> "Figure":
 def size_curves(ax: "Axes", table: pd.DataFrame) -> None:
     """Draw the effect against the number of heads removed, a line per choice with several sizes, else a mark.
 
-    Choices stand a little beside each other, so that their intervals can be told apart.
+    Choices stand a little beside each other, so that their intervals can be distinguished.
     """
     table = table[~table["recovered"]]
     sizes = sorted(table["heads"].unique())
@@ -313,7 +313,7 @@ def size_curves(ax: "Axes", table: pd.DataFrame) -> None:
     ax.axhline(0, color="#444444", linewidth=0.8)
     ax.set_xticks(sizes)
     ax.set(xlabel="heads removed", ylabel="change of the MSE (%)")
-    _scale(ax, "y", table["low"].min(), table["high"].max())
+    percent_scale_to(ax, "y", table["low"].min(), table["high"].max())
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0, handlelength=1.2)
 
 
@@ -537,7 +537,7 @@ def pareto(ax: "Axes", table: pd.DataFrame, usual: int, best: Collection[str] = 
     ax.plot(front["milliseconds"], front["effect"], color="#444444", linewidth=0.8, linestyle="--", zorder=0)
     ax.axhline(0, color="#444444", linewidth=0.8)
     ax.set(xlabel="time per image (ms)", ylabel="change of the MSE (%)")
-    _scale(ax, "y", table["low"].min(), table["high"].max())
+    percent_scale_to(ax, "y", table["low"].min(), table["high"].max())
 
 
 @checked_arguments()
@@ -553,20 +553,9 @@ def choice_legend(figure: "Figure", names: Collection[str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
-def _headline(figure: "Figure", text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
-
-
 def _faster(row) -> str:
     """A speed-up with its interval."""
     return f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]"
-
-
-def _scale(ax: "Axes", which: str, low: float, high: float) -> None:
-    """Make an axis in percent linear up to 10 and logarithmic beyond, and no longer than its values need."""
-    if max(-low, high) > 20:
-        getattr(ax, f"set_{which}lim")(min(1.6 * low, -4.0), max(1.6 * high, 4.0))
-    percent_scale(ax, which, linear=10.0)
 
 
 def _look(choice: str) -> tuple[str, str]:

@@ -25,11 +25,11 @@ from vitmech_utils.heads.attention_shares import (
     names_of_regions,
     patch_coverage,
 )
+from vitmech_utils.heads.check import check_heads, watch_projections
 from vitmech_utils.heads.hooks import capture_heads
-from vitmech_utils.heads.projections import one_query, watch_projections, without_gradients
+from vitmech_utils.heads.projections import mean_of_queries, without_gradients
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, classify, unmix
 from vitmech_utils.heads.sinks import Sinks, find_sinks
-from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval, percentile_bounds, rank_correlation
 
@@ -300,7 +300,7 @@ def twin_effects(
 ) -> pd.DataFrame:
     """Measure how each head's CLS attention and output change between twin images.
 
-    `changes` tell what each pair of `twins` is about, `regions` name the numbers in region maps, as in
+    `changes` say what each pair of `twins` is about, `regions` name the numbers in region maps, as in
     `attention_statistics`.
 
     One row per change, region, layer and head (0-based). `lift_before`: on the region before;
@@ -312,7 +312,7 @@ def twin_effects(
     images). For removals `follow` is the part of the lift that goes with the thing, 1 - stays / before. Lifts are
     ratios of means over images; a removal leaves `lift_after` and `lift_already` NaN, as `reason` says.
     """
-    anatomy, names = find_blocks(model), names_of_regions(regions, model=model)
+    anatomy, names = check_heads(model).anatomy, names_of_regions(regions, model=model)
     if unknown := {region for change in changes.values() for region in change.regions} - set(names):
         raise ValueError(
             f"unknown region {sorted(unknown)[0]!r} in changes, expected one of {', '.join(names)}"
@@ -354,26 +354,32 @@ def twin_effects(
 def read_cls(
     model: nn.Module, pixel_values: Float[Tensor, "image channel height width"], batch: int = 8
 ) -> tuple[Float[Tensor, "image layer head patch"], Float[Tensor, "image layer head size"]]:
-    """CLS attention over patches (each map sums to 1) and every head's output at the CLS token."""
+    """Attention of what the answer reads (CLS) over patches, each map summing to 1, and every head's output there."""
     maps: dict[int, list[Tensor]] = {}
     outputs: dict[int, list[Tensor]] = {}
 
     def receive(projections) -> None:
-        weights = one_query(projections, 0)[..., anatomy.prefix :].cpu()
+        weights = mean_of_queries(projections, found.query)[..., found.anatomy.prefix :].cpu()
         maps.setdefault(projections.layer, []).append(
             weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
         )
 
     with (
         without_gradients(model),
-        watch_projections(model, receive) as anatomy,
+        watch_projections(model, receive, pixel_values) as found,
         capture_heads(model) as captured,
     ):
         device = next(model.parameters()).device
+        tokens = (
+            torch.arange(sum(found.token_counts))[found.query]
+            if isinstance(found.query, slice)
+            else found.query
+        )
+        read = [int(token if found.order is None else found.order[token]) for token in tokens]
         for part in pixel_values.split(batch):
             model(part.to(device))
             for layer, heads in captured.items():
-                outputs.setdefault(layer, []).append(heads[:, 0].float().cpu())
+                outputs.setdefault(layer, []).append(heads[:, read].mean(1).float().cpu())
     return tuple(
         torch.stack([torch.cat(parts[layer]) for layer in sorted(parts)], dim=1) for parts in (maps, outputs)
     )

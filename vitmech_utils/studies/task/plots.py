@@ -1,4 +1,4 @@
-"""Figures and texts on another task: what a picture and a title tell, which heads read it, where the weight lies."""
+"""Figures and texts on another task: what a picture and a title say, which heads read it, where the weight lies."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -383,54 +383,37 @@ def surprises(
 ) -> list[str]:
     """Findings in words, that which lies farthest from what one would have expected first."""
     ten = min(10, len(against) // 7)
-    top_type, found = first_heads(effects, "leak", "type", ten), []
+    top_type, found = first_heads(effects, "leak", "type", ten), {}
     for kind in KINDS:
-        readers = set(against.index[against["kind"].str.contains(kind)])
-        if not readers:
-            continue
-        shared = len(top_type & readers)
-        found.append(
-            (
-                1 - shared / min(ten, len(readers)),
+        if readers := set(against.index[against["kind"].str.contains(kind)]):
+            shared = len(top_type & readers)
+            found[
                 f"of the {len(readers)} {kind}, {shared} are among the {ten} heads on which the leak model's answer on "
-                "the type depends most (expected: all)",
-            )
-        )
-        if pulls.low > 0:
-            found.append(
-                (
-                    abs(1 - through[kind].value),
+                "the type depends most (expected: all)"
+            ] = 1 - shared / min(ten, len(readers))
+            if pulls.low > 0:
+                found[
                     f"through the {kind} alone the lying title moves the leak model's logit {through[kind].value:.0%} "
-                    "of the way that it moves it through the whole model (expected: all of it)",
-                )
-            )
+                    "of the way that it moves it through the whole model (expected: all of it)"
+                ] = abs(1 - through[kind].value)
     own, other = (right["leak", title][:, TYPE].mean() for title in ("published", "other number"))
-    found.append(
-        (
-            abs(other - own),
-            f"under another number the leak model tells {other:.0%} of the types, under the sample's own {own:.0%} "
-            "(expected: the same; numbers of one or two digits move the word, and few were trained on)",
-        )
-    )
+    found[
+        f"under another number the leak model tells {other:.0%} of the types, under the sample's own {own:.0%} "
+        "(expected: the same; numbers of one or two digits move the word, and few were trained on)"
+    ] = abs(other - own)
     tasks = len(first_heads(effects, "regressor", ALL, ten) & first_heads(effects, "clean", ALL, ten))
-    found.append(
-        (
-            abs(1 - tasks / ten),
-            f"of the {ten} heads that the regressor needs most, {tasks} are among the {ten} that the clean classifier "
-            "needs most (expected of the architecture: all)",
-        )
-    )
+    found[
+        f"of the {ten} heads that the regressor needs most, {tasks} are among the {ten} that the clean classifier "
+        "needs most (expected of the architecture: all)"
+    ] = abs(1 - tasks / ten)
     flat = chirps.bends < 1
     for name, expected in (("leak", 1.0), ("clean", 0.5)) if flat.any() else ():
         share = wilson(right[name, FIGURES[name]][flat, TYPE] == 1)
-        found.append(
-            (
-                abs(expected - share.value),
-                f"where no picture can tell, the {name} model names the type right in {share:.2f} of "
-                f"{int(flat.sum())} images (expected: {expected:g})",
-            )
-        )
-    return [text for _, text in sorted(found, key=lambda pair: -pair[0])]
+        found[
+            f"where no picture can tell, the {name} model names the type right in {share:.2f} of "
+            f"{int(flat.sum())} images (expected: {expected:g})"
+        ] = abs(expected - share.value)
+    return sorted(found, key=lambda text: -found[text])
 
 
 @checked_arguments()
