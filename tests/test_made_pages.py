@@ -51,7 +51,7 @@ def test_a_signature_is_written_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
         api.reference()
     for wrong in ({"n": ("h",)}, {"o": ("f",)}):
         monkeypatch.setattr(api, "PUBLIC_API", wrong)
-        with pytest.raises(RunError, match="mend PUBLIC_API"):
+        with pytest.raises(RunError, match="fix PUBLIC_API"):
             api.reference()
 
 

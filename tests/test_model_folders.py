@@ -298,7 +298,7 @@ class TestPruned:
             (edit("pruned.json", kept=[[]] * 5000), "5000 layers"),
             (edit("pruned.json", kept=[[0], [1]]), "do not fit"),
             (edit("pruned.json", heads="3"), "heads"),
-            (edit("pruned.json", heads=5), "tells of 2 layers x 5 heads"),
+            (edit("pruned.json", heads=5), "speaks of 2 layers x 5 heads"),
             (edit("pruned.json", fingerprint=None), "fingerprint"),
             (edit("pruned.json", config=[]), "config"),
             (edit("pruned.json", config={}), "num_hidden_layers"),

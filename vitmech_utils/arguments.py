@@ -1,6 +1,6 @@
 """Arguments of public functions, held against their annotations: a wrong kind is a documented error that names it.
 
-Those of the command line, too: whatever a command refuses is told in a sentence.
+Those of the command line, too: whatever a command refuses is explained in a sentence.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def checked_arguments(error: type[Exception] = ValueError) -> Callable[[F], F]:
 def check_fields(value: Any, error: type[Exception] = ValueError) -> None:
     """Raise `error` for a field of a dataclass that is not of its annotation's kind; for its `__post_init__`.
 
-    NaN passes for a number: a class that checks its numbers' ranges tells better what is wrong with it.
+    NaN passes for a number: a class that checks its numbers' ranges says better what is wrong with it.
     """
     for name, kind in _field_kinds(type(value)).items():
         found = _plain(getattr(value, name))
@@ -105,7 +105,7 @@ def at_least(least: int) -> Callable[[str], int]:
 def exit_status(program: str, command: Callable[[], int], refusals: tuple[type[Exception], ...]) -> int:
     """Run a command of the command line: its own exit status, or 1 where it raises one of `refusals`, or an `OSError`.
 
-    These are told in a sentence on standard error, as are an interruption from the keyboard (status 130) and a
+    These are reported in a sentence on standard error, as are an interruption from the keyboard (status 130) and a
     reader of the output that has gone.
     """
     try:

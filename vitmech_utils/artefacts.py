@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 class RunError(RuntimeError):
-    """A run folder that is missing, unfinished, stale, mixed or damaged; the message says what mends it."""
+    """A run folder that is missing, unfinished, stale, mixed or damaged; the message says how to repair it."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: `vitmech run`, `redraw`, `stage`, `book`, `publish`, `check-in`, `doctor`, `check` and `study`."""
+"""The command line: chapters, the book (`vitmech run`, `book`, `publish`, ...), and models of your own (`study`)."""
 
 import argparse
 import sys
@@ -71,6 +71,17 @@ def book(options: argparse.Namespace) -> int:
     return 0
 
 
+def pdf(options: argparse.Namespace) -> int:
+    """Print the book that was built last into one PDF, by the browser, and offer it on the opening page."""
+    from vitmech_utils.pipeline.pdf import print_book
+
+    root = repository_root()
+    out = Path(options.out).expanduser().absolute() if options.out else root / "book" / "_build"
+    file = print_book(root, out / "html")
+    print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
 def publish(options: argparse.Namespace) -> int:
     """Put a finished run in place of the published one, if it is whole, of committed code, and not a quick run."""
     from vitmech_utils.pipeline.execute import find_chapter
@@ -93,6 +104,18 @@ def check_in(options: argparse.Namespace) -> int:
     names = chapters(root) if options.chapter == "all" else [find_chapter(root, options.chapter)]
     for name in names:
         print(f"{name}: {take_over(root, _run_folder(root, options), name)} checked cells")
+    return 0
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Two runs side by side: effects, classes and verdicts, with intervals of the difference."""
+    from vitmech_utils.pipeline.compare import compare
+
+    found = compare(*(Path(run).expanduser().absolute() for run in (options.one, options.other)))
+    print(found.text(), end="")
+    if options.out:
+        for file in found.save(Path(options.out).expanduser().absolute()):
+            print(f"\nwritten: {file}", file=sys.stderr)
     return 0
 
 
@@ -152,6 +175,16 @@ def _parser() -> argparse.ArgumentParser:
     building = commands.add_parser("book", help="stage, then render the HTML book", description=book.__doc__)
     building.add_argument("--out", help="where to build (default: book/_build)")
     building.set_defaults(command=book)
+
+    printing = commands.add_parser("pdf", help="the built book as one PDF", description=pdf.__doc__)
+    printing.add_argument("--out", help="where the book was built (default: book/_build)")
+    printing.set_defaults(command=pdf)
+
+    comparing = commands.add_parser("diff", help="two runs side by side", description=diff.__doc__)
+    comparing.add_argument("one", metavar="RUN", help="a run folder, such as published")
+    comparing.add_argument("other", metavar="RUN", help="another one, such as results/laptop")
+    comparing.add_argument("--out", help="write the tables there, too, as CSV")
+    comparing.set_defaults(command=diff)
 
     publishing = commands.add_parser(
         "publish", help="a finished run -> published/", description=publish.__doc__

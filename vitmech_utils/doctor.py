@@ -16,7 +16,7 @@ GIBIBYTE = 1024**3
 
 
 def report(root: Path, profile: Profile) -> tuple[list[str], list[str]]:
-    """Return what was found, and what is missing with the command that mends it; each a list of lines."""
+    """Return what was found, and what is missing with the command that installs it; each a list of lines."""
     found, missing = _packages()
     device, problem = _device(profile)
     found.append(f"device: {device}")

@@ -31,7 +31,7 @@ class Train(Section):
     largest; no image is seen twice then. Precision `auto` is bfloat16 where the processor computes in it, else float32.
 
     `hard_share` of the training images, never of held-out ones, are short chirps in much noise, for the classifiers
-    too; 0 is the study's distribution. `validation_images` held-out ones, not those of any score, tell the best
+    too; 0 is the study's distribution. `validation_images` held-out ones, not those of any score, choose the best
     checkpoint.
     """
 

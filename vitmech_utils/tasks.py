@@ -25,7 +25,7 @@ Check = Callable[[Tensor, Tensor], None]
 
 @dataclass(frozen=True)
 class Task:
-    """A loss with a name for each of its targets, and how its changes are told.
+    """A loss with a name for each of its targets, and how its changes are reported.
 
     `loss` maps outputs [*set, image, ...] and labels [image, ...] to [*set, image, target] and can be differentiated.
     `targets` name the columns of tables; empty, they are numbered (`output_0`). Effects are percent of the unchanged
@@ -98,7 +98,7 @@ def find(task: Task | str | Loss | None = None, model: object = None, labels: Te
     """The task that is asked for: a `Task`, a preset's name, or a function of outputs and labels.
 
     A function returns the losses [image] or [image, target]. None is the model's own (`model.task`). Of a model that
-    names none the labels tell: class numbers [image] mean cross-entropy, [image, h, w] per-pixel cross-entropy, and
+    names none the labels decide: class numbers [image] mean cross-entropy, [image, h, w] per-pixel cross-entropy, and
     numbers [image, target] squared error. Raises `ValueError` for an unknown name, and where the labels could mean
     several things (all of them 0 or 1) or nothing.
     """
@@ -342,7 +342,7 @@ def _told_by(labels: Tensor | None) -> Task:
         return squared_error()
     held = "all 0 or 1" if binary else f"{labels.dtype}"
     raise ValueError(
-        f"the model names no task, and labels of shape {_shape(labels)}, {held}, do not tell one: {help_}"
+        f"the model names no task, and labels of shape {_shape(labels)}, {held}, do not imply one: {help_}"
     )
 
 
@@ -420,7 +420,7 @@ def _check_range(labels: Tensor, classes: int) -> None:
     ):
         raise ValueError(
             f"labels are {labels.dtype} from {labels.min():g} to {labels.max():g}, expected integers from 0 to "
-            f"{classes - 1}: the model tells {classes} classes"
+            f"{classes - 1}: the model has {classes} classes"
         )
 
 

@@ -1,4 +1,4 @@
-"""The door to every data set: images drawn when asked for, and folders in the published layout."""
+"""Every data set in one import: images drawn when asked for, and folders in the published layout."""
 
 from vitmech_utils.data.chirp_dataset import (
     HELD_OUT,

@@ -81,7 +81,7 @@ def _claim(folder: Path, settings: dict) -> None:
         except ValueError as error:
             raise FolderError(f"{path} is not JSON ({error}): export into an empty folder") from error
         if not isinstance(found, dict):
-            raise FolderError(f"{path} tells no settings: export into an empty folder")
+            raise FolderError(f"{path} holds no settings: export into an empty folder")
         differing = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
         if differing:
             raise FolderError(
@@ -140,7 +140,7 @@ def _write_tables(dataset: ChirpDataset, folder: Path) -> None:
 class FolderDataset(Dataset):
     """Images and labels in the published layout, as the study's tools write them; items as ChirpDataset's.
 
-    Items carry no "regions": a picture alone doesn't tell them. Everything is checked before anything is loaded;
+    Items carry no "regions": a picture alone doesn't show them. Everything is checked before anything is loaded;
     FolderError lists every problem (rows of labels.csv; images missing, surplus, cut short, too large or outside
     the folder). An image whose pixels then cannot be decoded raises ValueError when it is asked for, or at once
     with decode_all.

@@ -1,4 +1,4 @@
-"""Another task on the same figures: which sweep is it, and does it rise? With a title that may tell, or lie."""
+"""Another task on the same figures: which sweep is it, and does it rise? With a title that may be right, or lie."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from vitmech_utils.data.chirps import SWEEPS, Chirp, path
 from vitmech_utils.data.style import find_style
 
 TARGETS = ("type", "direction")
-"""What a classifier tells: the sweep's type (1 exponential, 0 linear) and direction (1 rising, 0 falling)."""
+"""What a classifier answers: the sweep's type (1 exponential, 0 linear) and direction (1 rising, 0 falling)."""
 TITLES = ("published", "none", "plain", "swapped", "other number")
 """Titles: as published, none, one that names neither, one that names the other type, and one of another number."""
 NUMBER_STEP = 7919
@@ -23,7 +23,7 @@ NUMBER_STEP = 7919
 class SweepDataset(ChirpDataset):
     """The chirps of a ChirpDataset with labels for a classifier, float32 [2] of TARGETS, each 0 or 1.
 
-    `title` says what the figure's title tells: `published` names the sweep's type, which leaks the first label;
+    `title` says what stands in the figure's title: `published` names the sweep's type, which leaks the first label;
     `swapped` names the other type; `plain` and `none` leak nothing; `other number` is `published` of another sample.
     The rest of the figure is that of `style`; two data sets that differ in the title alone are twins, noise included.
     """
@@ -66,7 +66,7 @@ def sweep_labels(chirp: Chirp) -> np.ndarray:
 def bend(chirp: Chirp) -> float:
     """How far, in rows of the 128 x 128 grid, the chirp's path lies from the other type's, where they are farthest.
 
-    Below about a row, a picture cannot tell the type: only a title can.
+    Below about a row, a picture does not show the type: only a title can.
     """
     other = replace(chirp, sweep=SWEEPS[1 - SWEEPS.index(chirp.sweep)])
     return float(np.max(np.abs(np.subtract(path(chirp)[1], path(other)[1])), initial=0.0))

@@ -10,7 +10,7 @@ from numbers import Real
 class Answer:
     """What an exercise accepts: numbers at most `within` away from `value` (its unit), other values if equal.
 
-    `value` may be a tuple, compared place by place. `hint` is told with every wrong answer.
+    `value` may be a tuple, compared place by place. `hint` is shown with every wrong answer.
     """
 
     value: object

@@ -45,7 +45,7 @@ def interval_forest(
 
     `table` has `rows`, `value`, low and high. What differs in column `by` gets a colour and marker from `looks`, in its
     order, and lies `apart` within a row; `labels` name them for a legend (else as in `looks`), those in `hollow` are
-    drawn hollow. `order` tells the rows' order, else that of the table.
+    drawn hollow. `order` gives the rows' order, else that of the table.
     """
     names = list(dict.fromkeys(table[rows])) if order is None else list(order)
     drawn = [None] if by is None else [kind for kind in looks if (table[by] == kind).any()]

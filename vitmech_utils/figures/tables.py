@@ -72,7 +72,7 @@ def percent(row: Any, suffix: str = "", value: str = "effect") -> str:
 
 
 def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table: its headings, then one sequence of cells a row, each shown as `str` tells it.
+    """A Markdown table: its headings, then one sequence of cells a row, each shown as `str` gives it.
 
     Raises ValueError for a row of another length.
     """

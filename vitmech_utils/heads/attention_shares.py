@@ -59,7 +59,7 @@ class AttentionStatistics:
 def region_shares(model: nn.Module, images: Images, **settings) -> pd.DataFrame:
     """Attention share, area share, lift and entropy per head and region, with intervals over images.
 
-    The table `regions` of `attention_statistics`, which takes the same `settings` and tells the columns.
+    The table `regions` of `attention_statistics`, which takes the same `settings` and lists the columns.
     """
     return attention_statistics(model, images, **settings).regions
 

@@ -22,7 +22,7 @@ from vitmech_utils.tasks import Loss, Task
 
 BREAKING = 0.1
 """Readings break where their loss passes this share of a guess's."""
-# From how many images on, and under which rank correlation of their losses, two lists of images are told apart.
+# From how many images on, and under which rank correlation of their losses, two lists of images differ.
 _TELLING, _SAME_IMAGES = 12, 0.5
 
 
@@ -100,12 +100,12 @@ def changes(
 ) -> Changes:
     """What exact or linearized predictions without heads say of each image; `labels` and `task` as in `Answers.losses`.
 
-    Raises `ValueError` for labels or a task that do not fit, or a task that tells no shift.
+    Raises `ValueError` for labels or a task that do not fit, or a task without a shift.
     """
     fitted, truth = predictions.judged(labels, task)
     if fitted.shift is None:
         raise ValueError(
-            f"the task {fitted.name!r} tells no shift, expected one with `shift`: how far an answer moves"
+            f"the task {fitted.name!r} has no shift, expected one with `shift`: how far an answer moves"
         )
     losses = predictions.losses(truth, fitted)
     before, after = (found.cpu().double() for found in (predictions.baseline, predictions.ablated))

@@ -232,7 +232,7 @@ def effects(
 def loss_changes(
     predictions: Answers, labels: Tensor | None = None, task: Task | str | Loss | None = None
 ) -> Losses:
-    """Changes of the loss in its own unit, whether or not the task tells them in percent; errors as in `losses`."""
+    """Changes of the loss in its own unit, whether or not the task gives them in percent; errors as in `losses`."""
     return replace(predictions.losses(labels, task), relative=False)
 
 

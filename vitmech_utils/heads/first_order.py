@@ -58,7 +58,7 @@ def first_order(
     anatomy, gated = check_gated(model, pixel_values, labels, mode, task, donors, reference)
     if gated.own_answer:
         raise ValueError(
-            f"the task {gated.name!r} is flat at the model's own answer, so that no slope tells an effect: ablate "
+            f"the task {gated.name!r} is flat at the model's own answer, so that no slope gives an effect: ablate "
             "exactly (sweep), or pass a task with labels"
         )
     weight = next(model.parameters())

@@ -45,7 +45,7 @@ class ConstantAttention(nn.Module):
     """What is left of an attention without heads: its output projection's bias, at every token.
 
     Its projections have no rows and are never called, so it costs no multiplication; `o_proj` reads no columns.
-    `returns_tuple` tells whether the attention in whose place it stands returns its weights too (here None).
+    `returns_tuple` says whether the attention in whose place it stands returns its weights too (here None).
     """
 
     def __init__(
@@ -72,8 +72,8 @@ def prune_heads(
 
     `heads` are (layer, head) pairs, 0-based, numbered as in the unpruned model also where `model` has lost heads
     before. The copy computes what zero ablation of the heads through `change_heads` computes. A layer that loses
-    all its heads keeps of its attention only the output projection's bias. The configuration goes on telling the
-    unpruned model's heads, the width of the grid that tables use; each attention module tells its own. `made_for`,
+    all its heads keeps of its attention only the output projection's bias. The configuration goes on giving the
+    unpruned model's heads, the width of the grid that tables use; each attention module gives its own. `made_for`,
     the `weights_fingerprint` of the model on which the heads were chosen, refuses another one. Before it is returned,
     the copy is held against zero ablation, on the first of `pixel_values` (default: random pixels of the model's size).
 
@@ -238,7 +238,7 @@ def _cut(whole: nn.Module, record: dict) -> nn.Module:
     anatomy, layers = find_blocks(whole), len(record["kept"])
     if (anatomy.layers, anatomy.heads) != (layers, record["heads"]):
         raise PruningError(
-            f"{RECORD} tells of {layers} layers x {record['heads']} heads, but the model has {anatomy.layers} x "
+            f"{RECORD} speaks of {layers} layers x {record['heads']} heads, but the model has {anatomy.layers} x "
             f"{anatomy.heads}. Prune and save again."
         )
     present = {(layer, head) for layer, kept in enumerate(record["kept"]) for head in kept}
@@ -372,7 +372,7 @@ def _wrong_in(record: Any) -> str | None:
         if type(record.get(key)) is not kind:
             return f"has {key} {record.get(key)!r:.80}, expected a {kind.__name__}"
     if len(record["kept"]) > MOST_LAYERS:
-        return f"tells of {len(record['kept'])} layers, expected at most {MOST_LAYERS}"
+        return f"speaks of {len(record['kept'])} layers, expected at most {MOST_LAYERS}"
     for layer, kept in enumerate(record["kept"]):
         numbers = isinstance(kept, list) and all(type(head) is int for head in kept)
         if not numbers or kept != sorted(set(kept)) or not all(0 <= head < record["heads"] for head in kept):

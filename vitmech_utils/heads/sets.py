@@ -40,7 +40,7 @@ _IMAGES_AT_ONCE = 16
 class HeadPredictions(Answers):
     """Predictions with every head in place and with each one ablated, on the same images.
 
-    `ablated[i]` belongs to layer `layers[i]` and head `heads[i]` (0-based). `method` tells how they were
+    `ablated[i]` belongs to layer `layers[i]` and head `heads[i]` (0-based). `method` says how they were
     computed: `replay` (prefix once, suffix alone), `hook` (full passes), `published-code` or `linearized`. `task` and
     `targets` are those of the model, as far as it names any.
     """

@@ -62,7 +62,7 @@ def check_settings(folder: Path, found: Mapping[str, Any], expected: Mapping[str
 
 
 def lora_of(folder: Path, found: Mapping[str, Any]) -> LoraSettings:
-    """The LoRA settings that a settings file tells. Raises AdapterError."""
+    """The LoRA settings in a settings file. Raises AdapterError."""
     told = found["lora"]
     if set(told) != {"r", "alpha", "dropout"}:
         raise _disagreement(folder / SETTINGS, f"lora has {sorted(told)}", "r, alpha and dropout")

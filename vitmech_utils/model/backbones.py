@@ -39,7 +39,7 @@ LARGEST = {
     "hidden_size": 2**15,
     "intermediate_size": 2**18,
 }
-"""The largest numbers that a folder's config.json may tell: a wrong one would ask for all memory there is."""
+"""The largest numbers that a folder's config.json may hold: a wrong one would ask for all memory there is."""
 CLS_POSITION, GRID_POSITIONS = "onnx::Concat_1957", "onnx::Reshape_1962"
 
 
@@ -102,7 +102,7 @@ def _refuse_missing(name: str, report: dict) -> None:
             raise BackboneError(
                 f"backbone {name!r}: its checkpoint {what} {len(keys)} of the model's weights ({', '.join(keys[:3])}"
                 f"{', ...' if len(keys) > 3 else ''}), which would be random. Save the whole model (save_pretrained), "
-                "or mend config.json where it tells other sizes than the weights have."
+                "or fix config.json where it gives other sizes than the weights have."
             )
 
 

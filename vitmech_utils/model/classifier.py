@@ -28,7 +28,7 @@ HEAD_IMAGES, HEAD_STEPS, HEAD_BATCH = 512, 1000, 64
 
 
 class SweepClassifier(ChirpRegressor):
-    """A ViT with LoRA adapters that tells a sweep's type and direction: logits above 0 say exponential, rising.
+    """A ViT with LoRA adapters that names a sweep's type and direction: logits above 0 say exponential, rising.
 
     It is built, saved, loaded and merged as a `ChirpRegressor` is, and every analysis of heads takes it. Labels are
     0 or 1; the loss is the mean binary cross-entropy of both, in nats.
@@ -62,7 +62,7 @@ def fine_tune_classifier(
 
     First the head alone is fitted to the pre-trained CLS tokens of the first training images, then adapters and head
     are trained together (linear probing, then fine-tuning; Kumar et al. 2022): from a random head, a few hundred images
-    do not suffice to find what the title tells.
+    do not suffice to find what the title says.
 
     Two trainings that differ in the title alone see the same chirps, noise included, in the same order, from the same
     initial weights. They are judged on the same held-out chirps, each under its own title.
@@ -107,7 +107,7 @@ def start_head(model: ChirpRegressor, images: Dataset, seed: int = 0) -> None:
 def accuracies(
     logits: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
 ) -> dict[str, float]:
-    """The share of images told right, per target, keyed `accuracy_<target>`; a logit above zero says 1."""
+    """The share of images answered right, per target, keyed `accuracy_<target>`; a logit above zero says 1."""
     right = told_right(logits, labels)
     return {f"accuracy_{name}": float(right[:, i].mean()) for i, name in enumerate(TARGETS)}
 

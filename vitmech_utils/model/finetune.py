@@ -123,7 +123,7 @@ class Training:
 
 
 def recipe_settings(profile: Profile) -> dict:
-    """The settings of `fine_tune_profile` that a training record tells: two trainings that share them are matched."""
+    """The settings of `fine_tune_profile` that a training record holds: two trainings that share them are matched."""
     train = profile.train
     return {
         "batch_size": train.batch_size,
@@ -230,7 +230,7 @@ def fine_tune(
 
     With as many training images as `steps * batch_size`, every image is seen once. A call that finds checkpoints in
     the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's. `metrics` names what the
-    history tells of held-out predictions and labels; by default their `correlations`. `workers` processes draw images
+    history records of held-out predictions and labels; by default their `correlations`. `workers` processes draw images
     (see `drawing_workers`).
 
     It trains where the regressor is: on the processor, or on one GPU. Under `accelerate launch` each process takes

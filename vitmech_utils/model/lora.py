@@ -1,4 +1,4 @@
-"""LoRA adapters on query and value of a backbone, and the fingerprint that tells backbones apart."""
+"""LoRA adapters on query and value of a backbone, and the fingerprint that distinguishes backbones."""
 
 from __future__ import annotations
 

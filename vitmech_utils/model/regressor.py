@@ -217,7 +217,7 @@ class ChirpRegressor(nn.Module):
             )
         if find_blocks(self).pruned:
             raise AdapterError(
-                "this regressor is pruned, and an adapter alone does not tell its heads; call .merged() and save it "
+                "this regressor is pruned, and an adapter alone does not record its heads; call .merged() and save it "
                 "with vitmech_utils.heads.pruning.save_pruned"
             )
         made = self.backbone.peft_config["default"]
@@ -252,8 +252,8 @@ class ChirpRegressor(nn.Module):
     def load(cls, folder: Path | str, backbone: str | None = None, attention: str = "sdpa") -> ChirpRegressor:
         """Read an adapter folder onto its backbone, strictly; `backbone` says where to find it if it has moved.
 
-        Raises `AdapterError`, which names the folder, where a file is missing or damaged, where two of them tell
-        different things or one tells what `save` never writes, where the adapter was trained on another backbone (the
+        Raises `AdapterError`, which names the folder, where a file is missing or damaged, where two of them say
+        different things or one holds what `save` never writes, where the adapter was trained on another backbone (the
         error names both) or for another task, and where a weight has no counterpart or is not finite. Raises
         `BackboneError` where the backbone cannot be had.
         """

@@ -85,9 +85,7 @@ def _find(module: str, name: str) -> ast.ClassDef | ast.FunctionDef | ast.Assign
     base = PACKAGE.joinpath(*module.split("."))
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     if not path.is_file():
-        raise RunError(
-            f"the reference names {module}, which is not there; mend PUBLIC_API in pipeline/api.py"
-        )
+        raise RunError(f"the reference names {module}, which is not there; fix PUBLIC_API in pipeline/api.py")
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return node
@@ -96,7 +94,7 @@ def _find(module: str, name: str) -> ast.ClassDef | ast.FunctionDef | ast.Assign
         if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
             return _find((node.module or "").removeprefix("vitmech_utils."), name)
     raise RunError(
-        f"the reference names {module}.{name}, which is not there; mend PUBLIC_API in pipeline/api.py"
+        f"the reference names {module}.{name}, which is not there; fix PUBLIC_API in pipeline/api.py"
     )
 
 

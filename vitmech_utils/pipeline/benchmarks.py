@@ -29,7 +29,7 @@ class Row(_Strict):
     """One figure: what was measured, against what, and whether it meets its target.
 
     `figure` is the median of `repeats` measurements and `low` to `high` their whole range, or the middle 90 % of
-    them where `spread` says so, all in `unit`. `not_measured` tells why there is no figure. `how` names sizes and
+    them where `spread` says so, all in `unit`. `not_measured` says why there is no figure. `how` names sizes and
     threads. A row that contradicts itself is refused.
     """
 
@@ -61,7 +61,7 @@ class Row(_Strict):
 
 
 class Benchmark(_Strict):
-    """What one script found; `failed` tells what went wrong where it left no rows."""
+    """What one script found; `failed` says what went wrong where it left no rows."""
 
     name: Text
     title: Text

@@ -11,7 +11,7 @@ from vitmech_utils.report.claims import LIMITS, RULES, STUDY
 from vitmech_utils.report.templating import render
 from vitmech_utils.studies import verdicts
 
-# Word and sign both tell a verdict, so its colour need not.
+# Word and sign both give the verdict, so its colour need not.
 SIGNS = {
     verdicts.HOLDS: "✓",
     verdicts.IN_PART: "◐",

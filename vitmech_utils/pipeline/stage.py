@@ -133,7 +133,7 @@ def labelled(notebook: Any, manifest: dict[str, Any], advice: str = "") -> Any:
     notebook = copy.deepcopy(notebook)
     for cell in notebook["cells"]:
         tags = set(cell["metadata"].get("tags", []))
-        if "injected-parameters" in tags:  # the provenance tells the values better
+        if "injected-parameters" in tags:  # the provenance gives the values in words
             tags.add("remove-cell")
         elif cell["cell_type"] == "code" and ("parameters" in tags or "open_chapter(" in cell["source"]):
             tags.add("hide-input")
@@ -204,35 +204,35 @@ def _unlink(notebook: dict[str, Any], root: Path, absent: list[str]) -> None:
 
 def _checked(root: Path, run: Path, name: str) -> dict[str, Any]:
     frozen = _is_published(root, run)
-    mend = (
+    again = (
         "restore published/ (git checkout -- published)"
         if frozen
         else f"run `vitmech run {name[:2]} --run-dir {run}` with the profile of the other chapters"
     )
-    manifest = read_manifest(run / name, mend)
-    profile = None if frozen else _profile(manifest, run / name, mend)
+    manifest = read_manifest(run / name, again)
+    profile = None if frozen else _profile(manifest, run / name, again)
     if profile:  # the published run may be older than the code; it is held against itself alone
         there = standing_of(run, name, root, profile)
-    check_outputs(run / name, manifest, mend)
+    check_outputs(run / name, manifest, again)
     if not manifest.get("executed"):
         if profile:
-            mend = f"draw it with `{command(there.verb, name, run, root, profile)}`"
-        raise RunError(f"{run / name}: no executed notebook (the chapter ran outside `vitmech run`); {mend}")
+            again = f"draw it with `{command(there.verb, name, run, root, profile)}`"
+        raise RunError(f"{run / name}: no executed notebook (the chapter ran outside `vitmech run`); {again}")
     notebook = read_notebook(run / name / manifest["executed"]["file"])
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
     if any(output["output_type"] == "error" for output in outputs):
-        raise RunError(f"{run / name}: its executed notebook holds an error; {mend}")
+        raise RunError(f"{run / name}: its executed notebook holds an error; {again}")
     return manifest
 
 
-def _profile(manifest: dict[str, Any], folder: Path, mend: str = "run it again") -> Profile:
+def _profile(manifest: dict[str, Any], folder: Path, again: str = "run it again") -> Profile:
     try:
         profile = Profile.model_validate(manifest["profile"]["values"])
     except ValidationError as error:
         keys = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
-        raise RunError(f"{folder}: made with profile values of another version ({keys}); {mend}") from error
+        raise RunError(f"{folder}: made with profile values of another version ({keys}); {again}") from error
     if profile.hash != manifest["profile"]["hash"]:
-        raise RunError(f"{folder}: its profile's values are not those of its hash; {mend}")
+        raise RunError(f"{folder}: its profile's values are not those of its hash; {again}")
     return profile
 
 

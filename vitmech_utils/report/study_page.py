@@ -6,7 +6,7 @@ import base64
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from vitmech_utils.figures.plots import ATTENTION, DIVERGING
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.report.picker import HeadPicker
 from vitmech_utils.report.templating import render
-
-if TYPE_CHECKING:
-    from vitmech_utils.study import Study
 
 STRONGEST = 6
 MOST_ROWS = 24
@@ -38,7 +35,7 @@ class Section:
         self.parts.append(Markup("<p>{}</p>").format(words))
 
 
-def picker_of(study: Study, images: int) -> HeadPicker:
+def picker_of(study: Any, images: int) -> HeadPicker:
     """A picker of a study's first images, with effects, classes and shares as far as they are known."""
     found: dict = {"title": "Attention heads", "name": "study"}
     anatomy = study.check().anatomy
@@ -66,7 +63,7 @@ def picker_of(study: Study, images: int) -> HeadPicker:
     )
 
 
-def write_report(study: Study, path: Path) -> Path:
+def write_report(study: Any, path: Path) -> Path:
     """Write the page to `path`, and its tables as CSV beside it in `tables`; whole or not at all."""
     tables = path.parent / "tables"
     tables.mkdir(parents=True, exist_ok=True)
@@ -82,7 +79,7 @@ def grid_of(table: pd.DataFrame, column: str, shape: tuple[int, int]) -> np.ndar
     return grid
 
 
-def _sections(study: Study, tables: Path) -> list[Section]:
+def _sections(study: Any, tables: Path) -> list[Section]:
     check = study.check()
     shape = check.anatomy.shape
     sections = [_model(study)]
@@ -140,7 +137,7 @@ def _sections(study: Study, tables: Path) -> list[Section]:
     return [*sections, _unsaid(study), _code(study)]
 
 
-def _model(study: Study) -> Section:
+def _model(study: Any) -> Section:
     section = Section("The model, and what was checked")
     section.parts.append(_pairs(study.check().facts | dict(study.images.facts)))
     if study.regions is not None:
@@ -149,7 +146,7 @@ def _model(study: Study) -> Section:
     return section
 
 
-def _strongest(study: Study, rows: pd.DataFrame, unit: str) -> Section:
+def _strongest(study: Any, rows: pd.DataFrame, unit: str) -> Section:
     section = Section("The strongest heads")
     try:
         study.check().require_maps()
@@ -181,7 +178,7 @@ def _strongest(study: Study, rows: pd.DataFrame, unit: str) -> Section:
     return section
 
 
-def _regions(study: Study, tables: Path) -> list[Section]:
+def _regions(study: Any, tables: Path) -> list[Section]:
     statistics = study.statistics()
     rows = statistics.regions
     rows = rows[
@@ -214,7 +211,7 @@ def _regions(study: Study, tables: Path) -> list[Section]:
     return [lift, section]
 
 
-def _unsaid(study: Study) -> Section:
+def _unsaid(study: Any) -> Section:
     section = Section("What could not be said, and why")
     if not study.unsaid:
         section.text("Nothing that was asked for.")
@@ -224,7 +221,7 @@ def _unsaid(study: Study) -> Section:
     return section
 
 
-def _code(study: Study) -> Section:
+def _code(study: Any) -> Section:
     section = Section("The code that repeats it")
     given = {name: value for name, value in study.asked.items() if name != "model" and value is not None}
     arguments = "".join(f"    {name}={value!r},\n" for name, value in given.items())
@@ -236,7 +233,7 @@ def _code(study: Study) -> Section:
     return section
 
 
-def _labels(study: Study, images: int) -> list[str]:
+def _labels(study: Any, images: int) -> list[str]:
     return [name[-40:] for name in study.images.names[:images]]
 
 

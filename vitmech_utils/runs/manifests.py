@@ -113,7 +113,7 @@ def cpu_seconds() -> float:
 
 
 def peak_memory_mib() -> int:
-    """This process's largest resident memory so far, in MiB (0 where the system does not tell)."""
+    """This process's largest resident memory so far, in MiB (0 where the system does not say)."""
     try:
         import resource
     except ImportError:  # Windows
@@ -140,24 +140,24 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
     return write_json(folder / MANIFEST, {**content, "seal": digest(content)})
 
 
-def read_manifest(folder: Path, how_to_mend: str) -> dict[str, Any]:
+def read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
     """Read a sealed manifest; raises `RunError` when it is missing, edited by hand, or not of the form it must have."""
     path = folder / MANIFEST
     restore_folder(folder)
     if not path.is_file():
-        raise RunError(f"{path}: not there, so {folder.name} has no finished run; {how_to_mend}")
+        raise RunError(f"{path}: not there, so {folder.name} has no finished run; {remedy}")
     try:
         if path.stat().st_size > LARGEST_MANIFEST:
             raise ValueError("too large")
         manifest = json.loads(path.read_text(encoding="utf-8"))
         seal = manifest.pop("seal")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: not a manifest ({_first_line(error)}); {how_to_mend}") from error
+        raise RunError(f"{path}: not a manifest ({_first_line(error)}); {remedy}") from error
     if digest(manifest) != seal:
-        raise RunError(f"{path}: its content does not match its seal (edited by hand?); {how_to_mend}")
+        raise RunError(f"{path}: its content does not match its seal (edited by hand?); {remedy}")
     if manifest.get("format") != FORMAT:
         raise RunError(
-            f"{path}: format {str(manifest.get('format'))[:20]}, and this version reads format {FORMAT}; {how_to_mend}"
+            f"{path}: format {str(manifest.get('format'))[:20]}, and this version reads format {FORMAT}; {remedy}"
         )
     try:
         Form.model_validate(manifest)
@@ -165,11 +165,9 @@ def read_manifest(folder: Path, how_to_mend: str) -> dict[str, Any]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
-        raise RunError(
-            f"{path}: {where or 'manifest'}: {message}; {how_to_mend}".replace("\n", " ")
-        ) from error
+        raise RunError(f"{path}: {where or 'manifest'}: {message}; {remedy}".replace("\n", " ")) from error
     if manifest["chapter"] != folder.name.removeprefix(".").partition(".")[0]:
-        raise RunError(f"{path}: it is the manifest of {manifest['chapter']}; {how_to_mend}")
+        raise RunError(f"{path}: it is the manifest of {manifest['chapter']}; {remedy}")
     return manifest
 
 
@@ -178,16 +176,16 @@ def all_outputs(manifest: dict[str, Any]) -> dict[str, str]:
     return {**manifest["outputs"], **manifest.get("only_in_page", {}), **manifest.get("too_large", {})}
 
 
-def check_outputs(folder: Path, manifest: dict[str, Any], how_to_mend: str) -> None:
+def check_outputs(folder: Path, manifest: dict[str, Any], remedy: str) -> None:
     """Hold every recorded output against its file; raises `RunError` naming the first that differs."""
     executed = manifest.get("executed")
     recorded = {**manifest["outputs"], **({executed["file"]: executed["sha256"]} if executed else {})}
     for name, expected in recorded.items():
         path = folder / name
         if not path.is_file():
-            raise RunError(f"{path}: recorded in the manifest but not there; {how_to_mend}")
+            raise RunError(f"{path}: recorded in the manifest but not there; {remedy}")
         if file_hash(path) != expected:
-            raise RunError(f"{path}: changed since the run that made it; {how_to_mend}")
+            raise RunError(f"{path}: changed since the run that made it; {remedy}")
 
 
 def _first_line(error: Exception) -> str:

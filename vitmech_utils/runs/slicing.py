@@ -30,7 +30,7 @@ def computing_statements(
 ) -> list[ast.stmt]:
     """The statements of a program that its roots depend on, the roots among them, in order and without docstrings.
 
-    `shows` tells by its dotted path which module draws and prints, and so changes nothing that it is given. A program
+    `shows` says by its dotted path which module draws and prints, and so changes nothing that it is given. A program
     that looks at its own names (`exec`, `globals`, a star import) is taken whole. Raises `SyntaxError`.
     """
     parts = [part for statement in ast.parse(source).body for part in _apart(statement)]

@@ -14,7 +14,7 @@ from vitmech_utils.runs.manifests import RunError, all_outputs, check_outputs, r
 class Standing:
     """A finished chapter whose kept values stand, and what changed since that its page shows.
 
-    `saves_stand` tells whether the tables and numbers that it saves when the page is drawn are still what they were.
+    `saves_stand` says whether the tables and numbers that it saves when the page is drawn are still what they were.
     """
 
     manifest: dict[str, Any]
@@ -47,31 +47,31 @@ def standing_of(
     Raises `RunError` when the chapter is missing, damaged, of another profile, or stale: when the code that computes,
     or something that it read, is another one now. The message names what to run.
     """
-    mend = f"run `{command('run', name, run, root, profile)}` first"
+    again = f"run `{command('run', name, run, root, profile)}` first"
     folder = run / name
     if name in reading:
-        raise RunError(f"{folder}: {' reads '.join((*reading, name))}; {mend}")
-    manifest = read_manifest(folder, mend)
+        raise RunError(f"{folder}: {' reads '.join((*reading, name))}; {again}")
+    manifest = read_manifest(folder, again)
     if manifest["profile"]["hash"] != profile.hash:
         differing = _differing(manifest["profile"]["values"], profile.model_dump(mode="json"))
         raise RunError(
-            f"{folder} was made with other profile values ({differing or 'another hash'}); {mend} with the same values"
+            f"{folder} was made with other profile values ({differing or 'another hash'}); {again} with the same values"
         )
-    check_outputs(folder, manifest, mend)
+    check_outputs(folder, manifest, again)
     changes = code_changes(manifest, root)
     if changes["computes"]:
-        raise RunError(f"{folder} is stale: {', '.join(changes['computes'])} changed since; {mend}")
+        raise RunError(f"{folder} is stale: {', '.join(changes['computes'])} changed since; {again}")
     showing, read_otherwise = [*changes["saves"], *changes["shows"]], []
     for source, recorded in manifest["inputs"].items():
         if "path" in recorded:  # an adapter from published/
             if adapter_digest(root / recorded["path"]) != recorded["digest"]:
-                raise RunError(f"{folder} is stale: the adapter in {recorded['path']} changed since; {mend}")
+                raise RunError(f"{folder} is stale: the adapter in {recorded['path']} changed since; {again}")
             continue
         there = all_outputs(standing_of(run, source, root, profile, (*reading, name)).manifest)
         other = sorted(file for file, value in recorded["files"].items() if there.get(file) != value)
         if other and recorded["computes"]:
             raise RunError(
-                f"{folder} is stale: {source} was run again since, with another {other[0]}; {mend}"
+                f"{folder} is stale: {source} was run again since, with another {other[0]}; {again}"
             )
         read_otherwise += [f"{source}/{file}" for file in other]
     changed = tuple(dict.fromkeys([*showing, *read_otherwise]))

@@ -41,7 +41,7 @@ class JudgedRun:
         if len(found) != 1:
             raise RunError(
                 f"{self.folder / chapter}/pruned.parquet: {len(found)} rows for {EARLY_CHOICE}, recovered {recovered}, "
-                f"expected one; {how_to_mend(chapter, self.folder)}"
+                f"expected one; {how_to_rerun(chapter, self.folder)}"
             )
         return found.iloc[0]
 
@@ -66,7 +66,7 @@ class JudgedRun:
         if part.empty:
             raise RunError(
                 f"{self.folder / self.chapter_of('sweep')}/sweep.parquet: no effects by {mode} ablation; "
-                f"{how_to_mend(self.chapter_of('sweep'), self.folder)}"
+                f"{how_to_rerun(self.chapter_of('sweep'), self.folder)}"
             )
         return part
 
@@ -79,7 +79,7 @@ class JudgedRun:
         if len(found) != 1:
             raise RunError(
                 f"{self.folder / chapter / table}.parquet: {len(found)} rows with {where}, expected one; "
-                f"{how_to_mend(chapter, self.folder)}"
+                f"{how_to_rerun(chapter, self.folder)}"
             )
         row = found.iloc[0]
         value = row["correlation"] if "correlation" in found else row["value"]
@@ -97,8 +97,8 @@ def read_judged(
     present = {chapter for chapter, _ in contract.values() if chapter in needed or (run / chapter).is_dir()}
     profiles = {}
     for chapter in sorted(present):
-        manifest = read_manifest(run / chapter, how_to_mend(chapter, run))
-        check_outputs(run / chapter, manifest, how_to_mend(chapter, run))
+        manifest = read_manifest(run / chapter, how_to_rerun(chapter, run))
+        check_outputs(run / chapter, manifest, how_to_rerun(chapter, run))
         profiles[chapter] = manifest["profile"]
     if len({profile["hash"] for profile in profiles.values()}) > 1:
         made = ", ".join(f"{chapter[:2]} ({profile['name']})" for chapter, profile in profiles.items())
@@ -113,18 +113,18 @@ def read_judged(
 def _table(run: Path, name: str, chapter: str, columns: tuple[str, ...]) -> pd.DataFrame:
     path = run / chapter / f"{name}.parquet"
     if not path.is_file():
-        raise RunError(f"{path}: not there; {how_to_mend(chapter, run)}")
+        raise RunError(f"{path}: not there; {how_to_rerun(chapter, run)}")
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-        raise RunError(f"{path}: not a table ({error}); {how_to_mend(chapter, run)}") from error
+        raise RunError(f"{path}: not a table ({error}); {how_to_rerun(chapter, run)}") from error
     if missing := [column for column in columns if column not in frame]:
-        raise RunError(f"{path}: no column {', '.join(missing)}; {how_to_mend(chapter, run)}")
+        raise RunError(f"{path}: no column {', '.join(missing)}; {how_to_rerun(chapter, run)}")
     if frame.empty:
-        raise RunError(f"{path}: no rows; {how_to_mend(chapter, run)}")
+        raise RunError(f"{path}: no rows; {how_to_rerun(chapter, run)}")
     return frame
 
 
-def how_to_mend(chapter: str, run: Path) -> str:
+def how_to_rerun(chapter: str, run: Path) -> str:
     """Name the command that makes a chapter's artefacts anew."""
     return f"run `vitmech run {chapter[:2]} --run-dir {run}`"

@@ -73,7 +73,7 @@ def too_few(images: int) -> Judgement | None:
 
 
 def detects_text_or_edge(classes: pd.DataFrame) -> pd.Series:
-    """Tell of each head whether it is monosemantic about a text or a line of the figure."""
+    """For each head, whether it is monosemantic about a text or a line of the figure."""
     return (classes["class"] == "monosemantic") & classes["regions"].str.contains(TEXT_OR_EDGE, regex=True)
 
 

@@ -115,7 +115,7 @@ class RecordingFolder(Dataset):
     """The windows of all recordings in a folder, as figures with region maps; always the same, in any order.
 
     Beside `NAME.wav` (or .flac, .hdf5, .h5, .hdf), boxes are read from `NAME.txt` (Raven's table or Audacity's labels),
-    `NAME.Table.1.selections.txt` and the like (`find_annotations` tells which); what they cover is the region `chirp`.
+    `NAME.Table.1.selections.txt` and the like (`find_annotations` says which); what they cover is the region `chirp`.
     Of a table's boxes those count that are drawn on the channel that is shown. An item holds "pixel_values" float32
     [3, 224, 224] in [0, 1] and "regions" uint8 [224, 224] indexing REGIONS, as `attention_statistics` takes them.
     Windows are `length` seconds long, one every `hop` (`length` unless given), at most `MOST_WINDOWS` of them; the
@@ -193,7 +193,7 @@ class RecordingFolder(Dataset):
         try:
             if self._band is not None:
                 if self._whitened is None or self._whitened[0] is not recording:
-                    # One at a time, for they may be long; told apart by themselves, for names may be alike.
+                    # One at a time, for they may be long; distinguished by identity, for names may be alike.
                     self._whitened = (recording, recording.whitened(*self._band))
                 recording = self._whitened[1]
             grid = window_grid(recording, window.axes, self.clipped)

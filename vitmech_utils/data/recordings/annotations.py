@@ -19,7 +19,7 @@ BETWEEN = re.compile(
     r"(\.(table|selections?|birdnet|raven|audacity|results?|labels?|annotations?|\d{1,4}))*", re.ASCII
 )
 """What Raven, BirdNET and Audacity put between a recording's name and the ending."""
-GLANCE = 4096  # bytes by which a file is told to be an annotation
+GLANCE = 4096  # bytes by which a file is recognized as an annotation
 TIMES = re.compile(r"\s*[-+]?\d[\d.,]*\t\s*[-+]?\d")
 STARTS, ENDS = (
     ("begin", "start", "onset", "tmin", "xmin"),

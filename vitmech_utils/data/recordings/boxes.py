@@ -11,7 +11,7 @@ from pathlib import Path
 from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.strict_text import number, whole_number
 
-RAVEN = {  # the columns that a selection table must have, by what they tell
+RAVEN = {  # the columns that a selection table must have, by what they hold
     "start": "Begin Time (s)",
     "end": "End Time (s)",
     "low": "Low Freq (Hz)",
@@ -91,7 +91,7 @@ def write_raven(boxes: Iterable[Box], path: str | Path) -> Path:
     for place, box in enumerate(boxes, start=1):
         if math.isinf(box.high):
             raise ValueError(
-                f"box {place} has no frequencies, which a selection table must tell: give it a band"
+                f"box {place} has no frequencies, which a selection table must give: give it a band"
             )
         values = (box.start, box.end, box.low, box.high)
         rows.append(
@@ -109,7 +109,7 @@ def outside(boxes: Sequence[Box], duration: Real, highest: Real, channels: int |
     """What is wrong with boxes of a recording of `duration` seconds and frequencies up to `highest` Hz, in words.
 
     A thousandth of a second over the end is forgiven: annotation programs round. With `channels`, boxes on a channel
-    that the recording does not have are wrong, too. At most `SHOWN` problems are told.
+    that the recording does not have are wrong, too. At most `SHOWN` problems are listed.
     """
     problems = []
     for place, box in enumerate(boxes, start=1):

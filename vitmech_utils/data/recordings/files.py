@@ -22,7 +22,7 @@ AUDIO, HDF5 = (".wav", ".flac"), (".hdf5", ".hdf", ".h5")
 STEPS = (
     "dx",
     "Xspacing",
-)  # attributes that tell the seconds between samples: gwpy's and the open data's name
+)  # attributes that hold the seconds between samples: gwpy's and the open data's name
 STARTS = ("x0", "Xstart")
 LONGEST = 2**26  # samples that are read at once, of all channels: half a gigabyte
 LONGEST_WHITENED = 2**24  # samples of a recording that is whitened, which takes some ten copies of it
@@ -43,7 +43,7 @@ class RecordingError(ValueError):
 class Recording:
     """One channel of a recording: `rate` samples per second, `frames` of them, read when asked for.
 
-    `origin` is the time of its first sample on the clock that its file tells (GPS seconds for strain), else 0; all
+    `origin` is the time of its first sample on the clock of its file (GPS seconds for strain), else 0; all
     other times are seconds from its first sample. `unit` is that of its samples; full scale is 1 for audio. `path` is
     the file it is read from, if one; `channels` are how many that has, `channel` the one that this is (from 1; None for
     their mean). Raises RecordingError for a rate or an origin that is no number of its kind.
@@ -130,7 +130,7 @@ def open_recording(
 
     `channel` of a file with several is a number from 1, as Raven counts them, or "mix" for their mean: one must be
     chosen, for two microphones rarely hear the same. `dataset` names the series in an HDF5 file with several; its
-    attributes must tell the seconds between samples (dx or Xspacing). Raises RecordingError, also for a file that ends
+    attributes must give the seconds between samples (dx or Xspacing). Raises RecordingError, also for a file that ends
     before its header says, that was never written to its end, or whose samples lie in another file.
     """
     if not isinstance(path, str | Path) or "\0" in str(path):
@@ -173,7 +173,7 @@ def _open_audio(path: Path, channel: int | str | None) -> Recording:
                 raise ValueError("it holds no samples")
             file.seek(frames - 1)
             if len(file.read(1)) != 1:
-                raise ValueError(f"it ends before the {frames:,} samples that its header tells of")
+                raise ValueError(f"it ends before the {frames:,} samples that its header announces")
     except NO_AUDIO as error:
         raise RecordingError(
             f"{path.name} cannot be read as audio ({_reason(error)}): copy or save it again, say as FLAC"
@@ -233,7 +233,7 @@ def _open_hdf5(path: Path, dataset: str | None) -> Recording:
         ) from error
     if step is None or not 1 / RATES[1] <= step <= 1 / RATES[0]:
         raise RecordingError(
-            f"{path.name}: {name} tells no seconds between samples; expected an attribute {' or '.join(STEPS)} above 0"
+            f"{path.name}: {name} gives no seconds between samples; expected an attribute {' or '.join(STEPS)} above 0"
         )
 
     def load(first: int, last: int) -> ndarray:
@@ -315,7 +315,7 @@ def _never_written(series: "h5py.Dataset") -> str | None:
 
 
 def _attribute(path: Path, series: "h5py.Dataset", names: tuple[str, ...]) -> float | None:
-    """The number that the first of these attributes tells, or None where there is none of them."""
+    """The number that the first of these attributes holds, or None where there is none of them."""
     for name in names:
         if name in series.attrs:
             value = np.asarray(series.attrs[name] if _is_small(series, name) else "too large")

@@ -16,7 +16,7 @@ from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.recordings.boxes import Box
 
-LEAST_SAMPLES = 16  # of the transform's window; below, its frequencies are too coarse to be told apart
+LEAST_SAMPLES = 16  # of the transform's window; below, its frequencies are too coarse to be resolved
 FINEST = 2**-20  # of a grid's largest value: hides the last bits, in which processors differ
 LONGEST, PART = 2**16, 2**10  # frames of a grid, and how many of them are taken at a time
 FINEST_BINS = 2**20  # of a transform
@@ -92,7 +92,7 @@ class Transform:
 
 @checked_arguments()
 def transform_of(axes: Axes, rate: Real) -> Transform:
-    """The transform that a grid with these axes takes, told before any work.
+    """The transform that a grid with these axes takes, checked before any work.
 
     Raises ValueError for frequencies above half the rate, a time axis of less than a sample a grid can be made from
     (`LEAST_SAMPLES`), and axes so long or so fine that the transform would take minutes or gigabytes.
@@ -210,7 +210,7 @@ def whiten(
     count = round(piece * rate)
     if len(samples) < 4 * count:
         raise ValueError(
-            f"{len(samples) / rate:g} s are too short to tell the noise from: expected at least {4 * piece:g} s"
+            f"{len(samples) / rate:g} s are too short to estimate the noise from: expected at least {4 * piece:g} s"
         )
     filtered = sosfiltfilt(butter(6, band, "bandpass", fs=rate, output="sos"), samples - samples.mean())
     frequencies, power = welch(filtered, rate, nperseg=count, average="median")
@@ -251,7 +251,7 @@ def contrast(grid: Float[ndarray, "128 128"], chirp: Bool[ndarray, "128 128"]) -
     """
     if not chirp.any() or chirp.all():
         raise ValueError(
-            f"the chirp covers {int(chirp.sum())} of {chirp.size} cells: there is no contrast to tell"
+            f"the chirp covers {int(chirp.sum())} of {chirp.size} cells: there is no contrast to measure"
         )
     spread = float(grid[~chirp].std())
     if not spread > 0:

@@ -22,7 +22,11 @@ from vitmech_utils.data.reference import IMAGE_SIZE, Artists, build_figure, shri
 from vitmech_utils.data.regions import CHIRP, Coverage, label_pixels
 from vitmech_utils.data.style import Style, find_style
 
-CHANNELS = {"axis label": (0, 1, 1), "tick label": (1, 0, 1), "frame": (1, 1, 0)}  # inks told apart by colour
+CHANNELS = {
+    "axis label": (0, 1, 1),
+    "tick label": (1, 0, 1),
+    "frame": (1, 1, 0),
+}  # inks distinguished by colour
 FILLED = 2 * CHIRP  # smoothing halves it at a straight edge, and there it just counts as chirp
 
 

@@ -143,7 +143,7 @@ class HeadPicker(anywidget.AnyWidget):
 def save_page(path: str | Path, pickers: Sequence[HeadPicker], title: str = "Attention heads") -> None:
     """Write a self-contained HTML page with several pickers; data that they share is stored once.
 
-    Raises ValueError for two pickers of one name, which links could not tell apart.
+    Raises ValueError for two pickers of one name, which links could not distinguish.
     """
     names = [picker._payload.spec["name"] for picker in pickers]
     twice = sorted({name for name in names if name and names.count(name) > 1})

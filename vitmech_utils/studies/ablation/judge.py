@@ -64,7 +64,7 @@ def early_heads_hardly_matter(early: Interval, beyond: int, images: int) -> Judg
             return Judgement(IN_PART, f"the mean stays within ±{HARDLY:g} %, but {heads}")
         return Judgement(
             HOLDS,
-            f"the mean stays within ±{HARDLY:g} %, and so does, as far as can be told, every single head",
+            f"the mean stays within ±{HARDLY:g} %, and so does, as far as this run can show, every single head",
         )
     return Judgement(UNKNOWN, f"the interval of the mean reaches across ±{HARDLY:g} %; {heads}")
 
@@ -81,7 +81,7 @@ def deeper_heads_matter_more(ratio: Interval, early: Interval, images: int) -> J
     if not early.low > 0:
         return Judgement(
             UNKNOWN,
-            "the early layers' own effect is not clearly above zero, so no ratio can be told",
+            "the early layers' own effect is not clearly above zero, so the ratio is undecided",
         )
     if least <= ratio.low and ratio.high <= largest:
         return Judgement(HOLDS, f"the whole interval lies between {least:.1f} and {largest:.1f} times")

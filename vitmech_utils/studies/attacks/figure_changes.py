@@ -64,7 +64,7 @@ def choose_pixels(
 ) -> Bool[Tensor, "image height width"]:
     """Choose `pixels` pixels of a target at random in each image, so that targets of any size can be compared.
 
-    An image whose target is smaller gives all that it has: `mask.sum((1, 2))` tells how many. Choices depend on
+    An image whose target is smaller gives all that it has: `mask.sum((1, 2))` says how many. Choices depend on
     (`seed`, image) alone, and a smaller number is part of a larger one. Raises `ValueError` for an unknown target,
     fewer than one pixel, or images that show nothing of the target.
     """

@@ -145,7 +145,7 @@ def _c8(run: JudgedRun) -> Row:
         control="the worst of as many random draws on the same pixels is taken off every attack; more than random "
         f"heads of the same layers carry, in percentage points: {layers}",
         would_change="A stronger attack on a decoration that held; more images, so that what its heads carry can be "
-        "told from what random heads carry.",
+        "distinguished from what random heads carry.",
         chapter=CHAPTER,
         figure="fig-carried",
         images=images,

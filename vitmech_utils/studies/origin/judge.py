@@ -8,7 +8,7 @@ import pandas as pd
 from vitmech_utils.figures.tables import word
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.studies.rows import Row, numbers, open_row
-from vitmech_utils.studies.tables import JudgedRun, how_to_mend
+from vitmech_utils.studies.tables import JudgedRun, how_to_rerun
 from vitmech_utils.studies.verdicts import (
     FAILS,
     FIRST_FOUR,
@@ -207,7 +207,7 @@ def _moves(run: JudgedRun, before: str, after: str) -> pd.DataFrame:
     if found.empty:
         raise RunError(
             f"{run.folder / CHAPTER}/transitions.parquet: no heads from {before} to {after}; "
-            f"{how_to_mend(CHAPTER, run.folder)}"
+            f"{how_to_rerun(CHAPTER, run.folder)}"
         )
     return found
 

@@ -372,12 +372,12 @@ def well_fitted(
     """The images that a model reads: its loss, over the targets, is below that of a guess (`task.chance`).
 
     The others hold most of the loss however few they are. Where they are no exception, but half of the images or more,
-    no image is left out. Raises `ValueError` for a task that tells no chance.
+    no image is left out. Raises `ValueError` for a task without `chance`.
     """
     judge = _fitted(task, predicted, labels)
     if judge.chance is None:
         raise ValueError(
-            f"the task {judge.name!r} does not tell the loss of a guess, expected one with `chance`"
+            f"the task {judge.name!r} does not give the loss of a guess, expected one with `chance`"
         )
     read = _losses(judge, predicted, labels).mean(1) < judge.chance
     return read if 2 * read.sum() > len(read) else np.ones_like(read)
@@ -462,7 +462,7 @@ def summaries(table: pd.DataFrame, bootstrap: int) -> pd.DataFrame:
 def error_and_time(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     """Join trials with eager times on one device: a row per model and batch, with milliseconds per image.
 
-    `pareto_front` tells which models no other one beats at that batch size.
+    `pareto_front` says which models no other one beats at that batch size.
     """
     eager = times.rename(columns={"model": "base", "low": "time_from", "high": "time_to"})
     plane = table.merge(eager, on="base")

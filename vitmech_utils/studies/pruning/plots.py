@@ -281,7 +281,7 @@ def pruned_sizes(table: pd.DataFrame) -> "Figure":
 def size_curves(ax: "Axes", table: pd.DataFrame) -> None:
     """Draw the effect against the number of heads removed, a line per choice with several sizes, else a mark.
 
-    Choices stand a little beside each other, so that their intervals can be told apart.
+    Choices stand a little beside each other, so that their intervals can be distinguished.
     """
     table = table[~table["recovered"]]
     sizes = sorted(table["heads"].unique())

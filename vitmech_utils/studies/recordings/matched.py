@@ -53,7 +53,7 @@ GOLDEN = (5**0.5 - 1) / 2
 class Picture:
     """A grid to be drawn: its axes, the chirp painted without noise, the title, and where it comes from.
 
-    `labels` are start time, start and end frequency of the chirp as the recipe's axes would tell them (s, Hz, Hz), NaN
+    `labels` are start time, start and end frequency of the chirp as the recipe's axes would give them (s, Hz, Hz), NaN
     where no chirp is. `snr` is the picture's `contrast`.
     """
 

@@ -12,7 +12,7 @@ from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers
-from vitmech_utils.studies.tables import BOUNDS, JudgedRun, how_to_mend
+from vitmech_utils.studies.tables import BOUNDS, JudgedRun, how_to_rerun
 from vitmech_utils.studies.verdicts import (
     FAILS,
     FIRST_FOUR,
@@ -73,7 +73,7 @@ def polysemantic_or_diffuse(classes: pd.DataFrame) -> Count:
 
 
 def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
-    """Tell whether the last layer's mean map entropy exceeds that of every one of layers 6-11."""
+    """Whether the last layer's mean map entropy exceeds that of every one of layers 6-11."""
     by_layer = classes.groupby("layer")["map_entropy"].mean()
     last = by_layer.index.max()
     others = by_layer[(by_layer.index >= DEEP[0]) & (by_layer.index <= DEEP[1]) & (by_layer.index < last)]
@@ -207,7 +207,7 @@ def _c4(run: JudgedRun) -> Row:
         effects = detector_effects(run.tables["classes"], sweep)
     except ValueError as error:
         raise RunError(
-            f"{run.folder}: chapters 04 and 05 do not fit each other ({error}); {how_to_mend(CHAPTER, run.folder)}"
+            f"{run.folder}: chapters 04 and 05 do not fit each other ({error}); {how_to_rerun(CHAPTER, run.folder)}"
         ) from error
     listed = ", ".join(f"{effect:+.2f} %" for effect in effects) or "none"
     return Row(

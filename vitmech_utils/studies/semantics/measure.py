@@ -281,7 +281,7 @@ def twin_effects(
 ) -> pd.DataFrame:
     """Measure how each head's CLS attention and output change between twin images.
 
-    `changes` tell what each pair of `twins` is about, `regions` name the numbers in region maps, as in
+    `changes` say what each pair of `twins` is about, `regions` name the numbers in region maps, as in
     `attention_statistics`.
 
     One row per change, region, layer and head (0-based). `lift_before`: on the region before;

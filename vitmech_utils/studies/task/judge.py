@@ -1,7 +1,7 @@
 """The rule on another task: is layer-wise specialization of the architecture or of the task (Q5)?
 
 Written before any figure of chapter 12 was seen. It uses the limits of `LIMITS`. All networks of the chapter
-share their pre-trained weights, so *architecture* stands for both, which no fine-tuning can tell apart.
+share their pre-trained weights, so *architecture* stands for both, which no fine-tuning can separate.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def specialization_is_of_the_architecture(
     show in everything that it must show in, or if a model's own order, on other images, is not clearly above *none*.
 
     `control` are the planted shortcut's effects, each to lie above zero; `shared`, `ceilings` and `trainings` name the
-    same orders. How few images an order rests on needs no limit of its own: the ceiling tells.
+    same orders. How few images an order rests on needs no limit of its own: the ceiling shows it.
     """
     if judgement := too_few(images):
         return judgement

@@ -1,4 +1,4 @@
-"""Another task: what titles tell two classifiers, which heads read them, and where importance sits in three networks.
+"""Another task: what titles say to two classifiers, which heads read them, and where importance sits in three networks.
 
 Networks are the `leak` and the `clean` classifier and, later, the regressor. Heads are pairs of layer and head, both
 0-based.
@@ -162,7 +162,7 @@ def answers(
     return found
 
 
-# What the titles tell
+# What the titles say
 
 
 def scores(logits: Logits, labels: Labels) -> pd.DataFrame:

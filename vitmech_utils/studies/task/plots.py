@@ -1,4 +1,4 @@
-"""Figures and texts on another task: what a picture and a title tell, which heads read it, where the weight lies."""
+"""Figures and texts on another task: what a picture and a title say, which heads read it, where the weight lies."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
