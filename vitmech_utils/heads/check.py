@@ -35,7 +35,8 @@ USUAL_SIDE = 224
 MOST_TRIED = 16
 """Tokens before the patches that are tried one by one."""
 __all__ = [
-    "HeadCheck", "LayerCheck", "answer", "check_heads", "mean_of_queries", "one_query", "remember", "watch_projections",
+    "HeadCheck", "LayerCheck", "answer", "check_heads", "image_size", "mean_of_queries", "one_image", "one_query",
+    "remember", "watch_projections",
 ]  # fmt: skip
 
 
@@ -280,7 +281,7 @@ def one_image(model: nn.Module, anatomy: Anatomy, pixel_values: Tensor | None) -
     weight = next(model.parameters())
     if pixel_values is not None and pixel_values.is_floating_point() and pixel_values.isfinite().all():
         return pixel_values[:1].to(weight)
-    sizes = [size] if (size := _image_size(model)) else []
+    sizes = [size] if (size := image_size(model)) else []
     generator = torch.Generator().manual_seed(0)
     if sizes and max(sizes[0]) > USUAL_SIDE and anatomy.patch:
         usual = USUAL_SIDE // anatomy.patch * anatomy.patch
@@ -301,7 +302,7 @@ def one_image(model: nn.Module, anatomy: Anatomy, pixel_values: Tensor | None) -
     return image
 
 
-def _image_size(model: nn.Module) -> tuple[int, int] | None:
+def image_size(model: nn.Module) -> tuple[int, int] | None:
     """The height and width of images that a model says it takes, of the outermost module that says so."""
     for module in model.modules():
         config = getattr(module, "config", None)
