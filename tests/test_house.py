@@ -31,7 +31,7 @@ FOUNDATION = {
     "devices",
 }
 CORE = [{"data"}, {"model"}, {"heads"}]
-COMMANDS = {"cli", "doctor", "train", "adapters"}
+COMMANDS = {"cli", "doctor", "train", "adapters", "study", "study_command"}
 SHOWS = ("figures", "report", "pipeline")
 
 
