@@ -18,8 +18,8 @@ from vitmech_utils.data.chirps import Chirp, generator, paint, ridge, sample_chi
 from vitmech_utils.data.dataset import HELD_OUT, ChirpDataset, stack
 from vitmech_utils.data.differences import compare, summarize
 from vitmech_utils.data.figures import REGIONS, STYLES, draw, draw_with_matplotlib
-from vitmech_utils.data.ink import Lettering
 from vitmech_utils.data.layout import RAMP, Layout, _groups, prepare
+from vitmech_utils.data.lettering import Lettering
 from vitmech_utils.data.reference import build_figure
 from vitmech_utils.data.style import Style
 from vitmech_utils.figures.plots import use_style

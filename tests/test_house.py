@@ -31,23 +31,23 @@ FOUNDATION = {
     "devices",
 }
 CORE = [{"data"}, {"model"}, {"heads"}]
-COMMANDS = {"cli", "doctor", "train", "adapters"}
+COMMANDS = {"cli", "doctor", "train", "adapters", "study", "study_command"}
 SHOWS = ("figures", "report", "pipeline")
 
 
 def allowed() -> dict[str, set[str]]:
-    """What each room may import beside itself: those before it, figures and runs beside, commands on top."""
-    rooms = {"figures": FOUNDATION, "runs": FOUNDATION} | dict.fromkeys(FOUNDATION, FOUNDATION)
+    """What each folder may import beside itself: those before it, figures and runs beside, commands on top."""
+    places = {"figures": FOUNDATION, "runs": FOUNDATION} | dict.fromkeys(FOUNDATION, FOUNDATION)
     before = set(FOUNDATION)
     for step in CORE:
-        rooms |= {part: set(before) for part in step}
+        places |= {part: set(before) for part in step}
         before |= step
         before -= {"data"} if "model" in step else set()
     before |= {"data", "figures", "runs"}
     for step in ("studies", "report", "pipeline"):
-        rooms[step] = set(before)
+        places[step] = set(before)
         before.add(step)
-    return rooms | dict.fromkeys(COMMANDS, before | COMMANDS)
+    return places | dict.fromkeys(COMMANDS, before | COMMANDS)
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -69,7 +69,7 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
             yield from (name if name in known else node.module for name in full)
 
 
-def room(module: str) -> str:
+def place_of(module: str) -> str:
     """The part of the house that a module lies in."""
     return [*module.split("."), "__init__"][1]
 
@@ -82,27 +82,27 @@ def study(module: str) -> str | None:
 
 def shows(module: str) -> bool:
     """Whether a module draws, words or judges what others computed."""
-    return room(module) in SHOWS or (
+    return place_of(module) in SHOWS or (
         study(module) is not None and module.split(".")[-1] in ("plots", "judge")
     )
 
 
 def computes(module: str) -> bool:
     """Whether results depend on a module."""
-    return room(module) in {*FOUNDATION, "data", "model", "heads"} or (
+    return place_of(module) in {*FOUNDATION, "data", "model", "heads"} or (
         study(module) is not None and not shows(module)
     )
 
 
 def wrong_arrows(root: Path) -> list[str]:
     """Every import that the house does not allow, with the rule that it breaks."""
-    known, rooms, found = modules(root), allowed(), []
+    known, places, found = modules(root), allowed(), []
     for module, path in known.items():
-        if room(module) not in rooms:
-            found.append(f"{module} is in no room of the house")
+        if place_of(module) not in places:
+            found.append(f"{module} is in no folder of the layout")
             continue
         for other in sorted(set(imports(path, known))):
-            if room(other) != room(module) and room(other) not in rooms[room(module)]:
+            if place_of(other) != place_of(module) and place_of(other) not in places[place_of(module)]:
                 found.append(f"{module} imports {other}: imports run one way")
             if study(module) and study(other) and study(module) != study(other):
                 found.append(f"{module} imports {other}: a study imports no other study")
@@ -118,11 +118,11 @@ def test_imports_run_one_way() -> None:
 def test_heads_know_nothing_of_the_data() -> None:
     known = modules(ROOT)
     of_heads = {
-        module: set(imports(path, known)) for module, path in known.items() if room(module) == "heads"
+        module: set(imports(path, known)) for module, path in known.items() if place_of(module) == "heads"
     }
     assert len(of_heads) > 20
     assert {
-        module for module, others in of_heads.items() if any(room(other) == "data" for other in others)
+        module for module, others in of_heads.items() if any(place_of(other) == "data" for other in others)
     } == set()
 
 
@@ -148,7 +148,7 @@ def test_no_module_imports_a_notebook() -> None:
         ("studies/one/measure.py", "from vitmech_utils.studies.two.measure import f", "no other study"),
         ("studies/one/measure.py", "from vitmech_utils.studies.one import plots", "what computes imports nothing"),
         ("studies/one/plots.py", "from vitmech_utils.studies.one import measure", ""),
-        ("cellar/wine.py", "", "in no room"),
+        ("cellar/wine.py", "", "in no folder"),
     ],
 )  # fmt: skip
 def test_a_wrong_arrow_is_seen(tmp_path: Path, module: str, text: str, rule: str) -> None:

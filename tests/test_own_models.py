@@ -121,7 +121,8 @@ def test_maps_are_the_model_s_own_and_tokens_are_found(name: str, kernel: str) -
     found = check_heads(model, pixels())
     assert (found.anatomy.prefix, found.grid, found.refused) == (prefix, (4, 4), False)
     expected = own[..., 0, prefix:] if prefix else own.mean(3)
-    assert torch.allclose(attention_maps(model, pixels()).flatten(3).double(), expected, atol=1e-6)
+    query = "cls" if prefix else "patches"
+    assert torch.allclose(attention_maps(model, pixels(), query).flatten(3).double(), expected, atol=1e-6)
     each = attention_maps(model, pixels(), query=5).flatten(3).double()
     assert torch.allclose(each, own[..., prefix + 5, prefix:], atol=1e-6)
 

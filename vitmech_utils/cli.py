@@ -1,4 +1,4 @@
-"""The command line: `vitmech run`, `redraw`, `stage`, `book`, `pdf`, `publish`, `check-in`, `diff` and `doctor`."""
+"""The command line: chapters, the book (`vitmech run`, `book`, `publish`, ...), and models of your own (`study`)."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from vitmech_utils.arguments import exit_status
 from vitmech_utils.profiles import ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.runs.run_folders import at_home
+from vitmech_utils.study_command import add_commands
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     checking.set_defaults(command=doctor)
 
+    add_commands(commands)
     for command in (running, redrawing, taking, staging, building, publishing, checking):
         command.add_argument(
             "--profile", default="quick", help="quick, laptop, gpu, paper, or a YAML file (default: quick)"

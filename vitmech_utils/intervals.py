@@ -15,6 +15,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import beta, f
 from scipy.stats import t as student
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval, check_settings, percentile_bounds
 
 JOINT_METHODS = ("percentile", "corrected", "reflected", "normal")
@@ -29,6 +30,7 @@ _HALVINGS = 60
 _ROUNDING = 1e-9
 
 
+@checked_arguments(finite=("values",))
 def mean_intervals(
     values: Float[ndarray, "row image"],
     method: str = "lengthened-t",
@@ -40,6 +42,7 @@ def mean_intervals(
     return ratio_intervals(values, np.ones(values.shape[1]), method, draws, confidence, seed)
 
 
+@checked_arguments(finite=("above", "below"))
 def ratio_intervals(
     above: Float[ndarray, "row image"],
     below: Float[ndarray, " image"] | Float[ndarray, "row image"],
@@ -91,6 +94,7 @@ def ratio_intervals(
     return low, high
 
 
+@checked_arguments(finite=("values",))
 def joint_interval(
     values: Float[ndarray, "row image"],
     statistic: Callable[[Float[ndarray, "draw row"]], Float[ndarray, " draw"]],
@@ -130,6 +134,7 @@ def joint_interval(
     return Interval(value, float(low[0]), float(high[0]))
 
 
+@checked_arguments()
 def share_intervals(found: Bool[ndarray, "row image"], confidence: float = 0.95) -> Bounds:
     """Bounds of the share of images for which `found` holds, at any number of images (Clopper and Pearson 1934)."""
     count, images = found.sum(1), found.shape[1]
@@ -139,6 +144,7 @@ def share_intervals(found: Bool[ndarray, "row image"], confidence: float = 0.95)
     return low, high
 
 
+@checked_arguments()
 def divided(
     above: Float[ndarray, " row"], low: Float[ndarray, " row"], high: Float[ndarray, " row"], below: Interval
 ) -> Bounds:
@@ -154,6 +160,7 @@ def divided(
     return ratio - less, ratio + more
 
 
+@checked_arguments(finite=("above", "below"))
 def standard_errors(
     above: Float[ndarray, "row image"], below: Float[ndarray, " image"] | Float[ndarray, "row image"]
 ) -> tuple[Float[ndarray, " row"], Float[ndarray, " row"], Float[ndarray, "row image"]]:
@@ -165,6 +172,7 @@ def standard_errors(
     return value, np.sqrt((influence**2).sum(1) / (images - 1) / images), influence
 
 
+@checked_arguments()
 def corrected_percentiles(
     value: Float[ndarray, " row"],
     drawn: Float[ndarray, "draw row"],
@@ -187,6 +195,7 @@ def corrected_percentiles(
     return bounds[0], bounds[1]
 
 
+@checked_arguments()
 def redrawn(images: int, draws: int, seed: int) -> Iterator[Float[ndarray, "draw image"]]:
     """The share of each image in each bootstrap draw: `draws` times `images` with replacement, in blocks."""
     rng = np.random.default_rng(seed)

@@ -11,6 +11,8 @@ PACKAGE = __name__.partition(".")[0]
 MOVED = {
     "manifests": "runs.manifests",
     "data.boxes": "data.recordings.boxes",
+    "data.colour_bar": "data.lettering",
+    "data.ink": "data.lettering",
     "data.matched": "studies.recordings.matched",
     "data.real_signals": "studies.recordings.sources",
     "heads.attack_trials": "studies.attacks.measure",

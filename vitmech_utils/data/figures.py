@@ -8,8 +8,8 @@ from numpy import ndarray
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import BINS, Chirp, ridge, smooth_ridge
-from vitmech_utils.data.ink import Ink
 from vitmech_utils.data.layout import Layout, prepare
+from vitmech_utils.data.lettering import Ink
 from vitmech_utils.data.raster import resample, shrink_part
 from vitmech_utils.data.reference import IMAGE_SIZE, draw_by_matplotlib, plain_title
 from vitmech_utils.data.regions import REGIONS, mark_chirp, mark_ink, region_coverage

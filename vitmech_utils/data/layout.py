@@ -11,8 +11,7 @@ from matplotlib.transforms import Bbox
 from numpy import ndarray
 
 from vitmech_utils.data.chirps import BINS
-from vitmech_utils.data.colour_bar import BarTicks
-from vitmech_utils.data.ink import Lettering
+from vitmech_utils.data.lettering import BarTicks, Lettering
 from vitmech_utils.data.raster import Band, enlarging_weights, shrinking_weights
 from vitmech_utils.data.reference import IMAGE_SIZE, Artists, build_figure, shrink
 from vitmech_utils.data.regions import label_pixels

@@ -12,6 +12,7 @@ from numpy import ndarray
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.control_variates import Selection, corrected_values
 from vitmech_utils.heads.effects import ALL, Answers
 from vitmech_utils.heads.hooks import HeadSet
@@ -95,6 +96,7 @@ class Changes:
         return before, before + self.effect.mean(-1)
 
 
+@checked_arguments()
 def changes(
     predictions: Answers, labels: Tensor | None = None, task: Task | str | Loss | None = None
 ) -> Changes:
@@ -124,6 +126,7 @@ def changes(
     )
 
 
+@checked_arguments(finite=("held_out",))
 def baseline_loss(
     held_out: Float[ndarray, "image target"] | Float[ndarray, " image"], confidence: float = 0.95
 ) -> Interval:
@@ -133,6 +136,7 @@ def baseline_loss(
     return Interval(float(values.mean()), float(low[0]), float(high[0]))
 
 
+@checked_arguments(finite=("held_out",))
 def effect_table(
     found: Changes,
     held_out: Float[ndarray, "held_out target"],

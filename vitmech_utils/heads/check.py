@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.projections import (
     Projections,
     mean_of_queries,
@@ -34,7 +35,8 @@ USUAL_SIDE = 224
 MOST_TRIED = 16
 """Tokens before the patches that are tried one by one."""
 __all__ = [
-    "HeadCheck", "LayerCheck", "answer", "check_heads", "mean_of_queries", "one_query", "remember", "watch_projections",
+    "HeadCheck", "LayerCheck", "answer", "check_heads", "image_size", "mean_of_queries", "one_image", "one_query",
+    "remember", "watch_projections",
 ]  # fmt: skip
 
 
@@ -185,6 +187,7 @@ class HeadCheck:
 _REMEMBERED: WeakKeyDictionary[nn.Module, tuple[tuple, HeadCheck]] = WeakKeyDictionary()
 
 
+@checked_arguments()
 def check_heads(model: nn.Module, pixel_values: Tensor | None = None) -> HeadCheck:
     """Find by running `model` what of it can be analysed; remembered until its modules or weights change.
 
@@ -207,11 +210,13 @@ def check_heads(model: nn.Module, pixel_values: Tensor | None = None) -> HeadChe
     return found
 
 
+@checked_arguments()
 def remember(model: nn.Module, found: HeadCheck) -> None:
     """Let a check hold for a model that was proven to compute the same: a pruned copy."""
     _REMEMBERED[model] = (_state(model), found)
 
 
+@checked_arguments()
 @contextmanager
 def watch_projections(
     model: nn.Module, receive: Callable[[Projections], None], pixel_values: Tensor | None = None
@@ -270,12 +275,13 @@ def _version(value: Tensor) -> int:
     return -1 if value.is_inference() else value._version
 
 
+@checked_arguments()
 def one_image(model: nn.Module, anatomy: Anatomy, pixel_values: Tensor | None) -> Tensor:
     """The first of some images, or random pixels of the size that the model tells; `AnatomyError` if it tells none."""
     weight = next(model.parameters())
     if pixel_values is not None and pixel_values.is_floating_point() and pixel_values.isfinite().all():
         return pixel_values[:1].to(weight)
-    sizes = [size] if (size := _image_size(model)) else []
+    sizes = [size] if (size := image_size(model)) else []
     generator = torch.Generator().manual_seed(0)
     if sizes and max(sizes[0]) > USUAL_SIDE and anatomy.patch:
         usual = USUAL_SIDE // anatomy.patch * anatomy.patch
@@ -296,7 +302,7 @@ def one_image(model: nn.Module, anatomy: Anatomy, pixel_values: Tensor | None) -
     return image
 
 
-def _image_size(model: nn.Module) -> tuple[int, int] | None:
+def image_size(model: nn.Module) -> tuple[int, int] | None:
     """The height and width of images that a model says it takes, of the outermost module that says so."""
     for module in model.modules():
         config = getattr(module, "config", None)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.effects import Answers
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
@@ -22,6 +23,7 @@ from vitmech_utils.statistics import effect_intervals, effect_sizes
 from vitmech_utils.tasks import Loss, Task
 
 
+@checked_arguments(least={"batch": 1})
 def predict_directly(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -65,6 +67,7 @@ def predict_directly(
     )  # fmt: skip
 
 
+@checked_arguments()
 def direct_effects(
     total: Answers,
     direct: Answers,

@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import HeadSet
 from vitmech_utils.statistics import (
     adjust,
@@ -217,6 +218,7 @@ class Answers:
         return found
 
 
+@checked_arguments()
 def effects(
     predictions: Answers,
     labels: Tensor | None = None,
@@ -229,6 +231,7 @@ def effects(
     return predictions.losses(labels, task).table(bootstrap, confidence, seed)
 
 
+@checked_arguments()
 def loss_changes(
     predictions: Answers, labels: Tensor | None = None, task: Task | str | Loss | None = None
 ) -> Losses:
@@ -236,6 +239,7 @@ def loss_changes(
     return replace(predictions.losses(labels, task), relative=False)
 
 
+@checked_arguments()
 def losses_of(task: Task, without: Tensor, baseline: Tensor, sets: tuple[HeadSet, ...], mode: str) -> Losses:
     """Losses under a fitted task's names; `ValueError` where those of the unchanged model are not finite."""
     broken = (~baseline.isfinite()).any(1).nonzero().flatten().tolist()

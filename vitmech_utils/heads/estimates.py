@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.changes import ALL, Changes, changes, effect_table
 from vitmech_utils.heads.control_variates import (
@@ -54,6 +55,7 @@ class Estimate:
         )  # fmt: skip
 
 
+@checked_arguments(least={"batch": 1})
 def estimate(
     model: nn.Module,
     draw: Draw,
@@ -109,6 +111,7 @@ def estimate(
     return Estimate(cheap, changes(ablated, truth, judge), selection, fitted)
 
 
+@checked_arguments()
 def estimate_until(
     model: nn.Module,
     draw: Draw,

@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.first_order import GatedLoss, check_gated, open_gates, slope_sizes
 from vitmech_utils.heads.hooks import Head, HeadSet, check_layer
 from vitmech_utils.heads.replacements import check_model, evaluating, replacement
@@ -23,6 +24,7 @@ from vitmech_utils.tasks import Loss, Task
 KEYS = ["layer_a", "head_a", "layer_b", "head_b"]
 
 
+@checked_arguments(least={"batch": 1})
 def second_order(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -75,6 +77,7 @@ def second_order(
     )  # fmt: skip
 
 
+@checked_arguments(least={"batch": 1})
 def exact_interactions(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -171,6 +174,7 @@ def _table(
     )
 
 
+@checked_arguments(least={"permutations": 1, "batch": 1})
 def shapley_values(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],

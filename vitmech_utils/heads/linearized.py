@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import HeadPredictions, chosen_heads
 from vitmech_utils.heads.hooks import capture_heads, change_heads
 from vitmech_utils.heads.replacements import (
@@ -36,6 +37,7 @@ METHOD = "linearized"
 Reading = Callable[[Tensor, slice], Tensor]
 
 
+@checked_arguments(least={"batch": 1})
 def predict_linearized(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."] | Iterable[Tensor],
@@ -103,6 +105,7 @@ def predict_linearized(
     return HeadPredictions(baseline, baseline + torch.cat(slopes, 1), layer, head, mode, METHOD, **own)
 
 
+@checked_arguments()
 def linearized_sets(predictions: HeadPredictions, sets: Sequence[Iterable[Head]]) -> SetPredictions:
     """Predict without whole sets of heads from linearized predictions without single ones: p + the sum of their J.
 
@@ -130,6 +133,7 @@ def linearized_sets(predictions: HeadPredictions, sets: Sequence[Iterable[Head]]
     )
 
 
+@checked_arguments()
 def margin(labels: Tensor) -> Reading:
     """Linearize the margin of each image's own class over all others: one backward pass for any number of classes.
 
@@ -158,6 +162,7 @@ def margin(labels: Tensor) -> Reading:
     return read
 
 
+@checked_arguments()
 def random_projection(outputs: int, directions: int = 8, seed: int = 0) -> Reading:
     """Linearize random sums of many outputs: their mean square is unbiased for the outputs' squared length.
 

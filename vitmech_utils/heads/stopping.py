@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import losses_without_heads
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.statistics import effect_intervals
@@ -20,6 +21,7 @@ from vitmech_utils.tasks import Loss, Task
 LEAST_IMAGES = 16
 
 
+@checked_arguments(finite=("changed", "baseline"), least={"repeats": 1})
 def interval_widths(
     changed: Float[ndarray, "test image"],
     baseline: Float[ndarray, " image"],
@@ -54,6 +56,7 @@ def interval_widths(
     return pd.DataFrame(rows, columns=["images", "median_half_width", "widest_half_width"])
 
 
+@checked_arguments()
 def images_needed(widths: pd.DataFrame, half_width: float, column: str = "widest_half_width") -> int:
     """Images until `column` falls under `half_width`, by the law width ~ 1 / sqrt(images)."""
     if half_width <= 0:
@@ -62,6 +65,7 @@ def images_needed(widths: pd.DataFrame, half_width: float, column: str = "widest
     return max(2, int(np.ceil((constant / half_width) ** 2)))
 
 
+@checked_arguments()
 def sweep_until(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor | None]],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.statistics import FALSE_DISCOVERIES, SURE, Count
 
@@ -58,12 +59,14 @@ class Judgement:
 # What is counted
 
 
+@checked_arguments()
 def text_or_edge_detectors(classes: pd.DataFrame) -> Count:
     """Count the heads of layers 1-4 that are monosemantic about a text or a line of the figure."""
     early = classes[classes["layer"].between(*FIRST_FOUR)]
     return count_sure(early, detects_text_or_edge(early))
 
 
+@checked_arguments()
 def too_few(images: int) -> Judgement | None:
     """Refuse to judge by fewer than *enough* images."""
     if images >= ENOUGH_IMAGES:
@@ -72,11 +75,13 @@ def too_few(images: int) -> Judgement | None:
     return Judgement(UNKNOWN, f"{few}; at least {ENOUGH_IMAGES} are needed for an interval")
 
 
+@checked_arguments()
 def detects_text_or_edge(classes: pd.DataFrame) -> pd.Series:
     """For each head, whether it is monosemantic about a text or a line of the figure."""
     return (classes["class"] == "monosemantic") & classes["regions"].str.contains(TEXT_OR_EDGE, regex=True)
 
 
+@checked_arguments()
 def count_sure(classes: pd.DataFrame, wanted: pd.Series) -> Count:
     """Count the heads that are wanted: as classified, for sure at least, and at most."""
     sure = classes["confidence"] >= SURE

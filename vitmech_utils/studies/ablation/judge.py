@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import word
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.ablation.measure import EARLY, LATE, STUDY_EARLY, STUDY_EARLY_DEVIATION, STUDY_LATE
@@ -40,6 +41,7 @@ LIMITS = {
 }
 
 
+@checked_arguments()
 def heads_beyond(sweep: pd.DataFrame, layers: Sequence[int] = EARLY) -> int:
     """Count the heads of some layers (0-based) that clearly matter more than *hardly*.
 
@@ -49,6 +51,7 @@ def heads_beyond(sweep: pd.DataFrame, layers: Sequence[int] = EARLY) -> int:
     return int(((part["low"] > HARDLY) | (part["high"] < -HARDLY)).sum())
 
 
+@checked_arguments()
 def early_heads_hardly_matter(early: Interval, beyond: int, images: int) -> Judgement:
     """C1. Holds if the interval of the mean effect of layers 1-3 lies within plus or minus *hardly*, and no single head
     of these layers clearly lies outside. Holds in part if the mean does and some head does not. Does not hold if the
@@ -69,6 +72,7 @@ def early_heads_hardly_matter(early: Interval, beyond: int, images: int) -> Judg
     return Judgement(UNKNOWN, f"the interval of the mean reaches across ±{HARDLY:g} %; {heads}")
 
 
+@checked_arguments()
 def deeper_heads_matter_more(ratio: Interval, early: Interval, images: int) -> Judgement:
     """C2. Holds if the interval of the ratio (layer 6 over layers 1-3) lies within a factor *about* of the study's.
     Holds in part if it only lies above one. Does not hold if it lies below the study's ratio by more than that factor.
@@ -97,6 +101,7 @@ def deeper_heads_matter_more(ratio: Interval, early: Interval, images: int) -> J
 RULES = {"C1": early_heads_hardly_matter, "C2": deeper_heads_matter_more}
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of chapter 04."""
     return {"C1": _c1(run), "C2": _c2(run)}

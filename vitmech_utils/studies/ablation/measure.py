@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.dataset import ChirpDataset, held_out, stack
 from vitmech_utils.heads.ablation import HeadPredictions, effects, first_order, predict_without_heads
@@ -37,6 +38,7 @@ MODES = ("mean", "zero", "resample", "qkv-weights")
 JOINT = 16  # images on which sets of heads are ablated together, at most
 
 
+@checked_arguments()
 def layer_effects(
     predictions: HeadPredictions,
     labels: Tensor | None,
@@ -75,6 +77,7 @@ def layer_effects(
     )
 
 
+@checked_arguments()
 def compare_layers(
     predictions: HeadPredictions,
     labels: Tensor | None,
@@ -118,6 +121,7 @@ class Material:
     twins: Float[Tensor, "twin 3 height width"]
 
 
+@checked_arguments()
 def material(images: int, twins: int) -> Material:
     """Held-out images with standardized labels (float64), 16 training images or more, and twins of the first images."""
     data, others = held_out(images), max(16, twins)
@@ -127,6 +131,7 @@ def material(images: int, twins: int) -> Material:
     )
 
 
+@checked_arguments()
 def against_hooks(model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]) -> dict[str, Any]:
     """Hold the fast sweep against a plain hook and a full pass, on the last head of three layers.
 
@@ -142,12 +147,14 @@ def against_hooks(model: nn.Module, pixel_values: Float[Tensor, "image 3 height 
     return {"fast": fast.method, "slow": slow.method, "same": same}
 
 
+@checked_arguments()
 def main_modes(asked: Sequence[str]) -> tuple[list[str], list[str]]:
     """The modes that are swept on all images, and those that are swept on a part of them."""
     main = [mode for mode in asked if mode in ("mean", "zero", "qkv-weights")] or ["mean"]
     return main, [mode for mode in MODES if mode not in main]
 
 
+@checked_arguments()
 def predict_mode(
     model: nn.Module, images: Material, mode: str, count: int, batch: int = 32
 ) -> HeadPredictions:
@@ -156,6 +163,7 @@ def predict_mode(
     return predict_without_heads(model, images.pixels[:count], mode, batch=batch, **extra.get(mode, {}))
 
 
+@checked_arguments()
 def predict_modes(
     model: nn.Module, images: Material, asked: Sequence[str], batch: int = 32
 ) -> dict[str, HeadPredictions]:
@@ -165,6 +173,7 @@ def predict_modes(
     return {mode: predict_mode(model, images, mode, count, batch) for mode, count in counts.items()}
 
 
+@checked_arguments()
 def as_arrays(swept: Mapping[str, HeadPredictions]) -> dict[str, Tensor]:
     """The predictions of every mode: `baseline_<mode>` [image, target] and `ablated_<mode>` [head, image, target]."""
     return {
@@ -174,6 +183,7 @@ def as_arrays(swept: Mapping[str, HeadPredictions]) -> dict[str, Tensor]:
     }
 
 
+@checked_arguments()
 def all_effects(
     swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"], bootstrap: int
 ) -> pd.DataFrame:
@@ -182,11 +192,13 @@ def all_effects(
     return pd.concat(parts, ignore_index=True)
 
 
+@checked_arguments()
 def by_mode(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """A table's rows of each mode, numbered from 0."""
     return {mode: part.reset_index(drop=True) for mode, part in table.groupby("mode", sort=False)}
 
 
+@checked_arguments()
 def layer_means(
     swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"], bootstrap: int
 ) -> pd.DataFrame:
@@ -195,6 +207,7 @@ def layer_means(
     return pd.concat(parts, ignore_index=True)
 
 
+@checked_arguments()
 def layer_comparison(
     swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"], bootstrap: int
 ) -> pd.DataFrame:
@@ -210,6 +223,7 @@ def layer_comparison(
     )
 
 
+@checked_arguments()
 def intervals(comparison: pd.DataFrame) -> dict[str, dict[str, Interval]]:
     """The intervals that `layer_comparison` tabulates, by mode and quantity."""
     found: dict[str, dict[str, Interval]] = {}
@@ -218,6 +232,7 @@ def intervals(comparison: pd.DataFrame) -> dict[str, dict[str, Interval]]:
     return found
 
 
+@checked_arguments()
 def shared_effects(
     swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"]
 ) -> pd.DataFrame:
@@ -227,6 +242,7 @@ def shared_effects(
     return all_effects(cut, labels, bootstrap=100)
 
 
+@checked_arguments()
 def estimates(model: nn.Module, images: Material, modes: Sequence[str], bootstrap: int) -> pd.DataFrame:
     """First-order estimates of the effects in some modes, one under the other."""
     parts = []
@@ -238,6 +254,7 @@ def estimates(model: nn.Module, images: Material, modes: Sequence[str], bootstra
     return pd.concat(parts, ignore_index=True)
 
 
+@checked_arguments()
 def widths(
     predictions: HeadPredictions, labels: Float[Tensor, "image target"], bootstrap: int
 ) -> pd.DataFrame:
@@ -246,6 +263,7 @@ def widths(
     return interval_widths(*predictions.losses(labels).mean(), counts, bootstrap=min(bootstrap, 1000))
 
 
+@checked_arguments()
 def stopping(model: nn.Module, half_width: float, most: int, bootstrap: int, size: int = 8) -> pd.DataFrame:
     """The history of a zero-ablation sweep of the last layer that stops where its widest interval is narrow enough."""
     stream = ChirpDataset(64, seed=1, split="held-out")
@@ -258,11 +276,13 @@ def stopping(model: nn.Module, half_width: float, most: int, bootstrap: int, siz
     )[1]  # fmt: skip
 
 
+@checked_arguments()
 def heads_of(rows: pd.DataFrame) -> list[tuple[int, int]]:
     """Pairs of layer and head, 0-based, of a table's rows."""
     return list(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True))
 
 
+@checked_arguments()
 def joint_effects(
     model: nn.Module,
     images: Material,
@@ -291,6 +311,7 @@ def joint_effects(
     )
 
 
+@checked_arguments()
 def compared_sets(single: pd.DataFrame, draws: int = 8) -> dict[str, pd.DataFrame]:
     """A tenth of all heads, several times: those of largest single effects, of smallest, and drawn at random."""
     size = max(1, len(single) // 10)
@@ -301,6 +322,7 @@ def compared_sets(single: pd.DataFrame, draws: int = 8) -> dict[str, pd.DataFram
     return {name: single.loc[chosen] for name, chosen in sets.items()}
 
 
+@checked_arguments()
 def untrained_effects(
     model: ChirpRegressor, images: Material, count: int, bootstrap: int, batch: int = 32
 ) -> pd.DataFrame:
@@ -309,6 +331,7 @@ def untrained_effects(
     return effects(found, images.labels[:count], bootstrap=bootstrap)
 
 
+@checked_arguments()
 def seed_agreement(
     models: Mapping[int, Callable[[], nn.Module]],
     single: pd.DataFrame,
@@ -326,6 +349,7 @@ def seed_agreement(
     return pd.DataFrame(rows, columns=["seed", "value", "low", "high"])
 
 
+@checked_arguments()
 def failure_signatures(
     model: nn.Module,
     images: Material,

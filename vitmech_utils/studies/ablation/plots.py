@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD, LATEST_START
 from vitmech_utils.figures.marks import (
     effect_forest,
@@ -33,6 +34,7 @@ COLUMNS = ["layer", "head", "effect", "low", "high", "q_value"]
 CLAIMED = {"C1": "early heads hardly matter", "C2": "deeper heads matter about three times as much"}
 
 
+@checked_arguments()
 def opening(profile: Profile, layers: int, heads: int, few: int) -> str:
     """What this run of the chapter is made of."""
     plan = profile.ablation
@@ -43,6 +45,7 @@ def opening(profile: Profile, layers: int, heads: int, few: int) -> str:
     )
 
 
+@checked_arguments()
 def effect_maps(tables: Mapping[str, pd.DataFrame]) -> "Figure":
     """The effects of some modes, one grid each; dots where an interval excludes zero."""
     figure, axes = plt.subplots(1, len(tables), figsize=(WIDE, 4.6), squeeze=False)
@@ -52,11 +55,13 @@ def effect_maps(tables: Mapping[str, pd.DataFrame]) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def leader(table: pd.DataFrame) -> str:
     """The name of the head of largest effect."""
     return head_names(table.loc[[table["effect"].idxmax()]])[0]
 
 
+@checked_arguments()
 def largest(table: pd.DataFrame, mode: str, top: int = 20) -> "Figure":
     """The heads with the largest absolute effects and their intervals."""
     figure, ax = plt.subplots(figsize=(WIDTH, 5.2))
@@ -65,11 +70,13 @@ def largest(table: pd.DataFrame, mode: str, top: int = 20) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def clear_heads(table: pd.DataFrame) -> pd.DataFrame:
     """The heads whose interval excludes zero, the largest effect first."""
     return table[excludes_zero(table)].sort_values("effect", ascending=False)[COLUMNS]
 
 
+@checked_arguments()
 def clear_text(table: pd.DataFrame, mode: str) -> str:
     """How many intervals exclude zero, how many are left after adjusting, and how many chance alone would give."""
     adjusted = (table["q_value"] < FALSE_DISCOVERIES).sum()
@@ -80,12 +87,14 @@ def clear_text(table: pd.DataFrame, mode: str) -> str:
     )
 
 
+@checked_arguments()
 def clear_table(clear: pd.DataFrame) -> "Styler":
     """The heads of `clear_heads` as the page lists them."""
     listed = clear.assign(layer=clear["layer"] + 1, head=clear["head"] + 1).set_index(["layer", "head"])
     return shown(listed, {"effect": "+.2f", "low": "+.2f", "high": "+.2f", "q_value": ".3f"}, index=True)
 
 
+@checked_arguments()
 def layers_figure(layers: Mapping[str, pd.DataFrame], heads: Mapping[str, pd.DataFrame]) -> "Figure":
     """Mean effects per layer over the single heads', one panel a mode, with the study's two figures."""
     figure, axes = plt.subplots(1, len(layers), figsize=(WIDE, 3.6), squeeze=False)
@@ -99,6 +108,7 @@ def layers_figure(layers: Mapping[str, pd.DataFrame], heads: Mapping[str, pd.Dat
     return figure
 
 
+@checked_arguments()
 def study_table(compared: Mapping[str, Mapping[str, Interval]], images: Mapping[str, int]) -> str:
     """The study's mean effects and ratio beside those of each mode."""
     study = ("study", f"{STUDY_EARLY:+.2f}", f"{STUDY_LATE:+.2f}", f"{STUDY_LATE / STUDY_EARLY:.1f}")
@@ -114,6 +124,7 @@ def study_table(compared: Mapping[str, Mapping[str, Interval]], images: Mapping[
     return pipe_table(["mode", "layers 1-3 (%)", "layer 6 (%)", "ratio"], [study, *ours])
 
 
+@checked_arguments()
 def per_target(table: pd.DataFrame) -> "Figure":
     """Effects on each target's own error, one grid each."""
     figure, axes = plt.subplots(1, len(LABEL_NAMES), figsize=(WIDE, 4.2))
@@ -124,6 +135,7 @@ def per_target(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def ablated_predictions(baseline: np.ndarray, without: np.ndarray, labels: np.ndarray, name: str) -> "Figure":
     """Predicted start times with all heads and without one; all [image, target], standardized."""
     true, all_heads, one_less = (
@@ -145,6 +157,7 @@ def ablated_predictions(baseline: np.ndarray, without: np.ndarray, labels: np.nd
     return figure
 
 
+@checked_arguments()
 def agreement(found: pd.DataFrame, effects: pd.DataFrame, modes: Sequence[str]) -> "Figure":
     """Rank correlations between modes, and the two modes that agree least, head by head.
 
@@ -172,11 +185,13 @@ def agreement(found: pd.DataFrame, effects: pd.DataFrame, modes: Sequence[str]) 
     return figure
 
 
+@checked_arguments()
 def agreement_table(found: pd.DataFrame) -> "Styler":
     """The rank correlations between modes, with intervals over heads."""
     return shown(found, dict.fromkeys(("correlation", "low", "high"), ".2f"))
 
 
+@checked_arguments()
 def slopes(
     exact: Mapping[str, pd.DataFrame],
     estimates: Mapping[str, pd.DataFrame],
@@ -192,6 +207,7 @@ def slopes(
     return figure
 
 
+@checked_arguments()
 def slopes_text(exact: pd.DataFrame, estimate: pd.DataFrame, agree: Interval, mode: str) -> str:
     """How well one mode's estimates rank the heads, how often their sign is wrong, and where they are furthest off."""
     far = (exact["effect"] - estimate["effect"]).abs().idxmax()
@@ -204,6 +220,7 @@ def slopes_text(exact: pd.DataFrame, estimate: pd.DataFrame, agree: Interval, mo
     )
 
 
+@checked_arguments()
 def widths(found: pd.DataFrame, wanted: float, needed: Mapping[str, int]) -> "Figure":
     """Half-widths of the widest and the median interval against images, continued by the square-root law."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
@@ -219,6 +236,7 @@ def widths(found: pd.DataFrame, wanted: float, needed: Mapping[str, int]) -> "Fi
     return figure
 
 
+@checked_arguments()
 def widths_text(wanted: float, needed: Mapping[str, int]) -> str:
     """How many images a wanted precision takes."""
     return (
@@ -228,6 +246,7 @@ def widths_text(wanted: float, needed: Mapping[str, int]) -> str:
     )
 
 
+@checked_arguments()
 def stopping(history: pd.DataFrame, goal: float) -> str:
     """Where the sweep that stops by itself has stopped."""
     end = history.iloc[-1]
@@ -238,6 +257,7 @@ def stopping(history: pd.DataFrame, goal: float) -> str:
     )
 
 
+@checked_arguments()
 def head_sets(table: pd.DataFrame, linear: float = 10) -> "Figure":
     """Joint effects of sets of heads as bars with intervals, dashes at the sums of single effects.
 
@@ -257,6 +277,7 @@ def head_sets(table: pd.DataFrame, linear: float = 10) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def untrained(random: pd.DataFrame, trained: pd.DataFrame) -> str:
     """The effects of single heads in an untrained network beside those in the trained one."""
     random_effects, effects = random["effect"].abs(), trained["effect"].abs()
@@ -267,6 +288,7 @@ def untrained(random: pd.DataFrame, trained: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def other_seeds(agree: pd.DataFrame, seed: int) -> str:
     """How the order of heads returns in other trainings: seed, value, low, high."""
     return bullets(
@@ -279,11 +301,13 @@ def other_seeds(agree: pd.DataFrame, seed: int) -> str:
     )
 
 
+@checked_arguments()
 def sign_table(signs: pd.DataFrame) -> "Styler":
     """The failure signatures, each with what was found."""
     return signs.style.format({"found": "{:.2f}"}).hide(axis="index")
 
 
+@checked_arguments()
 def verdict(found: Mapping[str, Interval], judged: Mapping[str, Judgement], mode: str, images: int) -> str:
     """The layers' mean effects beside the study's, and the verdicts on both claims."""
     return (

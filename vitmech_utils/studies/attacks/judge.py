@@ -6,6 +6,7 @@ the MSE of the same, unchanged images.
 
 from collections.abc import Mapping
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
@@ -29,6 +30,7 @@ ADVERSARIAL = (
 )
 
 
+@checked_arguments()
 def decorations_are_an_attack_surface(
     attacked: Mapping[str, Interval], carried: Mapping[str, Interval], images: int
 ) -> Judgement:
@@ -65,6 +67,7 @@ def decorations_are_an_attack_surface(
     return Judgement(UNKNOWN, f"the intervals of the attacks reach across {HARDLY:g} %")
 
 
+@checked_arguments()
 def attacks_find_what_ablation_misses(
     attacked: Mapping[str, Interval],
     ablated: Mapping[str, Interval],
@@ -115,6 +118,7 @@ def _named(names: list[str]) -> str:
     return ", ".join(names)
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of this chapter; open where the run lacks it."""
     if not run.has(CHAPTER):

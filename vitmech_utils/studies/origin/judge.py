@@ -5,6 +5,7 @@ Written before any figure of chapter 07 was seen. They use the limits of `LIMITS
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import word
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.studies.rows import Row, numbers, open_row
@@ -40,6 +41,7 @@ _INHERITED = (
 _UNDECORATED = "Do they also exist where a ViT was fine-tuned on spectrograms without decoration?"
 
 
+@checked_arguments()
 def made_by_fine_tuning(moves: pd.DataFrame) -> Count:
     """Count, of the heads that are about something after fine-tuning, those that were not about it before.
 
@@ -49,6 +51,7 @@ def made_by_fine_tuning(moves: pd.DataFrame) -> Count:
     return _among(about["subject_before"] != about["subject_after"], about["sure"])
 
 
+@checked_arguments()
 def detectors_shared(moves: pd.DataFrame) -> Count:
     """Count, of the text and edge detectors in layers 1-4 of the network *after*, those that *before* has too.
 
@@ -59,6 +62,7 @@ def detectors_shared(moves: pd.DataFrame) -> Count:
     return _among(_detects(after, "before"), after["sure"])
 
 
+@checked_arguments()
 def fine_tuning_drives(made: Count, images: int) -> Judgement:
     """C7. Holds if *most* heads that are about something after fine-tuning were for sure not about it before, in part
     if more than *half* were not. Does not hold if even those that may not have been make up no more than *half*.
@@ -72,6 +76,7 @@ def fine_tuning_drives(made: Count, images: int) -> Judgement:
     )
 
 
+@checked_arguments()
 def detectors_are_inherited(shared: Count, images: int) -> Judgement:
     """Q3. Inherited (holds) if *most* text and edge detectors of layers 1-4 were for sure such detectors before
     fine-tuning, in part if more than *half* were. They emerge (does not hold) if even those that may have been make up
@@ -85,6 +90,7 @@ def detectors_are_inherited(shared: Count, images: int) -> Judgement:
     )
 
 
+@checked_arguments()
 def detectors_need_no_decorations(shared: Count, images: int, matched: bool) -> Judgement:
     """Q4. Holds if *most* text and edge detectors of layers 1-4 are for sure such detectors in the network that was
     fine-tuned on bare figures too, in part if more than *half* are. Does not hold if even those that may be make up no
@@ -131,6 +137,7 @@ def _detects(moves: pd.DataFrame, when: str) -> pd.Series:
     return (moves[f"class_{when}"] == "monosemantic") & about
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of this chapter; open where the run lacks it."""
     if not run.has(CHAPTER):

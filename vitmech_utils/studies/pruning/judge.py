@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
@@ -22,6 +23,7 @@ TABLES = {
 _GONE = "Can the heads of layers 1-3 be pruned for good, accuracy kept and inference faster?"
 
 
+@checked_arguments()
 def early_heads_can_go(
     error: Interval, recovered: Interval, speedups: Sequence[Interval], images: int
 ) -> Judgement:
@@ -56,6 +58,7 @@ def early_heads_can_go(
 RULES = {"Q1": early_heads_can_go}
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of this chapter; open where the run lacks it."""
     return {"Q1": _q1(run) if run.has(CHAPTER) else open_row("Q1", _GONE)}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.studies.recordings.measure import heads_kept
 from vitmech_utils.studies.rows import Row, numbers, open_row
@@ -40,6 +41,7 @@ LIMITS = {
 }
 
 
+@checked_arguments()
 def chirp_heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> Count:
     """Count, of the heads that are about the chirp for sure on synthetic images, those that are on real ones too.
 
@@ -48,6 +50,7 @@ def chirp_heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> Count:
     return Count(*heads_kept(synthetic, real))
 
 
+@checked_arguments()
 def specialization_holds_on_real_ones(
     kept: Mapping[str, Count], pieces: Mapping[str, int], recordings: int
 ) -> Judgement:
@@ -92,6 +95,7 @@ def specialization_holds_on_real_ones(
 RULES = {"Q2": specialization_holds_on_real_ones}
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of this chapter; open where the run lacks it."""
     return {"Q2": _q2(run) if run.has(CHAPTER) else open_row("Q2", REAL)}

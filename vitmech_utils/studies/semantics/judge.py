@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.statistics import Interval
@@ -45,12 +46,14 @@ TABLES = {
 DEEP = (5, 10)  # layers 6-11, 0-based, both ends included
 
 
+@checked_arguments()
 def about_chirp_alone(classes: pd.DataFrame) -> Count:
     """Count the heads of layers 6-11 that are monosemantic with the chirp as their only region."""
     deep = classes[classes["layer"].between(*DEEP)]
     return count_sure(deep, (deep["class"] == "monosemantic") & (deep["regions"] == "chirp"))
 
 
+@checked_arguments()
 def detector_effects(classes: pd.DataFrame, sweep: pd.DataFrame) -> list[Interval]:
     """The effects (percent) of the detectors in layers 1-4 whose class is sure, in the order of the table.
 
@@ -66,12 +69,14 @@ def detector_effects(classes: pd.DataFrame, sweep: pd.DataFrame) -> list[Interva
     return [Interval(row.effect, row.low, row.high) for row in joined.itertuples()]
 
 
+@checked_arguments()
 def polysemantic_or_diffuse(classes: pd.DataFrame) -> Count:
     """Count the heads of the last layer that are about several things, or about none."""
     last = classes[classes["layer"] == classes["layer"].max()]
     return count_sure(last, last["class"].isin(["polysemantic", "diffuse"]))
 
 
+@checked_arguments()
 def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
     """Whether the last layer's mean map entropy exceeds that of every one of layers 6-11."""
     by_layer = classes.groupby("layer")["map_entropy"].mean()
@@ -80,6 +85,7 @@ def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
     return bool(len(others)) and bool((by_layer[last] > others).all())
 
 
+@checked_arguments()
 def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
     """C3. Holds if *most* heads of layers 6-11 are for sure about the chirp alone, in part if more than *half* are.
     Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided.
@@ -100,6 +106,7 @@ def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
     )
 
 
+@checked_arguments()
 def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval], images: int) -> Judgement:
     """C4. Holds if layers 1-4 have a text or edge detector for sure and the effect of each lies within plus or minus
     *hardly*. Holds in part if that is so for some of them. Does not hold if there can be no detector, or if each
@@ -126,6 +133,7 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
     return Judgement(UNKNOWN, f"{within}; the other intervals are too wide to call them irrelevant")
 
 
+@checked_arguments()
 def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgement:
     """C5. Holds if more than *half* of the last layer's heads are for sure polysemantic or diffuse, and its maps are
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
@@ -149,6 +157,7 @@ def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgem
     )
 
 
+@checked_arguments()
 def importance_grows_with_focus(overall: Interval, within: Interval, images: int) -> Judgement:
     """C6. Holds if the rank correlation of effect and attention on the chirp is clearly above zero over all heads and
     within layers. Holds in part if only over all heads: depth alone could make that. Does not hold if over all heads
@@ -175,6 +184,7 @@ RULES = {
 }
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of chapter 05."""
     return {"C3": _c3(run), "C4": _c4(run), "C5": _c5(run), "C6": _c6(run)}

@@ -6,6 +6,7 @@ share their pre-trained weights, so *architecture* stands for both, which no fin
 
 from collections.abc import Mapping
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
@@ -26,6 +27,7 @@ TABLES = {"claim_q5": ("kind", "quantity", "value", *BOUNDS, "images", "sweep_im
 OTHER_TASK = "Another task: does the specialization belong to the architecture or to the task?"
 
 
+@checked_arguments()
 def specialization_is_of_the_architecture(
     control: Mapping[str, Interval],
     shared: Mapping[str, Interval],
@@ -78,6 +80,7 @@ def specialization_is_of_the_architecture(
 RULES = {"Q5": specialization_is_of_the_architecture}
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of this chapter; open where the run lacks it."""
     return {"Q5": _q5(run) if run.has(CHAPTER) else open_row("Q5", OTHER_TASK)}

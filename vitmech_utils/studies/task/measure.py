@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import stack
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES, SweepDataset, bend, sweep_labels
@@ -75,6 +76,7 @@ Read = Mapping[str, Callable[[], ByImage]]
 """What each network sees and says of its own figures, read when first asked for."""
 
 
+@checked_arguments()
 def random_of(kind: str) -> str:
     """The name of a kind's control."""
     return f"random heads of the {kind}' layers"
@@ -91,6 +93,7 @@ class Chirps:
     bends: Float[ndarray, " image"]
 
 
+@checked_arguments()
 def held_out_chirps(count: int) -> Chirps:
     """The first held-out chirps, without their figures."""
     drawn = SweepDataset(count, "none", seed=0, split="held-out")
@@ -100,16 +103,19 @@ def held_out_chirps(count: int) -> Chirps:
     )
 
 
+@checked_arguments()
 def bends(count: int) -> pd.DataFrame:
     """The bend of many held-out chirps."""
     return pd.DataFrame({"bend": held_out_chirps(count).bends})
 
 
+@checked_arguments()
 def titled(count: int, title: str, split: str = "held-out") -> dict[str, Tensor]:
     """The first figures of a split under a title, as one batch."""
     return stack(SweepDataset(count, title, seed=0, split=split), count)
 
 
+@checked_arguments()
 def three_chirps(
     bends: Float[ndarray, " image"], population: Float[ndarray, " chirp"]
 ) -> tuple[int, int, int]:
@@ -119,6 +125,7 @@ def three_chirps(
     return int(order[0]), int(order[typical]), int(order[-1])
 
 
+@checked_arguments()
 def records(trained: Mapping[str, Training], profile: Profile, recipe: Profile, seed: int) -> dict[str, dict]:
     """What is kept of how each classifier was trained; `recipe` is the profile, or its rehearsal."""
     return {
@@ -133,6 +140,7 @@ def records(trained: Mapping[str, Training], profile: Profile, recipe: Profile, 
     }
 
 
+@checked_arguments()
 def save_classifiers(
     trained: Mapping[str, Training],
     records: Mapping[str, dict],
@@ -149,6 +157,7 @@ def save_classifiers(
     return names
 
 
+@checked_arguments()
 def answers(
     models: Mapping[str, Callable[[], SweepClassifier]], read: Read, images: int, batch: int
 ) -> dict[tuple[str, str], Float[ndarray, "image target"]]:
@@ -165,6 +174,7 @@ def answers(
 # What the titles say
 
 
+@checked_arguments()
 def scores(logits: Logits, labels: Labels) -> pd.DataFrame:
     """How well each classifier answers under its own title, as `score_classes` has it, with the `model`."""
     return pd.concat(
@@ -172,6 +182,7 @@ def scores(logits: Logits, labels: Labels) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def by_title(logits: Logits, labels: Labels) -> pd.DataFrame:
     """How well each classifier answers under every title, with `model` and `title`."""
     return pd.concat(
@@ -183,16 +194,19 @@ def by_title(logits: Logits, labels: Labels) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def right_answers(logits: Logits, labels: Labels) -> dict[tuple[str, str], Float[ndarray, "image target"]]:
     """1 for every right answer, else 0."""
     return {key: told_right(found, labels).astype(float) for key, found in logits.items()}
 
 
+@checked_arguments()
 def follows_the_lie(right: Right) -> dict[str, Interval]:
     """How often each classifier's answer on the type follows a lying title."""
     return {name: wilson(right[name, "swapped"][:, TYPE] == 0) for name in FIGURES}
 
 
+@checked_arguments()
 def falls(right: Right, bootstrap: int) -> dict[str, Interval]:
     """What the lie takes from the share of right answers: on the type, and beyond what else it takes."""
 
@@ -207,6 +221,7 @@ def falls(right: Right, bootstrap: int) -> dict[str, Interval]:
     }
 
 
+@checked_arguments()
 def by_bend(right: Right, bends: Float[ndarray, " image"]) -> pd.DataFrame:
     """Accuracy on the type, each classifier under its own title, by bend: model, bin, images, accuracy, low, high."""
     rows = []
@@ -223,6 +238,7 @@ def by_bend(right: Right, bends: Float[ndarray, " image"]) -> pd.DataFrame:
 # The heads that read the title
 
 
+@checked_arguments()
 def halves(images: int, sweep_images: int) -> tuple[slice, slice, slice]:
     """The images that heads are tested on, and those on which carriers and lookers are sought.
 
@@ -234,22 +250,26 @@ def halves(images: int, sweep_images: int) -> tuple[slice, slice, slice]:
     return slice(0, half), slice(half, min(images, half + sweep_images)), slice(half, images)
 
 
+@checked_arguments()
 def swept(model: nn.Module, every: int) -> list[int]:
     """The layers whose heads are swept."""
     return find_blocks(model).every(every)
 
 
+@checked_arguments()
 def towards_the_lie(labels: Labels) -> Float[ndarray, " image"]:
     """Where the lie pulls the logit of the type: up (1) for a linear sweep, down (-1) for an exponential one."""
     return 1 - 2 * labels[:, TYPE]
 
 
+@checked_arguments()
 def pulled(logits: Logits, labels: Labels) -> Float[ndarray, " image"]:
     """How far the lie moves the leak model's logit of the type its own way."""
     moved = (logits["leak", "swapped"] - logits["leak", "published"])[:, TYPE]
     return moved * towards_the_lie(labels)
 
 
+@checked_arguments()
 def carried_alone(alone: HeadPredictions, labels: Labels, pull: Float[ndarray, " image"]) -> pd.DataFrame:
     """The part of the lie's `way` that each head moves the logit alone: layer, head, way, images.
 
@@ -260,11 +280,13 @@ def carried_alone(alone: HeadPredictions, labels: Labels, pull: Float[ndarray, "
     return pd.DataFrame(ways).assign(images=len(labels))
 
 
+@checked_arguments()
 def lookers(statistics: AttentionStatistics) -> pd.DataFrame:
     """The heads that clearly look at the title, as `heads_looking_at` has them, at most as many as a layer has."""
     return heads_looking_at(statistics, ["title"], statistics.mean_weights.shape[2])
 
 
+@checked_arguments()
 def looking_and_carrying(
     carried: pd.DataFrame, statistics: AttentionStatistics, looking: pd.DataFrame
 ) -> pd.DataFrame:
@@ -285,12 +307,14 @@ def looking_and_carrying(
     return table.assign(kind=kinds, images=carried["images"].iloc[0])
 
 
+@checked_arguments()
 def carriers(table: pd.DataFrame) -> pd.DataFrame:
     """The carriers among the heads of a table of `looking_and_carrying`, those that move the logit farthest first."""
     found = table[table["kind"].str.contains("carriers")]
     return found.nlargest(len(found), "way").reset_index(drop=True)
 
 
+@checked_arguments()
 def heads_of(table: pd.DataFrame) -> list[Head]:
     """A table's heads, in its order."""
     return list(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
@@ -321,12 +345,14 @@ class ReadingSets:
         return result
 
 
+@checked_arguments()
 def rises(found: SetPredictions, labels: Tensor, sets: ReadingSets) -> ByKind:
     """By kind, image and target: by how many nats the cross-entropy grows without the heads."""
     without, baseline = (cross_entropies(said, labels) for said in (found.ablated, found.baseline))
     return sets.by_kind(without - baseline)
 
 
+@checked_arguments()
 def set_table(rise: Mapping[str, ByKind], bootstrap: int) -> pd.DataFrame:
     """The mean rise by model, target and kind: images, effect, low, high (nats)."""
     rows = []
@@ -339,6 +365,7 @@ def set_table(rise: Mapping[str, ByKind], bootstrap: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def beyond_random(rise: Mapping[str, ByKind], bootstrap: int) -> dict[tuple[str, str, str], Interval]:
     """How much more the loss rises without the chosen heads than without random ones, by kind, model and target."""
     return {
@@ -351,11 +378,13 @@ def beyond_random(rise: Mapping[str, ByKind], bootstrap: int) -> dict[tuple[str,
     }
 
 
+@checked_arguments()
 def wrong_when_patched(patched: Tensor, labels: Labels, sets: ReadingSets) -> ByKind:
     """By kind: the share of answers on the type that follow the lie while these heads alone see it."""
     return sets.by_kind((~told_right(patched.numpy(), labels)[..., TYPE]).astype(float))
 
 
+@checked_arguments()
 def part_of_the_way(
     patched: Tensor,
     logits: Float[ndarray, "image target"],
@@ -377,6 +406,7 @@ def part_of_the_way(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def patching_table(wrong: ByKind, right: Right, tested: slice, bootstrap: int) -> pd.DataFrame:
     """The share of answers that follow the lie, by which heads see it: what, share, low, high, images, patched."""
     shares = {
@@ -393,6 +423,7 @@ def patching_table(wrong: ByKind, right: Right, tested: slice, bootstrap: int) -
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def more_than_random(wrong: ByKind, bootstrap: int) -> dict[str, Interval]:
     """How many more of the answers follow the lie through the chosen heads than through random ones."""
     return {kind: mean_interval(wrong[kind] - wrong[random_of(kind)], bootstrap) for kind in KINDS}
@@ -401,17 +432,20 @@ def more_than_random(wrong: ByKind, bootstrap: int) -> dict[str, Interval]:
 # Where importance sits
 
 
+@checked_arguments()
 def asked_of(table: pd.DataFrame, name: str, target: str) -> pd.DataFrame:
     """One network's and target's rows of a table with `model` and `target`."""
     rows = table[(table["model"] == name) & (table["target"] == target)]
     return rows.drop(columns="model").reset_index(drop=True)
 
 
+@checked_arguments()
 def joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Tables of several networks in one, with the `model`."""
     return pd.concat([found.assign(model=name) for name, found in tables.items()])
 
 
+@checked_arguments()
 def harm_by(against: pd.DataFrame, effects: pd.DataFrame) -> dict[str, dict[str, float]]:
     """The part of all positive effects on the type that lookers or carriers have, in each classifier."""
     found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
@@ -422,6 +456,7 @@ def harm_by(against: pd.DataFrame, effects: pd.DataFrame) -> dict[str, dict[str,
     return found
 
 
+@checked_arguments()
 def effect_ranks_with(against: pd.DataFrame, bootstrap: int) -> dict[str, Interval]:
     """Rank correlations of a head's single effect with its lift on the title and with the way it carries."""
     return {
@@ -433,6 +468,7 @@ def effect_ranks_with(against: pd.DataFrame, bootstrap: int) -> dict[str, Interv
 # Orders of heads
 
 
+@checked_arguments()
 def attention_order(read: ByImage, regions: Tensor, changes: Losses) -> Float[ndarray, "region head image"]:
     """Attention shares of the swept heads on the regions that figures have with and without a title."""
     common = [region for region in REGIONS if region != "title"]
@@ -440,6 +476,7 @@ def attention_order(read: ByImage, regions: Tensor, changes: Losses) -> Float[nd
     return np.stack([found[:, changes.layers, changes.heads].T for found in shares])
 
 
+@checked_arguments()
 def order_table(
     changes: Mapping[str, Losses],
     looks: Mapping[str, Float[ndarray, "region head image"]],
@@ -467,6 +504,7 @@ def order_table(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def permuted_table(
     changes: Mapping[str, Losses],
     looks: Mapping[str, Float[ndarray, "region head image"]],
@@ -483,12 +521,14 @@ def permuted_table(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def as_they_are(changes: Mapping[str, Losses], bootstrap: int) -> Interval:
     """The rank correlation of both tasks' effects with all images."""
     effects = [changes[name].of(target).mean(1) for name, target in COMPARED[TASKS]]
     return rank_correlation(*effects, bootstrap)
 
 
+@checked_arguments()
 def bounds(table: pd.DataFrame, by: str, value: str = "value", ends: str = "") -> dict[str, Interval]:
     """The intervals of a table by what one of its columns says; `ends` stands before low and high."""
     return {
@@ -550,6 +590,7 @@ class Judged:
         )
 
 
+@checked_arguments()
 def first_heads(effects: pd.DataFrame, name: str, target: str, count: int) -> set[int]:
     """The rows of the heads with the largest effects."""
     return set(asked_of(effects, name, target).nlargest(count, "effect").index)

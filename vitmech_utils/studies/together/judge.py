@@ -3,6 +3,7 @@
 Written before any figure of chapter 09 was seen.
 """
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import word
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
@@ -31,6 +32,7 @@ LIMITS = {
 }
 
 
+@checked_arguments()
 def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: int) -> Judgement:
     """Q7. Holds if in more than half of the layers the heads, ablated together, change the error clearly otherwise than
     their single effects add up to (false discoveries limited), and the order of heads by single effect is clearly not
@@ -59,6 +61,7 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: 
 RULES = {"Q7": single_ablations_miss}
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of this chapter; open where the run lacks it."""
     return {"Q7": _q7(run) if run.has(CHAPTER) else _first_look(run)}

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.interactions import KEYS
 from vitmech_utils.heads.sets import SetPredictions, groups, set_effects
@@ -34,11 +35,13 @@ RANKINGS = {"single effect": "single", "Shapley value": "shapley"}
 # Sets of heads
 
 
+@checked_arguments()
 def heads_of(table: pd.DataFrame) -> list[Head]:
     """All heads of a table, in order."""
     return sorted(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
 
 
+@checked_arguments()
 def named_groups(classes: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:
     """The heads of each layer, of each class, and about each region; a head about two regions is in both sets."""
     layers: dict[str, list[Head]] = {}
@@ -52,6 +55,7 @@ def named_groups(classes: pd.DataFrame) -> dict[str, dict[str, list[Head]]]:
     }
 
 
+@checked_arguments()
 def random_groups(classes: pd.DataFrame, draws: int, rng: np.random.Generator) -> dict[str, list[Head]]:
     """Sets of as many heads as a layer has, drawn at random over all layers."""
     heads, size = heads_of(classes), int(classes["head"].max()) + 1
@@ -61,11 +65,13 @@ def random_groups(classes: pd.DataFrame, draws: int, rng: np.random.Generator) -
     }
 
 
+@checked_arguments()
 def members(kinds: Groups) -> list[Iterable[Head]]:
     """The sets of all kinds in a row, as `group_effects` expects their predictions."""
     return [heads for sets in kinds.values() for heads in sets.values()]
 
 
+@checked_arguments()
 def group_effects(
     kinds: Groups,
     joint: SetPredictions,
@@ -85,12 +91,14 @@ def group_effects(
     return pd.concat(tables, ignore_index=True)
 
 
+@checked_arguments()
 def differs(table: pd.DataFrame) -> pd.Series:
     """Whether each set clearly does something else than its heads' single effects add up to."""
     clear = (table["low_excess"] > 0) | (table["high_excess"] < 0)
     return clear & (table["q_value"] < FALSE_DISCOVERIES)
 
 
+@checked_arguments()
 def single_effects(
     single: SetPredictions, labels: Float[Tensor, "image target"], bootstrap: int
 ) -> pd.DataFrame:
@@ -103,6 +111,7 @@ def single_effects(
     )
 
 
+@checked_arguments()
 def strongest(single: pd.DataFrame, count: int) -> list[Head]:
     """The heads with the largest absolute effects, the largest first."""
     table = single.loc[single["effect"].abs().nlargest(min(count, len(single))).index]
@@ -112,6 +121,7 @@ def strongest(single: pd.DataFrame, count: int) -> list[Head]:
 # Pairs
 
 
+@checked_arguments()
 def sample_pairs(estimated: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
     """About `count` of the estimated pairs: half those of the largest estimates, half drawn from the rest (`drawn`)."""
     half = max(2, min(count, len(estimated)) // 2)
@@ -120,16 +130,19 @@ def sample_pairs(estimated: pd.DataFrame, count: int, rng: np.random.Generator) 
     return pd.concat([estimated.loc[largest].assign(drawn=False), estimated.loc[rest].assign(drawn=True)])
 
 
+@checked_arguments()
 def pairs_of(table: pd.DataFrame) -> list[tuple[Head, Head]]:
     """The pairs of heads that a table's rows name."""
     return [((row.layer_a, row.head_a), (row.layer_b, row.head_b)) for row in table.itertuples()]
 
 
+@checked_arguments()
 def beside_estimates(exact: pd.DataFrame, sample: pd.DataFrame) -> pd.DataFrame:
     """Exact interactions with each pair's estimate, and whether it was drawn at random."""
     return exact.merge(sample[[*KEYS, "estimate", "drawn"]], on=KEYS)
 
 
+@checked_arguments()
 def estimates_fit(compared: pd.DataFrame, bootstrap: int) -> dict[str, Interval]:
     """Rank correlations of estimate and exact interaction: over all pairs, the largest, and those drawn at random."""
     parts = {
@@ -147,21 +160,25 @@ def estimates_fit(compared: pd.DataFrame, bootstrap: int) -> dict[str, Interval]
 # Orders, and how few heads are enough
 
 
+@checked_arguments()
 def beside_single(values: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
     """Shapley values with each head's single effect on the same images."""
     return values.assign(single=single["effect"], single_low=single["low"], single_high=single["high"])
 
 
+@checked_arguments()
 def orders_agree(values: pd.DataFrame, bootstrap: int) -> Interval:
     """Rank correlation of single effects and Shapley values, over heads."""
     return rank_correlation(values["single"].to_numpy(), values["shapley"].to_numpy(), bootstrap)
 
 
+@checked_arguments()
 def sizes_to_keep(total: int) -> list[int]:
     """How many of all heads are kept, from few to most."""
     return sorted({max(1, round(total * part)) for part in KEPT_PARTS})
 
 
+@checked_arguments()
 def kept_sets(
     values: pd.DataFrame, heads: Sequence[Head], draws: int, rng: np.random.Generator
 ) -> dict[tuple, set[Head]]:
@@ -181,6 +198,7 @@ def kept_sets(
     return sets
 
 
+@checked_arguments()
 def kept_effects(
     kept: Mapping[tuple, set[Head]],
     without_rest: SetPredictions,
@@ -195,6 +213,7 @@ def kept_effects(
     )
 
 
+@checked_arguments()
 def fewest_enough(curves: pd.DataFrame, limit: float, total: int) -> dict[str, int]:
     """By ranking, the smallest tried number of heads with which the error grows by at most `limit` percent.
 
@@ -207,11 +226,13 @@ def fewest_enough(curves: pd.DataFrame, limit: float, total: int) -> dict[str, i
 # What the rule judges
 
 
+@checked_arguments()
 def repaired(split: pd.DataFrame) -> pd.DataFrame:
     """The heads of `direct.direct_effects` whose direct harm later parts clearly undo in part."""
     return split[(split["low_direct"] > 0) & (split["high_later"] < 0)]
 
 
+@checked_arguments()
 def claim(layers: pd.DataFrame, random: pd.DataFrame, ranks: Interval, orders: int) -> pd.DataFrame:
     """The quantities that the rule on single ablations reads, and their control."""
     images, nothing = int(layers["images"].iloc[0]), (np.nan, np.nan)
