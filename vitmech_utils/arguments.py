@@ -4,10 +4,12 @@ Those of the command line, too: whatever a command refuses is explained in a sen
 """
 
 import argparse
+import contextlib
 import functools
 import inspect
 import math
 import os
+import re
 import reprlib
 import sys
 import types
@@ -26,30 +28,55 @@ FLOATING, WHOLE = {"Float", "Float32", "Float64"}, {"Int", "Int64", "Integer", "
 
 
 class Kind(typing.NamedTuple):
-    """What an annotation accepts: a test of a value, and the words for it."""
+    """What an annotation accepts: a test of a value, and the words for it; whether tensors reach it as arrays."""
 
     accepts: Callable[[Any], bool]
     words: str
+    is_array: bool = False
 
 
-def checked_arguments(error: type[Exception] = ValueError) -> Callable[[F], F]:
+class Checks(typing.NamedTuple):
+    """What a checked function refuses, and with which error; it stands at the function as `checks`."""
+
+    error: type[Exception]
+    kinds: Callable[[], dict[str, Kind]]
+    finite: frozenset[str]
+    least: dict[str, int]
+
+
+def checked_arguments(
+    error: type[Exception] = ValueError,
+    *,
+    finite: Collection[str] = (),
+    least: Mapping[str, int] = types.MappingProxyType({}),
+) -> Callable[[F], F]:
     """Let a function raise `error` for an argument that is not of its annotation's kind, before anything is done.
 
     Names, kinds and number types are looked at, shapes and ranges are the function's own. A whole number of any kind
-    passes for an `int` and reaches the function as one; True and False are no numbers, and neither is NaN.
+    passes for an `int` and reaches the function as one, a tensor for a NumPy array; True and False are no numbers, and
+    neither is NaN. Arrays and
+    tensors named in `finite` hold finite numbers alone, numbers named in `least` are of at least that size. A table
+    without a column that the function reads is told by that column's name, with `error`, too.
     """
 
     def decorate(function: F) -> F:
-        names = list(inspect.signature(function).parameters)
+        signature = inspect.signature(function)
+        names = list(signature.parameters)
         where = function.__qualname__.removesuffix(".__init__")
+        if unknown := {*finite, *least} - set(names):
+            raise TypeError(f"{where} has no {', '.join(sorted(unknown))}")
 
         @functools.cache
         def kinds() -> dict[
             str, Kind
         ]:  # on the first call: annotations may name what is defined further down
-            hints = typing.get_type_hints(function)
-            found = {name: _kind(hint) for name, hint in hints.items() if name in names}
+            found = {name: _kind(hint) for name, hint in _hints(function).items() if name in names}
             return {name: kind for name, kind in found.items() if kind is not None}
+
+        @functools.cache
+        def axes() -> dict[str, str]:  # what an array's first axis counts
+            shapes = {name: getattr(hint, "dim_str", "").split() for name, hint in _hints(function).items()}
+            return {name: shape[0] for name, shape in shapes.items() if shape and shape[0].isidentifier()}
 
         def checked(name: str, value: Any) -> Any:
             kind = kinds().get(name)
@@ -57,6 +84,13 @@ def checked_arguments(error: type[Exception] = ValueError) -> Callable[[F], F]:
                 value = _plain(value)
             if kind is not None and not kind.accepts(value):
                 raise error(f"{where}: {name} is {shown(value)}, expected {kind.words}")
+            if kind is not None and kind.is_array and _is_tensor(value):
+                value = value.detach().cpu()
+                value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+            if name in least and value is not None and not value >= least[name]:
+                raise error(f"{where}: {name} is {shown(value)}, expected at least {least[name]}")
+            if name in finite and value is not None:
+                check_finite(f"{where}: {name}", value, error, axes().get(name, "row"))
             return value
 
         @functools.wraps(function)
@@ -64,11 +98,66 @@ def checked_arguments(error: type[Exception] = ValueError) -> Callable[[F], F]:
             # Too many arguments, or unknown ones, are the function's own TypeError.
             positional = [checked(*each) for each in zip(names, arguments, strict=False)]
             named = {name: checked(name, value) for name, value in keywords.items()}
-            return function(*positional, *arguments[len(names) :], **named)
+            try:
+                return function(*positional, *arguments[len(names) :], **named)
+            except KeyError as missing:
+                tables = dict(zip(names, positional, strict=False)) | named
+                if (told := _missing_column(missing, tables)) is None:
+                    raise
+                raise error(f"{where}: {told}") from missing
 
+        call.checks = Checks(error, kinds, frozenset(finite), dict(least))  # type: ignore[attr-defined]
         return typing.cast(F, call)
 
     return decorate
+
+
+def check_finite(name: str, values: Any, error: type[Exception] = ValueError, axis: str = "row") -> None:
+    """Raise `error` for NaN or infinities in an array or tensor; the message names the first rows that hold them.
+
+    `axis` is what its first axis counts.
+    """
+    fine = values.isfinite() if _is_tensor(values) else np.isfinite(np.asarray(values))
+    if fine.all():
+        return
+    broken = (~fine).reshape(len(values), -1).any(1).nonzero() if fine.ndim else ()
+    rows = (broken.flatten() if _is_tensor(values) else broken[0]).tolist() if fine.ndim else []
+    place = f" in {axis}(s) {rows[:5]}" if rows else ""
+    raise error(f"{name}: not finite (NaN or infinite){place}, expected finite numbers")
+
+
+def check_table(
+    name: str,
+    table: Any,
+    columns: Sequence[str],
+    *,
+    key: Sequence[str] = (),
+    finite: Sequence[str] = (),
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raise `error` for a table that lacks one of `columns`, names a `key` twice, or has no number in `finite`."""
+    if not (hasattr(table, "columns") and hasattr(table, "itertuples")):
+        raise error(f"{name} is {shown(table)}, expected a table with the columns {', '.join(columns)}")
+    wanted = [*columns, *(column for column in (*key, *finite) if column not in columns)]
+    if absent := [column for column in wanted if column not in table.columns]:
+        raise error(
+            f"{name} lacks {', '.join(absent)}; it has the columns {', '.join(map(str, table.columns))[:500]}"
+        )
+    if twice := [column for column in wanted if list(table.columns).count(column) > 1]:
+        raise error(f"{name} has the column {twice[0]} more than once")
+
+    def row(place: int) -> str:
+        return ", ".join(f"{column} {table[column].iloc[place]}" for column in key) or f"row {place}"
+
+    if key and (again := table.duplicated(list(key)).to_numpy()).any():
+        raise error(f"{name}: {row(int(again.argmax()))} stands there more than once")
+    for column in finite:
+        values = table[column].to_numpy()
+        if values.dtype.kind not in "iuf":
+            raise error(f"{name}: {column} holds {values.dtype}, expected numbers")
+        if (broken := ~np.isfinite(values)).any():
+            place = int(broken.argmax())
+            raise error(f"{name}: {column} is {values[place]} at {row(place)}, expected finite numbers")
 
 
 def check_fields(value: Any, error: type[Exception] = ValueError) -> None:
@@ -132,6 +221,34 @@ def _field_kinds(kind: type) -> dict[str, Kind]:
     return {name: each for name, each in found.items() if each is not None}
 
 
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """A function's annotations, without those that name what is imported for type checkers alone."""
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        pass
+    inner = inspect.unwrap(function)
+    found = {}
+    for name, hint in inner.__annotations__.items():
+        with contextlib.suppress(NameError):
+            found[name] = eval(hint, inner.__globals__) if isinstance(hint, str) else hint
+    return found
+
+
+def _missing_column(missing: KeyError, given: Mapping[str, Any]) -> str | None:
+    """What to say where a `KeyError` is about a column that a table among the arguments lacks; None where it is not."""
+    asked = missing.args[0] if missing.args else None
+    tables = {name: value for name, value in given.items() if type(value).__name__ == "DataFrame"}
+    several = isinstance(asked, str) and ("not in index" in asked or "in the [columns]" in asked)
+    named = re.findall(r"'([^']*)'", asked.partition("dtype")[0]) if several else [asked]
+    for name, table in tables.items():
+        absent = [each for each in named if isinstance(each, str) and each not in table.columns]
+        if absent:
+            has = ", ".join(map(str, table.columns))[:500]
+            return f"{name} lacks {', '.join(absent)}; it has the columns {has}"
+    return None
+
+
 def _plain(value: Any) -> Any:
     """NumPy's numbers as Python's."""
     return value.item() if isinstance(value, np.generic) and value.dtype.kind in "biuf" else value
@@ -154,6 +271,8 @@ def _kind(hint: Any) -> Kind | None:
         return _container_kind(origin, inner)
     if isinstance(hint, type) and hint.__name__ == "Dataset":  # torch's; a list of items serves as well
         return Kind(lambda value: isinstance(value, hint) or _has_items(value), "a data set")
+    if getattr(hint, "_is_protocol", False):
+        return None
     if isinstance(hint, type) and hint is not object:
         return Kind(lambda value: isinstance(value, hint), f"a {hint.__name__}")
     return None
@@ -172,14 +291,20 @@ def _either(kinds: Iterable[Kind | None]) -> Kind | None:
     if any(kind is None for kind in kinds):
         return None
     words = list(dict.fromkeys(kind.words for kind in kinds))
-    return Kind(lambda value: any(kind.accepts(value) for kind in kinds), " or ".join(words))
+    return Kind(
+        lambda value: any(kind.accepts(value) for kind in kinds),
+        " or ".join(words),
+        any(kind.is_array for kind in kinds) and not any("torch" in kind.words for kind in kinds),
+    )
 
 
 def _container_kind(origin: Any, inner: tuple) -> Kind | None:
     if origin is Callable or origin is type:
         return Kind(callable, "a function")
     if issubclass(origin, Mapping):
-        return Kind(lambda value: isinstance(value, Mapping), "keys and values")
+        return Kind(
+            lambda value: isinstance(value, Mapping) or type(value).__name__ == "Series", "keys and values"
+        )
     if issubclass(origin, tuple) and Ellipsis not in inner:
         members = [_kind(each) for each in inner]
         words = ", ".join("anything" if kind is None else kind.words for kind in members)
@@ -200,7 +325,7 @@ def _container_kind(origin: Any, inner: tuple) -> Kind | None:
         sized = issubclass(origin, Collection)
 
         def accepts_all(value: Any) -> bool:
-            if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            if isinstance(value, str | bytes) or not isinstance(value, Iterable) or _is_one_number(value):
                 return False
             if sized and not (_is_sequence(value) or isinstance(value, Collection)):
                 return False
@@ -214,15 +339,25 @@ def _container_kind(origin: Any, inner: tuple) -> Kind | None:
 
 
 def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
+    return (
+        isinstance(value, Sequence | np.ndarray)
+        and not isinstance(value, str | bytes)
+        and not _is_one_number(value)
+    )
+
+
+def _is_one_number(value: Any) -> bool:
+    """Whether a value is an array or a tensor without axes, which has no members."""
+    return getattr(value, "ndim", 1) == 0
 
 
 def _array_kind(hint: Any) -> Kind:
     """An array of jaxtyping: NumPy's or torch's, of numbers as the annotation has them; shapes are not looked at."""
     numbers = hint.__name__.partition("[")[0]
+    of_numpy = hint.array_type is np.ndarray
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, hint.array_type):
+        if not isinstance(value, hint.array_type) and not (of_numpy and _is_tensor(value)):
             return False
         kind = _number_kind(value)
         if numbers in FLOATING:
@@ -231,8 +366,8 @@ def _array_kind(hint: Any) -> Kind:
 
     named = {"Bool": "True and False"} | dict.fromkeys(FLOATING, "floating-point numbers")
     named |= dict.fromkeys(WHOLE, "whole numbers")
-    package = "a NumPy array" if hint.array_type is np.ndarray else "a torch tensor"
-    return Kind(accepts, f"{package} of {named.get(numbers, 'numbers')}")
+    package = "a NumPy array" if of_numpy else "a torch tensor"
+    return Kind(accepts, f"{package} of {named.get(numbers, 'numbers')}", of_numpy)
 
 
 def _is_tensor(value: Any) -> bool:
@@ -260,5 +395,6 @@ _SIMPLE: dict[Any, Kind] = {
     Real: Kind(_is_number, "a number"),
     str: Kind(lambda value: isinstance(value, str), "text"),
     Path: Kind(lambda value: isinstance(value, Path), "a path"),
+    np.ndarray: Kind(lambda value: isinstance(value, np.ndarray) or _is_tensor(value), "a NumPy array", True),
     type(None): Kind(lambda value: value is None, "None"),
 }

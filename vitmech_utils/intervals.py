@@ -15,10 +15,13 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import beta, f
 from scipy.stats import t as student
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval, check_settings, percentile_bounds
 
 JOINT_METHODS = ("percentile", "corrected", "reflected", "normal")
 METHODS = ("percentile", "t", "log-t", "transformed-t", "lengthened-t", "studentized", "bca", "likelihood")
+METHOD = "lengthened-t"
+"""What the library uses where no other is asked for: of all, the one that covers best (`benchmarks/coverage.py`)."""
 Bounds = tuple[Float[ndarray, " row"], Float[ndarray, " row"]]
 
 # Elements of the largest temporary array (draws x images); bounds memory to about 130 MB.
@@ -29,9 +32,10 @@ _HALVINGS = 60
 _ROUNDING = 1e-9
 
 
+@checked_arguments(finite=("values",))
 def mean_intervals(
     values: Float[ndarray, "row image"],
-    method: str = "lengthened-t",
+    method: str = METHOD,
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -40,10 +44,11 @@ def mean_intervals(
     return ratio_intervals(values, np.ones(values.shape[1]), method, draws, confidence, seed)
 
 
+@checked_arguments(finite=("above", "below"))
 def ratio_intervals(
     above: Float[ndarray, "row image"],
     below: Float[ndarray, " image"] | Float[ndarray, "row image"],
-    method: str = "lengthened-t",
+    method: str = METHOD,
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -91,6 +96,65 @@ def ratio_intervals(
     return low, high
 
 
+@checked_arguments(finite=("changed", "baseline"))
+def effect_intervals(
+    changed: Float[ndarray, "test image"],
+    baseline: Float[ndarray, " image"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    relative: bool = True,
+    method: str = METHOD,
+) -> Bounds:
+    """Bounds of `statistics.effect_sizes`, paired: baseline and changed losses are of the same images.
+
+    `method`, `draws` and `seed` are those of `ratio_intervals`; a single image has no interval, its bounds are NaN.
+    """
+    check_settings(draws, confidence)
+    if not relative:
+        return mean_intervals(changed - baseline, method, draws, confidence, seed)
+    low, high = ratio_intervals(changed, baseline, method, draws, confidence, seed)
+    return 100 * (low - 1), 100 * (high - 1)
+
+
+@checked_arguments(finite=("above", "below", "baseline"))
+def ratio_of_effects(
+    above: Float[ndarray, " image"],
+    below: Float[ndarray, " image"],
+    baseline: Float[ndarray, " image"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    method: str = METHOD,
+) -> Interval:
+    """How many times as large the effect of `above` is as that of `below`, all losses per image, on the same images.
+
+    Where the lower effect is not clearly above zero the ratio has no bounds: they are infinite.
+    """
+    first, second = above - baseline, below - baseline
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(first.mean() / second.mean())
+    (least,), (most,) = mean_intervals(second[None], method, draws, confidence, seed)
+    if not (least > 0 or most < 0):
+        return Interval(value, -np.inf, np.inf)
+    (low,), (high,) = ratio_intervals(first[None], second, method, draws, confidence, seed)
+    return Interval(value, float(low), float(high))
+
+
+@checked_arguments(finite=("values",))
+def mean_interval(
+    values: Float[ndarray, " item"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    method: str = METHOD,
+) -> Interval:
+    """Mean of `values` with its interval over the items; `method`, `draws` and `seed` as in `ratio_intervals`."""
+    (low,), (high,) = mean_intervals(values[None], method, draws, confidence, seed)
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+@checked_arguments(finite=("values",))
 def joint_interval(
     values: Float[ndarray, "row image"],
     statistic: Callable[[Float[ndarray, "draw row"]], Float[ndarray, " draw"]],
@@ -130,6 +194,7 @@ def joint_interval(
     return Interval(value, float(low[0]), float(high[0]))
 
 
+@checked_arguments()
 def share_intervals(found: Bool[ndarray, "row image"], confidence: float = 0.95) -> Bounds:
     """Bounds of the share of images for which `found` holds, at any number of images (Clopper and Pearson 1934)."""
     count, images = found.sum(1), found.shape[1]
@@ -139,6 +204,7 @@ def share_intervals(found: Bool[ndarray, "row image"], confidence: float = 0.95)
     return low, high
 
 
+@checked_arguments()
 def divided(
     above: Float[ndarray, " row"], low: Float[ndarray, " row"], high: Float[ndarray, " row"], below: Interval
 ) -> Bounds:
@@ -154,6 +220,7 @@ def divided(
     return ratio - less, ratio + more
 
 
+@checked_arguments(finite=("above", "below"))
 def standard_errors(
     above: Float[ndarray, "row image"], below: Float[ndarray, " image"] | Float[ndarray, "row image"]
 ) -> tuple[Float[ndarray, " row"], Float[ndarray, " row"], Float[ndarray, "row image"]]:
@@ -165,6 +232,7 @@ def standard_errors(
     return value, np.sqrt((influence**2).sum(1) / (images - 1) / images), influence
 
 
+@checked_arguments()
 def corrected_percentiles(
     value: Float[ndarray, " row"],
     drawn: Float[ndarray, "draw row"],
@@ -187,6 +255,7 @@ def corrected_percentiles(
     return bounds[0], bounds[1]
 
 
+@checked_arguments()
 def redrawn(images: int, draws: int, seed: int) -> Iterator[Float[ndarray, "draw image"]]:
     """The share of each image in each bootstrap draw: `draws` times `images` with replacement, in blocks."""
     rng = np.random.default_rng(seed)

@@ -9,10 +9,13 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.stats import false_discovery_control, pearsonr, quantile, rankdata
 
+from vitmech_utils.arguments import checked_arguments
+
 SURE = 0.95
 """The share of redrawn sets of images from which something counts as sure."""
 FALSE_DISCOVERIES = 0.05
 """The usual rate, for heads that are named one by one out of many."""
+MOST_DRAWS = 10_000_000
 # Elements of the largest temporary array (draws x images); bounds memory to about 130 MB.
 _BLOCK = 2**24
 # Up to this many images every sign pattern is enumerated (2^12 = 4096), so the test is exact.
@@ -51,49 +54,44 @@ class Interval:
 
 
 def check_settings(draws: int, confidence: float) -> None:
-    """Refuse fewer than one draw, or a confidence outside (0, 1), with `ValueError`."""
-    if draws < 1:
-        raise ValueError(f"bootstrap is {draws}, expected at least 1 draw (2000 is usual)")
+    """Refuse fewer than one draw or more than `MOST_DRAWS`, or a confidence outside (0, 1), with `ValueError`."""
+    if not 1 <= draws <= MOST_DRAWS:
+        raise ValueError(
+            f"bootstrap is {draws}, expected at least 1 draw (2000 is usual), at most {MOST_DRAWS:,}"
+        )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1, such as 0.95")
 
 
+@checked_arguments()
+def check_paired(changed: ndarray, baseline: ndarray) -> None:
+    """Refuse, with `ValueError`, rows of values that are not of the same images as the baseline, or of none."""
+    if changed.ndim != 2 or baseline.ndim != 1 or changed.shape[1] != baseline.size or not baseline.size:
+        raise ValueError(
+            f"got shapes {changed.shape} and {baseline.shape}, expected [test, image] and [image] of the same images, "
+            "at least one"
+        )
+
+
+@checked_arguments(finite=("changed", "baseline"))
 def percent_effect(
     changed: Float[ndarray, "test image"], baseline: Float[ndarray, " image"]
 ) -> Float[ndarray, " test"]:
     """Change of the mean loss in percent of the same images' baseline, signed."""
+    check_paired(changed, baseline)
     return 100 * (changed.mean(1) / baseline.mean() - 1)
 
 
+@checked_arguments(finite=("changed", "baseline"))
 def effect_sizes(
     changed: Float[ndarray, "test image"], baseline: Float[ndarray, " image"], relative: bool = True
 ) -> Float[ndarray, " test"]:
     """Change of the mean loss: in percent of the baseline (`percent_effect`), or, not `relative`, in its own unit."""
+    check_paired(changed, baseline)
     return percent_effect(changed, baseline) if relative else changed.mean(1) - baseline.mean()
 
 
-def effect_intervals(
-    changed: Float[ndarray, "test image"],
-    baseline: Float[ndarray, " image"],
-    draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-    relative: bool = True,
-) -> tuple[Float[ndarray, " test"], Float[ndarray, " test"]]:
-    """Percentile bootstrap interval of `effect_sizes` from images drawn with replacement.
-
-    Each draw takes the same images for the baseline and for every test (paired). With fewer than about
-    twenty images such intervals are somewhat too narrow; a single image has none, its bounds are NaN. Source: Efron
-    and Tibshirani 1993, chapter 13.
-    """
-    check_settings(draws, confidence)
-    if baseline.size == 1:
-        return np.full(len(changed), np.nan), np.full(len(changed), np.nan)
-    drawn = effect_draws(changed, baseline, draws, seed, relative)
-    low, high = np.quantile(drawn, _tails(confidence), axis=0)
-    return low, high
-
-
+@checked_arguments()
 def percentile_bounds(
     drawn: Float[ndarray, " draw *item"], confidence: float = 0.95
 ) -> tuple[Float[ndarray, " *item"], Float[ndarray, " *item"]]:
@@ -109,28 +107,7 @@ def percentile_bounds(
     return low, high
 
 
-def ratio_of_effects(
-    above: Float[ndarray, " image"],
-    below: Float[ndarray, " image"],
-    baseline: Float[ndarray, " image"],
-    draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """How many times as large the effect of `above` is as that of `below`, all squared errors per image.
-
-    Paired percentile bootstrap over the images. Where the lower effect's own interval holds zero, the ratio's
-    bounds are wild, as they should be.
-    """
-    check_settings(draws, confidence)
-    pair = np.stack([above, below])
-    value = percent_effect(pair, baseline)
-    drawn = effect_draws(pair, baseline, draws, seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.nanquantile(drawn[:, 0] / drawn[:, 1], _tails(confidence))
-        return Interval(float(value[0] / value[1]), float(low), float(high))
-
-
+@checked_arguments(finite=("differences",))
 def paired_p_values(
     differences: Float[ndarray, "test image"], draws: int = 2000, seed: int = 0
 ) -> Float[ndarray, " test"]:
@@ -140,6 +117,10 @@ def paired_p_values(
     is equally likely. Exact (all patterns) up to 12 images, drawn at random above. All tests share the
     patterns. Source: Fisher's randomization test; see Good 2005, section 3.2.
     """
+    if differences.ndim != 2 or not differences.shape[1]:
+        raise ValueError(
+            f"differences has shape {differences.shape}, expected [test, image] with at least one image"
+        )
     images = differences.shape[1]
     observed = np.abs(differences.mean(1))
     # Patterns that tie with the observed one must count, whatever the order of summation.
@@ -156,22 +137,13 @@ def paired_p_values(
     return (as_extreme + 1) / (draws + 1)
 
 
+@checked_arguments(finite=("p_values",))
 def adjust(p_values: Float[ndarray, " test"]) -> Float[ndarray, " test"]:
     """Benjamini-Hochberg adjusted p-values: among tests below 0.05, about 5 % are false discoveries."""
     return false_discovery_control(p_values, method="bh")
 
 
-def mean_interval(
-    values: Float[ndarray, " item"], draws: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Mean of `values` with its percentile bootstrap interval over the items."""
-    check_settings(draws, confidence)
-    rng = np.random.default_rng(seed)
-    drawn = values[rng.integers(values.size, size=(draws, values.size))].mean(1)
-    low, high = np.quantile(drawn, _tails(confidence))
-    return Interval(float(values.mean()), float(low), float(high))
-
-
+@checked_arguments(finite=("values",))
 def median_interval(
     values: Float[ndarray, " item"], draws: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
@@ -179,6 +151,7 @@ def median_interval(
     return ratio_of_medians(values, np.ones_like(values), draws, confidence, seed)
 
 
+@checked_arguments(finite=("above", "below"))
 def ratio_of_medians(
     above: Float[ndarray, " item"],
     below: Float[ndarray, " item"],
@@ -191,6 +164,7 @@ def ratio_of_medians(
     Each draw takes the same items of both, so that what disturbs both alike cancels.
     """
     check_settings(draws, confidence)
+    _check_items(above, below)
     chosen = np.random.default_rng(seed).integers(above.size, size=(draws, above.size))
     low, high = np.quantile(
         np.median(above[chosen], axis=1) / np.median(below[chosen], axis=1), _tails(confidence)
@@ -198,6 +172,7 @@ def ratio_of_medians(
     return Interval(float(np.median(above) / np.median(below)), float(low), float(high))
 
 
+@checked_arguments(finite=("first", "second"))
 def correlation(
     first: Float[ndarray, " item"], second: Float[ndarray, " item"], confidence: float = 0.95
 ) -> Interval:
@@ -207,6 +182,7 @@ def correlation(
     return Interval(float(fit.statistic), float(interval.low), float(interval.high))
 
 
+@checked_arguments(finite=("first", "second"))
 def rank_correlation(
     first: Float[ndarray, " item"],
     second: Float[ndarray, " item"],
@@ -233,6 +209,7 @@ def rank_correlation(
     return Interval(value, float(low), float(high))
 
 
+@checked_arguments(finite=("changed", "baseline"))
 def effect_draws(
     changed: Float[ndarray, "test image"],
     baseline: Float[ndarray, " image"],
@@ -241,6 +218,7 @@ def effect_draws(
     relative: bool = True,
 ) -> Float[ndarray, "draw test"]:
     """`effect_sizes` of images drawn with replacement, the same ones for the baseline and for every test."""
+    check_paired(changed, baseline)
     rng = np.random.default_rng(seed)
     images = baseline.size
     stacked = np.vstack([baseline, changed]).T
@@ -256,10 +234,18 @@ def effect_draws(
     return np.concatenate(effects)
 
 
+def _check_items(*columns: ndarray) -> None:
+    """Refuse columns of no or unequal numbers of items."""
+    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1 or not columns[0].size:
+        shapes = ", ".join(str(column.shape) for column in columns)
+        raise ValueError(f"got shapes {shapes}, expected one dimension of as many items each, at least one")
+
+
 def _tails(confidence: float) -> list[float]:
     return [(1 - confidence) / 2, (1 + confidence) / 2]
 
 
+@checked_arguments()
 def spearman(
     first: Float[ndarray, "draw item"], second: Float[ndarray, "draw item"]
 ) -> Float[ndarray, " draw"]:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import CLASS_COLOURS, WIDE
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ SHORT_REGIONS: dict[str, str] = {
 }
 
 
+@checked_arguments()
 def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
     """Colour each head by its class and name its regions; cells with confidence below 0.8 carry a question mark."""
     names = list(CLASS_COLOURS)
@@ -64,6 +66,7 @@ def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
         ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
+@checked_arguments()
 def class_grids(tables: Mapping[str, pd.DataFrame], columns: int = 2) -> "Figure":
     """One grid of classes per network, in the order given, with one legend for all."""
     rows = -(-len(tables) // columns)

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import decades
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 APART_ROWS = 0.2  # between marks that share a row of a forest plot
 
 
+@checked_arguments()
 def reach(table: pd.DataFrame, value: str = "effect", suffix: str = "") -> Float[ndarray, "2 _"]:
     """How far an interval reaches below and above its value, for matplotlib's error bars; never negative."""
     middle, low, high = (table[f"{name}{suffix}"].to_numpy(float) for name in (value, "low", "high"))
     return np.clip([middle - low, high - middle], 0, None)
 
 
+@checked_arguments()
 def interval_forest(
     ax: "Axes",
     table: pd.DataFrame,
@@ -63,16 +66,19 @@ def interval_forest(
     ax.set_ylim(len(names) - 0.5, -0.5)
 
 
+@checked_arguments()
 def excludes_zero(table: pd.DataFrame) -> pd.Series:
     """True where an effect's interval lies on one side of zero."""
     return (table["low"] > 0) | (table["high"] < 0)
 
 
+@checked_arguments()
 def head_names(table: pd.DataFrame) -> list[str]:
     """Names such as L6H4: 1-based layer and head, from 0-based columns."""
     return [f"L{layer + 1}H{head + 1}" for layer, head in zip(table["layer"], table["head"], strict=True)]
 
 
+@checked_arguments()
 def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
     """Make an axis in percent linear up to `linear` and logarithmic beyond, with plain numbers as ticks."""
     for name in which:
@@ -89,6 +95,7 @@ def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
         axis.set_major_formatter("{x:g}")
 
 
+@checked_arguments()
 def percent_scale_to(ax: "Axes", which: str, low: float, high: float) -> None:
     """Make an axis in percent linear up to 10 and logarithmic beyond, no longer than `low` to `high` needs."""
     if max(-low, high) > 20:
@@ -96,6 +103,7 @@ def percent_scale_to(ax: "Axes", which: str, low: float, high: float) -> None:
     percent_scale(ax, which, linear=10.0)
 
 
+@checked_arguments()
 def effect_forest(ax: "Axes", table: pd.DataFrame, top: int = 20) -> None:
     """Draw the `top` heads with the largest absolute effects, each with its interval, the largest on top."""
     rows = table.loc[table["effect"].abs().nlargest(top).index].iloc[::-1]
@@ -122,6 +130,7 @@ def effect_forest(ax: "Axes", table: pd.DataFrame, top: int = 20) -> None:
     ax.legend(loc="lower right")
 
 
+@checked_arguments()
 def layer_profile(
     ax: "Axes", layers: pd.DataFrame, heads: pd.DataFrame | None = None, label: str = ""
 ) -> None:
@@ -145,6 +154,7 @@ def layer_profile(
     ax.set_ylabel("effect on the MSE (%)")
 
 
+@checked_arguments()
 def effect_scatter(ax: "Axes", first: pd.Series, second: pd.Series, names: list[str], label: int = 3) -> None:
     """Draw two effects per head against each other, with the line of equality and the `label` largest named."""
     ax.plot(first, second, "o", markersize=4, alpha=0.8)
@@ -168,6 +178,7 @@ SIDES = (*((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 """Where a name may lie, seen from its point, the best side first."""
 
 
+@checked_arguments()
 def name_largest(
     ax: "Axes",
     x: ArrayLike,

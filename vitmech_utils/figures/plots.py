@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize, SymLogNorm, TwoSlopeNorm
 
+from vitmech_utils.arguments import checked_arguments
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -98,12 +100,14 @@ def use_style() -> None:
     )
 
 
+@checked_arguments()
 def headline(figure: "Figure", text: str) -> "Figure":
     """Put the finding over a figure of several panels, at its left; returns the figure."""
     figure.suptitle(text, x=0.01, ha="left")
     return figure
 
 
+@checked_arguments()
 def to_grid(frame: pd.DataFrame, value: str) -> np.ndarray:
     """Column `value` of a table with columns layer and head (0-based) as an array [layer, head].
 
@@ -126,6 +130,7 @@ def to_grid(frame: pd.DataFrame, value: str) -> np.ndarray:
     return grid
 
 
+@checked_arguments()
 def heatmap(
     ax: "Axes",
     values: pd.DataFrame | np.ndarray,
@@ -190,12 +195,14 @@ def heatmap(
     return image
 
 
+@checked_arguments()
 def decades(linear: float) -> list[float]:
     """Ticks for a scale that is linear up to `linear` and logarithmic beyond: 0 and its multiples by powers of ten."""
     ticks = linear * 10.0 ** np.arange(7)
     return [*-ticks[::-1], 0.0, *ticks]
 
 
+@checked_arguments()
 def map_grid(
     image: np.ndarray,
     maps: np.ndarray,
@@ -251,11 +258,13 @@ def map_grid(
     return figure
 
 
+@checked_arguments()
 def pictures(pixel_values: "Tensor") -> np.ndarray:
     """Pixel values in [0, 1] [image, 3, row, column] as pictures for show: uint8 [image, row, column, 3]."""
     return (pixel_values * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+@checked_arguments()
 def overlay(
     image: np.ndarray, unit_map: np.ndarray, *, size: int = 224, strength: float = 0.72
 ) -> np.ndarray:

@@ -1,10 +1,13 @@
 """Tables and numbers for readers: Markdown tables, counts, intervals and names in words."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+from vitmech_utils.arguments import checked_arguments
 
 if TYPE_CHECKING:
     from IPython.display import Code
@@ -20,41 +23,52 @@ HEADINGS = {
 }
 
 
+_CHECK = re.compile(r"^@checked_arguments\([^\n]*\)\n", re.MULTILINE)
+
+
+@checked_arguments()
 def heading(column: str) -> str:
     """Turn an artefact's column name into the heading of a shown table, for pandas' `Styler.format_index`."""
     return HEADINGS.get(column, column.replace("_", " "))
 
 
+@checked_arguments()
 def plain(name: str) -> str:
     """A target's name in words: `start_freq` is the start frequency."""
     return name.replace("_", " ").replace("freq", "frequency")
 
 
+@checked_arguments()
 def word(count: int, one: str, several: str) -> str:
     """The word that goes with a count: `one` for 1, else `several`."""
     return one if count == 1 else several
 
 
+@checked_arguments()
 def counted(count: int, noun: str) -> str:
     """A count with its noun, in the plural unless there is one."""
     return f"{count:,} {word(count, noun, f'{noun}s')}"
 
 
+@checked_arguments()
 def listed(items: Iterable[Any], between: str = ", ", none: str = "none") -> str:
     """Items in a row, or `none` where there are none."""
     return between.join(map(str, items)) or none
 
 
+@checked_arguments()
 def named(values: Mapping[Any, Any], spec: str = "", between: str = ", ", join: str = " ") -> str:
     """Names with their values in a row, such as `zero 0.52, mean 0.31`; `spec` formats each value."""
     return between.join(f"{name}{join}{value:{spec}}" for name, value in values.items())
 
 
+@checked_arguments()
 def bullets(lines: Iterable[str], none: str = "") -> str:
     """A bulleted list, or `none` where there are no lines."""
     return "\n".join(f"- {line}" for line in lines) or none
 
 
+@checked_arguments()
 def interval(row: Any, spec: str = "+.2f", value: str = "effect", suffix: str = "", unit: str = "") -> str:
     """A value with its interval: `+1.74 [+0.90, +2.61]`.
 
@@ -65,12 +79,14 @@ def interval(row: Any, spec: str = "+.2f", value: str = "effect", suffix: str = 
     return f"{found:{spec}}{f' {unit}' if unit else ''} [{low:{spec}}, {high:{spec}}]"
 
 
+@checked_arguments()
 def percent(row: Any, suffix: str = "", value: str = "effect") -> str:
     """A change in percent with its interval, with fewer decimals where it is large: `+1.7 % [+0.9, +2.6]`."""
     ends = (abs(_entry(row, f"{name}{suffix}")) for name in ("low", "high"))
     return interval(row, "+,.0f" if max(ends) >= 100 else "+.1f", value, suffix, "%")
 
 
+@checked_arguments()
 def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table: its headings, then one sequence of cells a row, each shown as `str` gives it.
 
@@ -86,6 +102,7 @@ def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+@checked_arguments()
 def frame_table(table: pd.DataFrame, columns: Mapping[str, str | tuple[str, str | Callable]]) -> str:
     """A Markdown table of a data frame: columns in order, each with its heading, or heading and format.
 
@@ -101,6 +118,7 @@ def frame_table(table: pd.DataFrame, columns: Mapping[str, str | tuple[str, str 
     )
 
 
+@checked_arguments()
 def shown(
     table: pd.DataFrame, formats: Mapping[str, str], caption: str = "", index: bool = False
 ) -> "Styler":
@@ -111,23 +129,28 @@ def shown(
     return styled if index else styled.hide(axis="index")
 
 
+@checked_arguments()
 def source(*functions: Callable) -> "Code":
-    """The source of some functions, as a page shows code."""
+    """The source of some functions, as a page shows code: without the check of their arguments, which all have."""
     from IPython.display import Code
 
-    return Code("\n\n".join(inspect.getsource(function) for function in functions), language="python")
+    return Code(
+        "\n\n".join(_CHECK.sub("", inspect.getsource(function)) for function in functions), language="python"
+    )
 
 
+@checked_arguments()
 def rule_text(rule: Callable, paragraphs: int | None = None) -> str:
     """A rule's docstring as a quotation, or its first paragraphs alone."""
     parts = inspect.cleandoc(rule.__doc__ or "").split("\n\n")[:paragraphs]
     return f"> {' '.join(' '.join(parts).split())}"
 
 
+@checked_arguments()
 def judgement_list(judged: Mapping[str, Any], claimed: Mapping[str, str]) -> str:
     """Claims with their verdicts and reasons, as a bulleted list; `judged` maps a claim to its `Judgement`."""
     return bullets(
-        f"**{claim}**, {claimed[claim]}: **{found.verdict}**. Reason: {found.reason}."
+        f"**{claim}**, {claimed[claim]}: **{found.words}**. Reason: {found.reason}."
         for claim, found in judged.items()
     )
 

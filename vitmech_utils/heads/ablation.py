@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import check_table, checked_arguments
 from vitmech_utils.heads.effects import Losses, effects, losses_of
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import Head, check_layer
@@ -32,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@checked_arguments(least={"batch": 1})
 def sweep(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -74,6 +76,7 @@ def sweep(
     return found.table(bootstrap, confidence, seed)
 
 
+@checked_arguments(least={"batch": 1})
 def losses_without_heads(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -105,6 +108,7 @@ def losses_without_heads(
     return losses_of(keep.task, without, baseline, tuple(singles(chosen)), mode)
 
 
+@checked_arguments(least={"batch": 1})
 def predict_without_heads(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -147,6 +151,7 @@ def predict_without_heads(
     return HeadPredictions(baseline, ablated, layer, head, mode, method, **task_of(model, task))
 
 
+@checked_arguments()
 def chosen_heads(
     anatomy: Anatomy, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
 ) -> list[Head]:
@@ -171,11 +176,14 @@ def chosen_heads(
     return tests
 
 
+@checked_arguments()
 def agreement(table: pd.DataFrame, bootstrap: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Rank correlation of the heads' effects between each two modes of one or more joined sweeps.
 
     Returns first, second (mode), correlation (Spearman, -1 to 1), low, high (bootstrap over heads), heads.
     """
+    check_table("table", table, ("layer", "head", "mode", "effect"), key=("layer", "head", "mode"))
+    check_table("table", table, (), finite=("effect",))
     wide = table.pivot(index=["layer", "head"], columns="mode", values="effect").dropna()
     modes = [mode for mode in table["mode"].unique() if mode in wide]
     rows = []

@@ -16,6 +16,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.replacements import check_images, check_merged, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import LossesFor
@@ -43,6 +44,7 @@ class Attack:
     passes: int
 
 
+@checked_arguments(least={"steps": 1, "restarts": 1, "batch": 1})
 def attack(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -92,6 +94,7 @@ def attack(
     )  # fmt: skip
 
 
+@checked_arguments(least={"batch": 1})
 @torch.no_grad()
 def random_noise(
     model: nn.Module,
@@ -127,6 +130,7 @@ def random_noise(
     return torch.cat(found, 1)
 
 
+@checked_arguments()
 def gradient_error(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import check_finite, checked_arguments
 from vitmech_utils.heads.attention_shares import (
     AttentionStatistics,
     attention_statistics,
@@ -42,6 +43,7 @@ __all__ = [
 Query = Literal["read", "cls", "patches"] | int
 
 
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def attention_maps(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -78,6 +80,7 @@ def attention_maps(
     return unit_scale(maps) if normalize == "unit" else maps
 
 
+@checked_arguments(finite=("pixel_values",), least={"stride": 1})
 def patch_query_maps(
     model: nn.Module, pixel_values: Float[Tensor, "1 channel height width"], stride: int = 1
 ) -> Float[Tensor, "layer head query_row query_column row column"]:
@@ -97,6 +100,7 @@ def patch_query_maps(
     return torch.stack(layers)
 
 
+@checked_arguments()
 def patch_grid(pixel_values: Float[Tensor, "image ..."], anatomy: Anatomy) -> tuple[int, int]:
     """Rows and columns of patches of an image batch; raises ValueError where the patches do not fill the image."""
     height, width = pixel_values.shape[-2:]
@@ -112,12 +116,14 @@ def patch_grid(pixel_values: Float[Tensor, "image ..."], anatomy: Anatomy) -> tu
     return height // anatomy.patch, width // anatomy.patch
 
 
+@checked_arguments(finite=("maps",))
 def unit_scale(maps: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch row column"]:
     """Stretch each map to [0, 1]; a constant map becomes all zeros. Hides how strong a map was."""
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def rollout(
     model: nn.Module, pixel_values: Float[Tensor, "image ..."], batch: int = 4
 ) -> Float[Tensor, "image layer row column"]:
@@ -187,6 +193,7 @@ class ByImage(NamedTuple):
     names: tuple[str, ...] = ()
 
 
+@checked_arguments()
 @contextlib.contextmanager
 def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
     """Note what each image gets while a model is run by anything else, such as `attention_statistics`.
@@ -221,8 +228,12 @@ def reading_by_image(model: nn.Module) -> Iterator[Callable[[], ByImage]]:
             hook.remove()
 
 
+@checked_arguments(least={"batch": 1})
 def by_image(model: nn.Module, images: Mapping[str, Tensor], batch: int = 16) -> ByImage:
     """Read a model once over stacked images (`pixel_values`), on its own device; float32 maps and predictions."""
+    if "pixel_values" not in images:
+        raise ValueError(f"images hold {sorted(images)}, expected 'pixel_values'")
+    check_finite("pixel_values", images["pixel_values"], axis="image")
     device = next(model.parameters()).device
     with reading_by_image(model) as seen:
         for part in images["pixel_values"].split(batch):
@@ -230,6 +241,7 @@ def by_image(model: nn.Module, images: Mapping[str, Tensor], batch: int = 16) ->
         return seen()
 
 
+@checked_arguments()
 def image_shares(
     read: ByImage, regions: Tensor, region: str | int, names: Sequence[str] | None = None
 ) -> tuple[Float[ndarray, "image layer head"], Float[ndarray, " image"]]:
@@ -255,6 +267,7 @@ def image_shares(
     return np.einsum("ilhp,ip->ilh", read.maps, coverage), coverage.mean(1)
 
 
+@checked_arguments(finite=("shares", "areas"))
 def lift_over_blocks(
     shares: Float[ndarray, " image"],
     areas: Float[ndarray, " image"],

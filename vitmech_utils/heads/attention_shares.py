@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from vitmech_utils.arguments import check_finite, checked_arguments
 from vitmech_utils.heads.attention_sums import RunningSums
 from vitmech_utils.heads.attention_tables import head_table, region_table
 from vitmech_utils.heads.check import HeadCheck, watch_projections
@@ -56,6 +57,7 @@ class AttentionStatistics:
     variants: tuple[tuple[str, str], ...] = VARIANTS
 
 
+@checked_arguments()
 def region_shares(model: nn.Module, images: Images, **settings) -> pd.DataFrame:
     """Attention share, area share, lift and entropy per head and region, with intervals over images.
 
@@ -64,6 +66,7 @@ def region_shares(model: nn.Module, images: Images, **settings) -> pd.DataFrame:
     return attention_statistics(model, images, **settings).regions
 
 
+@checked_arguments(least={"replicates": 0, "shuffles": 0, "batch": 1})
 def attention_statistics(
     model: nn.Module,
     images: Images,
@@ -147,6 +150,7 @@ def attention_statistics(
     )
 
 
+@checked_arguments()
 def names_of_regions(
     regions: Sequence[str] | None = None, images: object = None, model: object = None
 ) -> tuple[str, ...]:
@@ -169,6 +173,7 @@ def names_of_regions(
     return names
 
 
+@checked_arguments()
 def patch_coverage(
     regions: torch.Tensor, patch: int, count: int | None = None
 ) -> Float[Tensor, "image region row column"]:
@@ -187,6 +192,7 @@ def patch_coverage(
     return counts.view(-1, rows, columns, count).permute(0, 3, 1, 2).float() / patch**2
 
 
+@checked_arguments()
 def batches(images: Images, size: int) -> Iterator[dict[str, Tensor]]:
     """Yield dicts of stacked tensors, at most `size` images each, from a dataset, stacked tensors or a loader."""
     if isinstance(images, Mapping):
@@ -207,6 +213,7 @@ def batches(images: Images, size: int) -> Iterator[dict[str, Tensor]]:
             yield from batches(part, size)
 
 
+@checked_arguments()
 def check_regions(part: Batch, anatomy: Anatomy, count: int) -> tuple[int, int]:
     """Rows and columns of patches; raises ValueError where a batch's region maps do not fit its images."""
     if "regions" not in part or "pixel_values" not in part:
@@ -226,6 +233,7 @@ def check_regions(part: Batch, anatomy: Anatomy, count: int) -> tuple[int, int]:
             f"region maps hold {regions.dtype} values {regions.min()} to {regions.max()}, "
             f"expected integers from 0 to {count - 1}"
         )
+    check_finite("pixel_values", pixels, axis="image")
     height, width = pixels.shape[-2:]
     if height % anatomy.patch or width % anatomy.patch:
         raise ValueError(

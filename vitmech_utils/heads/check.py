@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.projections import (
     Projections,
     mean_of_queries,
@@ -186,6 +187,7 @@ class HeadCheck:
 _REMEMBERED: WeakKeyDictionary[nn.Module, tuple[tuple, HeadCheck]] = WeakKeyDictionary()
 
 
+@checked_arguments()
 def check_heads(model: nn.Module, pixel_values: Tensor | None = None) -> HeadCheck:
     """Find by running `model` what of it can be analysed; remembered until its modules or weights change.
 
@@ -208,11 +210,13 @@ def check_heads(model: nn.Module, pixel_values: Tensor | None = None) -> HeadChe
     return found
 
 
+@checked_arguments()
 def remember(model: nn.Module, found: HeadCheck) -> None:
     """Let a check hold for a model that was proven to compute the same: a pruned copy."""
     _REMEMBERED[model] = (_state(model), found)
 
 
+@checked_arguments()
 @contextmanager
 def watch_projections(
     model: nn.Module, receive: Callable[[Projections], None], pixel_values: Tensor | None = None
@@ -271,6 +275,7 @@ def _version(value: Tensor) -> int:
     return -1 if value.is_inference() else value._version
 
 
+@checked_arguments()
 def one_image(model: nn.Module, anatomy: Anatomy, pixel_values: Tensor | None) -> Tensor:
     """The first of some images, or random pixels of the size that the model tells; `AnatomyError` if it tells none."""
     weight = next(model.parameters())

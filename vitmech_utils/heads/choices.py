@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.model.anatomy import find_blocks
 
 
+@checked_arguments()
 def heads_looking_at(statistics: AttentionStatistics, regions: Sequence[str], most: int) -> pd.DataFrame:
     """The heads whose CLS query looks at some regions clearly more than their area would have it, at most `most`.
 
@@ -44,6 +46,7 @@ def heads_looking_at(statistics: AttentionStatistics, regions: Sequence[str], mo
     return table.head(most).reset_index(drop=True)
 
 
+@checked_arguments()
 def other_heads(
     model: nn.Module,
     heads: Collection[Head],

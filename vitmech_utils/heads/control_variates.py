@@ -20,6 +20,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import ndtri
 
+from vitmech_utils.arguments import checked_arguments
+
 # Exact images below which no line is fitted.
 _FEWEST = 3
 # What rounding leaves of nothing, relative to the values that it came from.
@@ -51,6 +53,7 @@ class Allocation:
     cost_exact: float
 
 
+@checked_arguments(finite=("cheap",))
 def image_sizes(cheap: Float[ndarray, "row image"]) -> Float[ndarray, " image"]:
     """How much each image seems to matter: the root mean square of its rows, each in units of its own.
 
@@ -64,6 +67,7 @@ def image_sizes(cheap: Float[ndarray, "row image"]) -> Float[ndarray, " image"]:
     return np.sqrt(((cheap[told] / scale[told]) ** 2).mean(0))
 
 
+@checked_arguments()
 def select_images(
     sizes: Float[ndarray, " image"], count: int, *, even: float = 0.3, seed: int = 0
 ) -> Selection:
@@ -94,6 +98,7 @@ def select_images(
     return Selection(np.sort(np.concatenate([certain, order[picked]])), probability)
 
 
+@checked_arguments(finite=("cheap", "exact"))
 def corrected_values(
     cheap: Float[ndarray, "row image"],
     exact: Float[ndarray, "row chosen"],
@@ -129,6 +134,7 @@ def corrected_values(
     return values
 
 
+@checked_arguments(finite=("cheap", "exact"))
 def allocate(
     cheap: Float[ndarray, "row image"],
     exact: Float[ndarray, "row image"],

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import check_table, checked_arguments
 from vitmech_utils.heads.check import check_heads
 from vitmech_utils.heads.replacements import evaluating
 from vitmech_utils.heads.replay import predict
@@ -37,6 +38,7 @@ class Costs:
         return self.attention_flops / self.flops
 
 
+@checked_arguments()
 def costs(model: nn.Module, image_size: int) -> Costs:
     """Count parameters, and FLOPs for one square image of `image_size` pixels.
 
@@ -68,6 +70,7 @@ def costs(model: nn.Module, image_size: int) -> Costs:
     )
 
 
+@checked_arguments()
 def ceiling(share: float, removed: float = 1.0) -> float:
     """The largest speed-up (a factor) from removing a part `removed` of what takes a `share` of the work.
 
@@ -81,6 +84,7 @@ def ceiling(share: float, removed: float = 1.0) -> float:
     return 1 / (1 - share * removed)
 
 
+@checked_arguments(finite=("pixel_values",), least={"repeats": 1})
 def attention_time_share(model: nn.Module, pixel_values: Tensor, repeats: int = 10) -> Interval:
     """The attention blocks' share of a forward pass's wall time, in [0, 1]: median over passes and its 95 % interval.
 
@@ -114,6 +118,7 @@ def attention_time_share(model: nn.Module, pixel_values: Tensor, repeats: int = 
     return median_interval(np.array(shares))
 
 
+@checked_arguments(finite=("pixel_values",), least={"repeats": 1})
 def latency(
     models: Mapping[str, nn.Module],
     pixel_values: Tensor,
@@ -157,6 +162,7 @@ def latency(
     return pd.DataFrame(rows, columns=["model", "batch", "compiled", "repeat", "seconds"])
 
 
+@checked_arguments()
 def summary(
     timings: pd.DataFrame, baseline: str, draws: int = 2000, confidence: float = 0.95
 ) -> pd.DataFrame:
@@ -166,6 +172,8 @@ def summary(
     baseline's median over the model's), speedup_low, speedup_high. Repeats are drawn in pairs: a repeat in which the
     machine was slow is slow for both. Raises `ValueError` where the baseline was not timed.
     """
+    columns = ("model", "batch", "compiled", "repeat")
+    check_table("timings", timings, columns, key=columns, finite=("seconds",))
     if baseline not in set(timings["model"]):
         raise ValueError(
             f"baseline {baseline!r} was not timed, expected one of {sorted(set(timings['model']))}"

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.effects import Answers
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
@@ -17,11 +18,13 @@ from vitmech_utils.heads.replacements import (
 )
 from vitmech_utils.heads.replay import TOLERANCE, Replay, ReplayError
 from vitmech_utils.heads.sets import SetPredictions, singles, task_of
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import effect_intervals, effect_sizes
+from vitmech_utils.statistics import effect_sizes
 from vitmech_utils.tasks import Loss, Task
 
 
+@checked_arguments(least={"batch": 1})
 def predict_directly(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -65,6 +68,7 @@ def predict_directly(
     )  # fmt: skip
 
 
+@checked_arguments()
 def direct_effects(
     total: Answers,
     direct: Answers,

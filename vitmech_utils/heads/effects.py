@@ -12,15 +12,10 @@ from numpy import ndarray
 from torch import Tensor
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import HeadSet
-from vitmech_utils.statistics import (
-    adjust,
-    check_settings,
-    effect_draws,
-    effect_intervals,
-    effect_sizes,
-    paired_p_values,
-)
+from vitmech_utils.intervals import effect_intervals
+from vitmech_utils.statistics import adjust, check_settings, effect_draws, effect_sizes, paired_p_values
 from vitmech_utils.tasks import Loss, Task
 
 ALL = "all"
@@ -217,6 +212,7 @@ class Answers:
         return found
 
 
+@checked_arguments()
 def effects(
     predictions: Answers,
     labels: Tensor | None = None,
@@ -229,6 +225,7 @@ def effects(
     return predictions.losses(labels, task).table(bootstrap, confidence, seed)
 
 
+@checked_arguments()
 def loss_changes(
     predictions: Answers, labels: Tensor | None = None, task: Task | str | Loss | None = None
 ) -> Losses:
@@ -236,6 +233,7 @@ def loss_changes(
     return replace(predictions.losses(labels, task), relative=False)
 
 
+@checked_arguments()
 def losses_of(task: Task, without: Tensor, baseline: Tensor, sets: tuple[HeadSet, ...], mode: str) -> Losses:
     """Losses under a fitted task's names; `ValueError` where those of the unchanged model are not finite."""
     broken = (~baseline.isfinite()).any(1).nonzero().flatten().tolist()

@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
@@ -23,11 +24,13 @@ from vitmech_utils.heads.replacements import (
     replacement,
 )
 from vitmech_utils.heads.replay import predict
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import check_settings, effect_intervals
+from vitmech_utils.statistics import check_settings
 from vitmech_utils.tasks import Loss, Task
 
 
+@checked_arguments(least={"batch": 1})
 def first_order(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -106,6 +109,7 @@ def _table(
     )
 
 
+@checked_arguments()
 def slope_sizes(
     slope: Float[ndarray, "test image"], error: Float[ndarray, " image"], relative: bool
 ) -> Float[ndarray, " test"]:
@@ -142,6 +146,7 @@ class GatedLoss:
         return self.task(outputs, truth).mean(1)
 
 
+@checked_arguments()
 def check_gated(
     model: nn.Module,
     pixel_values: Tensor,

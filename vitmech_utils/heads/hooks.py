@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.model.anatomy import Anatomy, HeadNumbers, find_blocks
 
 Head = tuple[int, int]
@@ -26,6 +27,7 @@ class HeadHookError(RuntimeError):
     """A change that cannot be made: wrong shape, or a model that never reached the changed layer."""
 
 
+@checked_arguments()
 @contextmanager
 def capture_heads(model: nn.Module, layers: Iterable[int] | None = None) -> Iterator[dict[int, Tensor]]:
     """Collect every head's output while the context is open.
@@ -51,6 +53,7 @@ def capture_heads(model: nn.Module, layers: Iterable[int] | None = None) -> Iter
         yield captured
 
 
+@checked_arguments()
 @contextmanager
 def change_heads(model: nn.Module, changes: Mapping[tuple[int, int] | int, Change]) -> Iterator[None]:
     """Replace heads' outputs while the context is open; the weights are never touched.

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.replacements import evaluating, head_outputs, verify
 from vitmech_utils.heads.replay import predict
@@ -15,6 +16,7 @@ from vitmech_utils.heads.sets import losses_for
 from vitmech_utils.tasks import Loss, Task
 
 
+@checked_arguments(finite=("pixel_values", "donors"), least={"batch": 1})
 def patch_heads(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -30,6 +32,7 @@ def patch_heads(
     return _patched(model, pixel_values, donors, sets, batch, lambda outputs, _images: outputs)
 
 
+@checked_arguments(finite=("pixel_values", "donors"), least={"batch": 1})
 def patched_losses(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.check import TOLERANCE, check_heads, one_image, remember
 from vitmech_utils.heads.hooks import Head, capture_heads, change_heads
 from vitmech_utils.heads.replacements import check_linear, check_model, evaluating, verify
@@ -63,6 +64,7 @@ class ConstantAttention(nn.Module):
         return (constant, None) if self.returns_tuple else constant
 
 
+@checked_arguments()
 def prune_heads(
     model: nn.Module,
     heads: Iterable[Head],
@@ -148,6 +150,7 @@ def _more(block: AttentionBlock) -> str:
     return f"its attention has parts of its own ({', '.join(extra[:4])}), and " if extra else ""
 
 
+@checked_arguments()
 def recovering(pruned: ChirpRegressor, lora: LoraSettings | None = None, seed: int = 0) -> ChirpRegressor:
     """A copy of a pruned regressor that `fine_tune` can train: fresh LoRA adapters, and its own head to go on from.
 
@@ -164,6 +167,7 @@ def recovering(pruned: ChirpRegressor, lora: LoraSettings | None = None, seed: i
     return regressor.to(next(pruned.parameters()).dtype)
 
 
+@checked_arguments()
 def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -> Path:
     """Write a pruned model: weights as safetensors, and a JSON record of its heads and of where it came from.
 
@@ -198,6 +202,7 @@ def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -
     return write_folder(folder, fill, (RECORD, WEIGHTS), (RECORD,), PruningError)
 
 
+@checked_arguments()
 def load_pruned(
     folder: Path | str, origin: nn.Module | None = None, attention: str = "sdpa"
 ) -> ChirpRegressor | nn.Module:
@@ -447,6 +452,7 @@ def _unpruned_regressor(
         ) from error
 
 
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
 @torch.no_grad()
 def prune_keeping_means(
     model: nn.Module,

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.replacements import check_linear
 from vitmech_utils.heads.replay import Replay, predict
 from vitmech_utils.model.anatomy import AttentionBlock, find_blocks
@@ -27,6 +28,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DOCUMENTED_BASELINE = 2465.65
 
 
+@checked_arguments()
 def zero_rows(block: AttentionBlock, row: int) -> None:
     """Set one row of the query, key and value weights to zero, in place; the biases stay.
 
@@ -37,6 +39,7 @@ def zero_rows(block: AttentionBlock, row: int) -> None:
             projection.weight[row] = 0
 
 
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def literal_procedure(
     model: nn.Module, pixel_values: Float[Tensor, "image ..."], batch: int = 32
 ) -> tuple[Float[Tensor, "image target"], Float[Tensor, "layer head image target"]]:
@@ -57,6 +60,7 @@ def literal_procedure(
     return baseline.cpu().double(), scenarios
 
 
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def published_procedure(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -112,6 +116,7 @@ class LoadingReport:
     unexpected: tuple[str, ...]
 
 
+@checked_arguments()
 def documented_loading(trained: nn.Module, fresh: nn.Module, backbone: str = "backbone") -> LoadingReport:
     """Load `trained`'s weights into `fresh` as documented: rename, then ignore whatever does not match.
 
@@ -138,6 +143,7 @@ class MixedUnits:
     predicting_the_mean: float
 
 
+@checked_arguments(finite=("mean", "std"))
 def mixed_units(mean: ArrayLike, std: ArrayLike) -> MixedUnits:
     """What three predictors score when standardized outputs meet raw labels of this mean and deviation.
 
@@ -149,6 +155,7 @@ def mixed_units(mean: ArrayLike, std: ArrayLike) -> MixedUnits:
     return MixedUnits(*(float(score.mean()) for score in scores))
 
 
+@checked_arguments(finite=("pixel_values",))
 def imagenet_normalized(
     pixel_values: Float[Tensor, "image ..."],
 ) -> Float[Tensor, "image ..."]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.stats import rankdata
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval, check_settings
 
 SPLITS = 8
@@ -38,6 +39,7 @@ class SharedOrder:
     images: int
 
 
+@checked_arguments(finite=("first", "second"), least={"splits": 1})
 def disattenuated_correlation(
     first: Measured,
     second: Measured,
@@ -83,6 +85,7 @@ def disattenuated_correlation(
     )
 
 
+@checked_arguments(finite=("first", "second"))
 def permutation_null(
     first: Float[ndarray, "quantity head"],
     second: Float[ndarray, "other place"],

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.check import HeadCheck, check_heads
 from vitmech_utils.heads.effects import check_finite, check_labels
 from vitmech_utils.heads.hooks import capture_heads
@@ -24,6 +25,7 @@ MODES = (*HOOK_MODES, "published-code")
 Replacement = Callable[[int, int], list[Tensor]]
 
 
+@checked_arguments(least={"batch": 1})
 def replacement(
     model: nn.Module,
     anatomy: Anatomy,
@@ -69,6 +71,7 @@ def head_outputs(model: nn.Module, pixel_values: Tensor) -> list[Float[Tensor, "
     return [heads[layer] for layer in sorted(heads)]
 
 
+@checked_arguments(least={"batch": 1})
 def mean_outputs(
     model: nn.Module, pixel_values: Tensor, batch: int = 32
 ) -> list[Float[Tensor, "1 token head size"]]:
@@ -81,6 +84,7 @@ def mean_outputs(
     return [(total / len(pixel_values)).to(**_like(model)) for total in sums]
 
 
+@checked_arguments()
 def constant_output(block, anatomy: Anatomy) -> Float[Tensor, "1 1 head size"]:
     """What heads write whose query, key and value weights are zero: their value bias, at every token.
 
@@ -99,6 +103,7 @@ def constant_output(block, anatomy: Anatomy) -> Float[Tensor, "1 1 head size"]:
     return numbers.spread(bias.detach().reshape(1, 1, len(numbers.kept), numbers.size), 2)
 
 
+@checked_arguments()
 def another_image(images: int, seed: int) -> Tensor:
     """A random assignment image -> other image in which each is used once (one random cycle)."""
     order = np.random.default_rng([seed, images]).permutation(images)
@@ -107,6 +112,7 @@ def another_image(images: int, seed: int) -> Tensor:
     return torch.from_numpy(donor)
 
 
+@checked_arguments()
 def check_model(model: nn.Module) -> Anatomy:
     """Find `model`'s heads without running it: `verify` follows once the arguments are known to be sound.
 
@@ -116,6 +122,7 @@ def check_model(model: nn.Module) -> Anatomy:
     return find_blocks(model)
 
 
+@checked_arguments()
 def verify(model: nn.Module, pixel_values: Tensor | None = None) -> HeadCheck:
     """What `check_heads` finds of a model, on the first of these images; `AnatomyError` where heads are not as read."""
     found = check_heads(model, pixel_values)
@@ -123,6 +130,7 @@ def verify(model: nn.Module, pixel_values: Tensor | None = None) -> HeadCheck:
     return found
 
 
+@checked_arguments()
 def check_merged(model: nn.Module) -> None:
     """Refuse a model with adapters that are not merged into its weights, with `ValueError`."""
     for name, module in model.named_modules():
@@ -136,6 +144,7 @@ def check_merged(model: nn.Module) -> None:
             )
 
 
+@checked_arguments()
 def check_linear(block: AttentionBlock, what: str) -> None:
     """Refuse a layer whose query, key or value does more than multiply with its weight, with `ValueError`."""
     for name, part in zip(("query", "key", "value"), block.known_parts(what), strict=True):
@@ -182,6 +191,7 @@ def check_mode(mode: str, pixel_values: Tensor, donors: Tensor | None, reference
             raise ValueError(
                 f"{name} has shape {tuple(images.shape)}, expected images of {tuple(pixel_values.shape[1:])}"
             )
+        check_finite(name, images)
     if donors is not None and len(donors) != len(pixel_values):
         raise ValueError(f"{len(donors)} donors for {len(pixel_values)} images, expected one donor per image")
     if mode == "resample" and donors is None and len(pixel_values) < 2:

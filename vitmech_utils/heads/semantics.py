@@ -1,5 +1,6 @@
 """What a head is about: a class from measured attention, with its evidence and how far to trust it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.optimize import nnls
 
+from vitmech_utils.arguments import check_fields, check_table, checked_arguments
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.attention_tables import SINKS
 from vitmech_utils.heads.sinks import Sinks
@@ -23,7 +25,8 @@ class Thresholds:
     sink: attention on CLS, registers and sink patches from which a head is a sink. information: distance from even
     attention (Kullback-Leibler divergence over regions) from which it is about anything. part: share of that
     distance that makes a region one of the head's. follow: how much of the lift must move with a thing that is
-    moved. position: part of the maps' variance explained by position alone that makes a head positional.
+    moved. position: part of the maps' variance explained by position alone that makes a head positional. Raises
+    ValueError for other numbers.
     """
 
     sink: float = 0.75
@@ -33,9 +36,10 @@ class Thresholds:
     position: float = 0.5
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value > 1 and field.name != "information"):
+            if not 0 <= value < (math.inf if field.name == "information" else 1 + 1e-12):
                 raise ValueError(
                     f"threshold {field.name} is {value}, expected a share in [0, 1] (information: nats)"
                 )
@@ -56,6 +60,7 @@ class _Measured:
     names: tuple[str, ...]
 
 
+@checked_arguments()
 def classify(
     statistics: AttentionStatistics,
     twins: pd.DataFrame | None = None,
@@ -77,7 +82,7 @@ def classify(
     by `twins`, the table of `twin_effects`), `positional` (position explains its maps), else `diffuse`.
     `query` is by default what the answer reads.
     `confidence` is the share of bootstrap replicates over images that give the same class and regions. Layers and
-    heads are 0-based.
+    heads are 0-based. Raises ValueError for twins of heads or regions that `statistics` do not hold, or named twice.
     """
     query = statistics.variants[0][0] if query is None else query
     measured = _measure(statistics, twins, sinks, (query, weighting), without_sinks)
@@ -115,6 +120,7 @@ def classify(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def sensitivity(
     statistics: AttentionStatistics,
     twins: pd.DataFrame | None = None,
@@ -136,6 +142,7 @@ def sensitivity(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def unmix(
     shares: Float[ndarray, "*head region"], profiles: Float[ndarray, "region region"]
 ) -> Float[ndarray, "*head region"]:
@@ -154,12 +161,15 @@ def unmix(
     return weights
 
 
+@checked_arguments()
 def class_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Join two tables of `classify`: class and regions before and after, and whether each changed.
 
     `changed` is true where the class or the set of regions differs. Layers and heads are 0-based.
     """
     columns = ["layer", "head", "class", "regions", "confidence", "top_region", "top_weight"]
+    for name, table in {"before": before, "after": after}.items():
+        check_table(name, table, columns, key=("layer", "head"))
     joined = before[columns].merge(
         after[columns], on=["layer", "head"], suffixes=("_before", "_after"), validate="1:1"
     )
@@ -221,7 +231,18 @@ def _first(measured: _Measured) -> _Measured:
 def _follow(twins: pd.DataFrame | None, shape: tuple[int, int], names: tuple[str, ...]) -> ndarray:
     follow = np.full((*shape, len(names)), np.nan)
     if twins is not None:
-        moved = twins[twins["change"].str.endswith(" moved")]
+        check_table("twins", twins, ("layer", "head", "change", "region", "follow"))
+        moved = twins[twins["change"].map(str).str.endswith(" moved")]
+        check_table("twins", moved, (), key=("layer", "head", "region"))
+        for column, allowed in (("layer", range(shape[0])), ("head", range(shape[1])), ("region", names)):
+            for value in moved[column].unique():
+                if value not in allowed:
+                    words = (
+                        f"0 to {len(allowed) - 1}"
+                        if isinstance(allowed, range)
+                        else f"one of {', '.join(names)}"
+                    )
+                    raise ValueError(f"twins: {column} is {value}, expected {words}")
         for row in moved.itertuples():
             follow[row.layer, row.head, names.index(row.region)] = row.follow
     return follow

@@ -14,6 +14,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.effects import Answers, Losses, losses_of
 from vitmech_utils.heads.hooks import Head, HeadSet, change_heads, check_layer
 from vitmech_utils.heads.replacements import (
@@ -27,8 +28,9 @@ from vitmech_utils.heads.replacements import (
     verify,
 )
 from vitmech_utils.heads.replay import Replay, ReplayError, predict
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import adjust, effect_intervals, effect_sizes, paired_p_values
+from vitmech_utils.statistics import adjust, effect_sizes, paired_p_values
 from vitmech_utils.tasks import Loss, Task
 
 MOST_KEPT = 2**28
@@ -81,6 +83,7 @@ class SetPredictions(Answers):
         return replace(self, ablated=self.ablated[part], sets=self.sets[part])
 
 
+@checked_arguments(least={"batch": 1})
 def predict_without_sets(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -113,6 +116,7 @@ def predict_without_sets(
     return SetPredictions(baseline, ablated, chosen, mode, method, **task_of(model, task))
 
 
+@checked_arguments(least={"batch": 1})
 def losses_without_sets(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -171,6 +175,7 @@ class LossesFor:
         return self.task(outputs, own if self.task.own_answer else self.labels[images])
 
 
+@checked_arguments()
 def losses_for(
     model: nn.Module, pixel_values: Tensor, labels: Tensor | None, task: Task | str | Loss | None
 ) -> LossesFor:
@@ -179,6 +184,7 @@ def losses_for(
     return LossesFor(tasks.find(task, model, labels), labels)
 
 
+@checked_arguments(least={"batch": 1})
 def predict_tests(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],
@@ -235,6 +241,7 @@ def predict_tests(
     return torch.cat(baselines), outcome, "replay" if replayed else "hook"
 
 
+@checked_arguments()
 def set_effects(
     predictions: Answers | Losses,
     labels: Tensor | None,
@@ -289,11 +296,13 @@ def set_effects(
     return pd.DataFrame(columns | {"p_value": p_values, "q_value": adjust(p_values)})
 
 
+@checked_arguments()
 def singles(model_heads: Iterable[Head]) -> list[HeadSet]:
     """Each head as a set of its own."""
     return [frozenset({pair}) for pair in model_heads]
 
 
+@checked_arguments()
 def groups(table: pd.DataFrame, column: str) -> Mapping[str, HeadSet]:
     """The heads of a table (layer, head, both 0-based), put into sets by what `column` says of them.
 
@@ -307,11 +316,13 @@ def groups(table: pd.DataFrame, column: str) -> Mapping[str, HeadSet]:
     return {name: frozenset(heads) for name, heads in sorted(found.items())}
 
 
+@checked_arguments()
 def every_test(sets: Sequence[HeadSet], images: int) -> list[tuple[int, HeadSet]]:
     """Each set on each image, set by set."""
     return [(image, heads) for heads in sets for image in range(images)]
 
 
+@checked_arguments()
 def checked_set(pairs: Iterable[Head]) -> HeadSet:
     """Pairs of layer and head as a set; `ValueError` where one is named twice."""
     listed = [(int(layer), int(head)) for layer, head in pairs]
@@ -321,6 +332,7 @@ def checked_set(pairs: Iterable[Head]) -> HeadSet:
     return frozenset(listed)
 
 
+@checked_arguments()
 def task_of(model: nn.Module, task: Task | str | Loss | None = None) -> dict[str, object]:
     """A task's name and targets, as predictions carry them; the model's own by default, empty where it names none."""
     if task is None and not isinstance(getattr(model, "task", None), Task):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import check_finite, checked_arguments
 from vitmech_utils.heads.check import check_heads, watch_projections
 from vitmech_utils.heads.projections import mean_of_queries, patch_queries, without_gradients
 
@@ -33,6 +34,7 @@ class Sinks:
         return self.prefix_share + self.patch_share
 
 
+@checked_arguments(least={"batch": 1})
 def find_sinks(
     model: nn.Module,
     looks: Mapping[str, Float[Tensor, "image ..."]],
@@ -51,6 +53,8 @@ def find_sinks(
             f"got {len(looks)} set(s) of images: a sink draws attention whatever the image shows, "
             "so pass at least two that differ, say decorated images and noise"
         )
+    for name, pixels in looks.items():
+        check_finite(f"looks[{name!r}]", pixels, axis="image")
     anatomy = check_heads(model, next(iter(looks.values()))).anatomy
     means = {name: _mean_attention(model, pixels, batch) for name, pixels in looks.items()}
     # [look, query, layer, head, token]
@@ -76,6 +80,7 @@ def find_sinks(
     return Sinks(mask, cls[..., : anatomy.prefix].sum(-1).amin(0).numpy(), on_sinks.numpy(), table)
 
 
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
 def token_norms(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.projections import Projections
 from vitmech_utils.model.anatomy import AttentionBlock
 
@@ -56,6 +57,7 @@ class Seen:
         return Projections(block.index, query, key, value, block.numbers, bias, self.scale, weights)
 
 
+@checked_arguments()
 @contextmanager
 def watch_softmax(
     blocks: list[AttentionBlock], receive: Callable[[AttentionBlock, Seen, Tensor], None]

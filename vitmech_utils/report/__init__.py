@@ -1,1 +1,1 @@
-"""What readers see: plots, the head picker, claims and the staged book."""
+"""What readers see of a run: the head picker, the judged claims, and the templates of both."""

@@ -18,8 +18,7 @@ from vitmech_utils.data.figures import Drawing, Style, fitting_title
 from vitmech_utils.data.recordings.annotations import find_annotations
 from vitmech_utils.data.recordings.boxes import AnnotationError, Box, outside, read_boxes
 from vitmech_utils.data.recordings.files import (
-    AUDIO,
-    HDF5,
+    RECORDINGS,
     Recording,
     RecordingError,
     open_recording,
@@ -146,7 +145,7 @@ class RecordingFolder(Dataset):
         self.windows: list[Window] = []
         self._whitened: tuple[Recording, Recording] | None = None
         entries = sorted(path for path in self.folder.iterdir() if not is_companion(path.name))
-        paths = [path for path in entries if path.suffix.lower() in (*AUDIO, *HDF5)]
+        paths = [path for path in entries if path.suffix.lower() in RECORDINGS]
         annotations, problems = find_annotations(paths, entries)
         for path in paths:
             try:
@@ -162,7 +161,7 @@ class RecordingFolder(Dataset):
             except RecordingError as error:
                 problems.append(_with_file(path, error))
         if not paths:
-            problems.append(f"no recordings; expected files ending in {', '.join((*AUDIO, *HDF5))}")
+            problems.append(f"no recordings; expected files ending in {', '.join(RECORDINGS)}")
         if problems:
             more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
             raise RecordingError(

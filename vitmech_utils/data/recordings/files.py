@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import h5py
 
 AUDIO, HDF5 = (".wav", ".flac"), (".hdf5", ".hdf", ".h5")
+RECORDINGS = (*AUDIO, *HDF5)
+"""The endings of files that `open_recording` reads; a folder is searched for them."""
 STEPS = (
     "dx",
     "Xspacing",
@@ -137,9 +139,7 @@ def open_recording(
         raise RecordingError(f"path is {path!r}, expected that of a recording")
     path = Path(path)
     if not is_file(path):
-        raise RecordingError(
-            f"{path.name} is not a file: expected a recording ({', '.join((*AUDIO, *HDF5))})"
-        )
+        raise RecordingError(f"{path.name} is not a file: expected a recording ({', '.join(RECORDINGS)})")
     if path.suffix.lower() in AUDIO:
         if dataset is not None:
             raise RecordingError(f"{path.name} is no HDF5 file: it has channels, but no dataset {dataset!r}")
@@ -151,7 +151,7 @@ def open_recording(
             )
         return _open_hdf5(path, dataset)
     raise RecordingError(
-        f"{path.name}: expected one of {', '.join((*AUDIO, *HDF5))}; convert it first, say to FLAC"
+        f"{path.name}: expected one of {', '.join(RECORDINGS)}; convert it first, say to FLAC"
     )
 
 

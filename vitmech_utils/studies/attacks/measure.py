@@ -18,6 +18,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.artefacts import digest
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
@@ -29,11 +30,12 @@ from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.pruning import recovering
 from vitmech_utils.heads.replacements import evaluating
 from vitmech_utils.heads.replay import predict
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, effect_intervals, effect_sizes, rank_correlation
+from vitmech_utils.statistics import Interval, effect_sizes, rank_correlation
 from vitmech_utils.studies.attacks.figure_changes import (
     DECORATIONS,
     NATURAL,
@@ -85,6 +87,7 @@ class Clean:
         return self.task(predictions.cpu(), self.labels.cpu()).numpy()
 
 
+@checked_arguments()
 def clean_figures(model: nn.Module, images: Mapping[str, Tensor]) -> Clean:
     """Predict unchanged figures; they are judged by the model's own task, which has to be a preset of `tasks`."""
     said, labels = predictions(model, images["pixel_values"]), images["labels"]
@@ -93,6 +96,7 @@ def clean_figures(model: nn.Module, images: Mapping[str, Tensor]) -> Clean:
     return Clean(said, labels, task.name, task.targets)
 
 
+@checked_arguments()
 def natural_changes(model: nn.Module, drawn: Drawn, clean: Clean, bootstrap: int) -> pd.DataFrame:
     """Effects of drawing the same chirps in another way, as `attack_effects` has them, and whether the plot moves.
 
@@ -113,6 +117,7 @@ def natural_changes(model: nn.Module, drawn: Drawn, clean: Clean, bootstrap: int
     return table.sort_values(["moves", "effect"], kind="stable", ignore_index=True)
 
 
+@checked_arguments()
 def worst_style(natural: pd.DataFrame) -> str:
     """The style of `NATURAL` that raised the error most."""
     return natural[natural["name"].isin(NATURAL)].set_index("name")["effect"].idxmax()
@@ -136,11 +141,13 @@ class Tried:
         return said | {f"{target}_images": one.pixel_values for target, one in found.items()}
 
 
+@checked_arguments()
 def target_masks(regions: Tensor, pixels: int, seed: int) -> dict[str, Bool[Tensor, "image height width"]]:
     """For every target the pixels that may be changed, at most so many of an image."""
     return {target: choose_pixels(regions, target, pixels, seed=seed) for target in TARGETS}
 
 
+@checked_arguments()
 def attack_targets(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
@@ -176,6 +183,7 @@ def attack_targets(
     return Tried(attacks, errors)
 
 
+@checked_arguments()
 def attack_table(tried: Tried, clean: Clean, bootstrap: int) -> pd.DataFrame:
     """`attack_effects` of every attack and its noise, with target, budget, kind, and the mean number of pixels."""
     table = _keyed(tried.errors, ["target", "budget", "kind"], clean, bootstrap)
@@ -183,6 +191,7 @@ def attack_table(tried: Tried, clean: Clean, bootstrap: int) -> pd.DataFrame:
     return table
 
 
+@checked_arguments()
 def beyond_noise(
     errors: Mapping[tuple[str, float, str], Errors], clean: Clean, bootstrap: int
 ) -> dict[str, Interval]:
@@ -194,6 +203,7 @@ def beyond_noise(
     }
 
 
+@checked_arguments()
 def intervals(table: pd.DataFrame, by: str = "target", value: str = "value") -> dict[str, Interval]:
     """The intervals of a table by what one of its columns says."""
     return {
@@ -202,6 +212,7 @@ def intervals(table: pd.DataFrame, by: str = "target", value: str = "value") -> 
     }
 
 
+@checked_arguments()
 def most_open(excess: Mapping[str, Interval]) -> list[str]:
     """The decorations, those through which attacks do most harm beyond noise first."""
     return sorted(DECORATIONS, key=lambda target: -excess[target].value)
@@ -210,6 +221,7 @@ def most_open(excess: Mapping[str, Interval]) -> list[str]:
 # The heads that look at a region
 
 
+@checked_arguments()
 def heads_by_target(model: nn.Module, images: Mapping[str, Tensor]) -> pd.DataFrame:
     """The heads that clearly look at each target, as `heads_looking_at` has them, at most as many as a layer has."""
     statistics, most = attention_statistics(model, images), find_blocks(model).heads
@@ -217,6 +229,7 @@ def heads_by_target(model: nn.Module, images: Mapping[str, Tensor]) -> pd.DataFr
     return pd.concat([table.assign(target=target) for target, table in found.items()], ignore_index=True)
 
 
+@checked_arguments()
 def by_target(table: pd.DataFrame) -> dict[str, list[Head]]:
     """The heads of every target, none for a target at which no head looks."""
     found: dict[str, list[Head]] = {target: [] for target in TARGETS}
@@ -225,6 +238,7 @@ def by_target(table: pd.DataFrame) -> dict[str, list[Head]]:
     return found
 
 
+@checked_arguments()
 def control_sets(
     model: nn.Module, heads: Mapping[str, Sequence[Head]], sets: int, seed: int
 ) -> dict[str, dict[str, list[list[Head]]]]:
@@ -239,6 +253,7 @@ def control_sets(
     }
 
 
+@checked_arguments()
 def errors_without(
     without: Callable[[Collection[Head]], Errors],
     heads: Mapping[str, Sequence[Head]],
@@ -255,6 +270,7 @@ def errors_without(
     }
 
 
+@checked_arguments()
 def ablation_table(
     errors: Mapping[tuple[str, str], Errors],
     heads: Mapping[str, Sequence[Head]],
@@ -266,6 +282,7 @@ def ablation_table(
     return table.assign(heads=[len(heads[target]) for target, _ in errors])
 
 
+@checked_arguments()
 def vulnerability(excess: Mapping[str, Interval], ablations: pd.DataFrame) -> pd.DataFrame:
     """By target, what the attack does beyond noise, and what ablating its heads does."""
     own = ablations[ablations["kind"] == OWN].set_index("target")
@@ -278,6 +295,7 @@ def vulnerability(excess: Mapping[str, Interval], ablations: pd.DataFrame) -> pd
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def follows_ablation(table: pd.DataFrame, bootstrap: int) -> Interval:
     """The rank correlation of both columns of `vulnerability`, over targets; unknown for fewer than three."""
     if len(table) < 3:
@@ -285,6 +303,7 @@ def follows_ablation(table: pd.DataFrame, bootstrap: int) -> Interval:
     return rank_correlation(table["attacked"].to_numpy(), table["ablated"].to_numpy(), bootstrap)
 
 
+@checked_arguments()
 def carried_by_head(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
@@ -314,6 +333,7 @@ def carried_by_head(
     return pd.concat(tables, ignore_index=True)
 
 
+@checked_arguments()
 def patched_errors(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
@@ -337,6 +357,7 @@ def patched_errors(
     return found
 
 
+@checked_arguments()
 def carried_table(
     attacked: Mapping[str, Errors],
     patched: Mapping[tuple[str, str], Errors],
@@ -353,6 +374,7 @@ def carried_table(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def carried_beyond(
     patched: Mapping[tuple[str, str], Errors], control: str, clean: Clean, bootstrap: int
 ) -> dict[str, Interval]:
@@ -367,6 +389,7 @@ def carried_beyond(
 # Defences
 
 
+@checked_arguments()
 def defence_recipe(profile: Profile) -> Recipe:
     """A short further training at a third of the profile's learning rate."""
     steps = profile.attacks.defence_steps
@@ -379,6 +402,7 @@ def defence_recipe(profile: Profile) -> Recipe:
     )
 
 
+@checked_arguments()
 def trained_on(style: str, model: ChirpRegressor, recipe: Recipe, checkpoints: Path) -> ChirpRegressor:
     """The model after further training on one style's figures, with fresh adapters, merged; resumed after a kill."""
     fresh = ChirpDataset(recipe.steps * recipe.batch_size, seed=10, style=style, split="train")
@@ -387,6 +411,7 @@ def trained_on(style: str, model: ChirpRegressor, recipe: Recipe, checkpoints: P
     return fine_tune(recovering(model), fresh, watched, recipe, folder).regressor.merged()
 
 
+@checked_arguments()
 def defence_table(
     harms: Mapping[tuple[str, str], Float[ndarray, "2 image target"]], clean: Clean, bootstrap: int
 ) -> pd.DataFrame:
@@ -404,6 +429,7 @@ def defence_table(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def closed_table(
     harms: Mapping[tuple[str, str], Float[ndarray, "2 image target"]], clean: Clean, bootstrap: int
 ) -> pd.DataFrame:
@@ -419,6 +445,7 @@ def closed_table(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def natural_after_training(
     models: Mapping[str, nn.Module], images: Mapping[str, Tensor], clean: Clean, bootstrap: int
 ) -> pd.DataFrame:
@@ -431,6 +458,7 @@ def natural_after_training(
 # What the rules judge
 
 
+@checked_arguments()
 def beyond_ablation(
     errors: Mapping[tuple[str, float, str], Errors],
     ablated: Mapping[tuple[str, str], Errors],
@@ -445,6 +473,7 @@ def beyond_ablation(
     return found
 
 
+@checked_arguments()
 def claims(
     measured: Mapping[str, Mapping[str, Interval]], heads: Mapping[str, Sequence[Head]], **sample: float
 ) -> pd.DataFrame:
@@ -466,6 +495,7 @@ def _keyed(errors: Mapping[tuple, Errors], columns: list[str], clean: Clean, boo
     return table.drop(columns="name")
 
 
+@checked_arguments()
 def mean_changes(
     means: Sequence[Float[Tensor, "1 token head size"]], heads: Collection[Head]
 ) -> dict[Head, Tensor]:
@@ -473,6 +503,7 @@ def mean_changes(
     return {(layer, head): means[layer][:, :, head].clone() for layer, head in heads}
 
 
+@checked_arguments()
 @torch.no_grad()
 def predictions(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], batch: int = 8
@@ -485,6 +516,7 @@ def predictions(
         )
 
 
+@checked_arguments()
 def worst_draw(
     drawn: Float[ndarray, "draw image target"], clean: Float[ndarray, "image target"]
 ) -> Float[ndarray, "image target"]:
@@ -493,6 +525,7 @@ def worst_draw(
     return every[every.sum(2).argmax(0), np.arange(len(clean))]
 
 
+@checked_arguments()
 def attack_effects(
     losses: Mapping[str, Float[ndarray, "changed target"]], clean: Clean, bootstrap: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
@@ -526,6 +559,7 @@ def attack_effects(
     return pd.DataFrame(columns)
 
 
+@checked_arguments()
 def excess_effect(more: Errors, less: Errors, clean: Clean, bootstrap: int = 2000, seed: int = 0) -> Interval:
     """By how much one loss exceeds another, in percent of the clean one or in its unit, paired by image."""
     unchanged, relative = clean.errors, clean.task.relative

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.marks import head_names, interval_forest, percent_scale_to, reach
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, headline
@@ -64,6 +65,7 @@ MODELS: dict[str, tuple[str, str]] = {
 # What the chapter shows, in its order
 
 
+@checked_arguments()
 def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.attacks
@@ -76,6 +78,7 @@ def opening(profile: "Profile") -> str:
     )
 
 
+@checked_arguments()
 def natural(table: pd.DataFrame) -> "Figure":
     """What natural changes of the figure do."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.6))
@@ -89,12 +92,14 @@ def natural(table: pd.DataFrame) -> "Figure":
     )
 
 
+@checked_arguments()
 def natural_table(table: pd.DataFrame) -> str:
     """What natural changes do, target by target."""
     listing = frame_table(table, {"name": "change", **_EFFECTS})
     return f"Change of the MSE, of all targets together and of each in percent of its own:\n\n{listing}"
 
 
+@checked_arguments()
 def budgets(table: pd.DataFrame, excess: Mapping[str, Interval]) -> "Figure":
     """The error against the budget, by target."""
     clear = sum(found.low > 0 for found in excess.values())
@@ -104,6 +109,7 @@ def budgets(table: pd.DataFrame, excess: Mapping[str, Interval]) -> "Figure":
     )
 
 
+@checked_arguments()
 def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
     """What attacks at the largest budget do, beside the worst random draw."""
     top, weakest = table["budget"].max(), most_open(excess)[0]
@@ -118,6 +124,7 @@ def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
     )
 
 
+@checked_arguments()
 def vulnerability(table: pd.DataFrame, follows: Interval) -> "Figure":
     """What attacks on the regions do against what ablating their heads does."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.0))
@@ -127,6 +134,7 @@ def vulnerability(table: pd.DataFrame, follows: Interval) -> "Figure":
     )
 
 
+@checked_arguments()
 def ablations_table(
     looking: pd.DataFrame, ablations: pd.DataFrame, follows: Interval, random_sets: int
 ) -> str:
@@ -147,6 +155,7 @@ def ablations_table(
     )
 
 
+@checked_arguments()
 def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], bootstrap: int) -> str:
     """What single heads carry of an attack, against their ablation effect."""
     lines = []
@@ -162,6 +171,7 @@ def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], 
     return f"What a head carries of an attack, against its ablation effect:\n\n{bullets(lines)}"
 
 
+@checked_arguments()
 def carried(table: pd.DataFrame, beyond: Mapping[str, Interval]) -> "Figure":
     """How much of the attacks' harm some heads carry."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
@@ -173,6 +183,7 @@ def carried(table: pd.DataFrame, beyond: Mapping[str, Interval]) -> "Figure":
     )
 
 
+@checked_arguments()
 def carried_text(
     table: pd.DataFrame,
     excess: Mapping[str, Interval],
@@ -196,6 +207,7 @@ def carried_text(
     return f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images."
 
 
+@checked_arguments()
 def defences(table: pd.DataFrame, closed: pd.DataFrame) -> "Figure":
     """What a new attack adds to the error of each model."""
     sure = closed.assign(sure=closed["low"] > 0).groupby(["target", "defence"])["sure"].all()
@@ -205,6 +217,7 @@ def defences(table: pd.DataFrame, closed: pd.DataFrame) -> "Figure":
     )
 
 
+@checked_arguments()
 def defences_table(
     table: pd.DataFrame, closed: pd.DataFrame, natural: pd.DataFrame, again: pd.DataFrame
 ) -> str:
@@ -238,6 +251,7 @@ def rules() -> str:
     return "\n\n".join(rule_text(rule) for rule in RULES.values())
 
 
+@checked_arguments()
 def verdict(
     judged: Mapping[str, Judgement],
     by_layers: Judgement,
@@ -272,6 +286,7 @@ _EFFECTS: dict[str, Any] = {
 # The marks
 
 
+@checked_arguments()
 def natural_forest(ax: "Axes", table: pd.DataFrame) -> None:
     """One row per natural change with its interval: name, effect, low, high (percent), moves (bool).
 
@@ -286,6 +301,7 @@ def natural_forest(ax: "Axes", table: pd.DataFrame) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
 
 
+@checked_arguments()
 def attacked_images(
     clean: Float[Tensor, "3 height width"],
     attacked: Mapping[str, Float[Tensor, "3 height width"]],
@@ -320,6 +336,7 @@ def attacked_images(
     return figure
 
 
+@checked_arguments()
 def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4) -> "Figure":
     """One panel per target: error against budget under attack and under random noise, with intervals.
 
@@ -365,6 +382,7 @@ def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4)
     return figure
 
 
+@checked_arguments()
 def vulnerability_scatter(ax: "Axes", table: pd.DataFrame) -> None:
     """Draw, per target, the attack's effect against that of ablating its heads, both with intervals.
 
@@ -387,6 +405,7 @@ def vulnerability_scatter(ax: "Axes", table: pd.DataFrame) -> None:
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
+@checked_arguments()
 def carried_forest(ax: "Axes", table: pd.DataFrame) -> None:
     """Per target, how much of the attack's harm goes when heads write as on the clean image: its own, and random ones.
 
@@ -400,6 +419,7 @@ def carried_forest(ax: "Axes", table: pd.DataFrame) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0)
 
 
+@checked_arguments()
 def defence_panels(table: pd.DataFrame) -> "Figure":
     """Per attacked target, what an attack adds to the error of each model, with intervals.
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.attention import attention_maps, patch_query_maps
 from vitmech_utils.heads.attention_shares import patch_coverage
@@ -17,6 +18,7 @@ from vitmech_utils.model.regressor import ChirpRegressor
 Maps = Float[Tensor, "image layer head row column"]
 
 
+@checked_arguments()
 def against_library(
     eager: ChirpRegressor, pixel_values: Float[Tensor, "image 3 height width"], maps: Maps
 ) -> dict[str, bool]:
@@ -35,12 +37,14 @@ def against_library(
     }
 
 
+@checked_arguments()
 def map_correlation(one: Maps, other: Maps) -> Float[np.ndarray, " layer"]:
     """Pearson correlation of two sets of maps, averaged over images and heads, per layer."""
     one, other = (x.flatten(-2) - x.flatten(-2).mean(-1, keepdim=True) for x in (one, other))
     return torch.cosine_similarity(one, other, dim=-1).mean((0, 2)).numpy()
 
 
+@checked_arguments()
 def query_agreement(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], maps: Maps
 ) -> pd.DataFrame:
@@ -55,6 +59,7 @@ def query_agreement(
     return agreement
 
 
+@checked_arguments()
 def looks(pixel_values: Float[Tensor, "image 3 height width"]) -> dict[str, Float[Tensor, "image 3 h w"]]:
     """As many images three times, with as little in common as can be: those given, moved figures, plain noise."""
     count = len(pixel_values)
@@ -64,17 +69,20 @@ def looks(pixel_values: Float[Tensor, "image 3 height width"]) -> dict[str, Floa
     return {"published": pixel_values, "moved": moved, "noise": noise}
 
 
+@checked_arguments()
 def rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     """Rows of a table of attention statistics for the CLS query, raw weights, sinks kept, or as asked."""
     wanted = {"query": "cls", "weighting": "raw", "sinks": "kept"} | wanted
     return table[np.logical_and.reduce([table[name] == value for name, value in wanted.items()])]
 
 
+@checked_arguments()
 def rollout_lift(rolled: Float[Tensor, "row column"], coverage: Float[Tensor, "row column"]) -> float:
     """The lift of a map on a region that covers each patch by a fraction."""
     return float((rolled / rolled.sum() * coverage).sum() / coverage.mean())
 
 
+@checked_arguments()
 def picker_maps(
     networks: Mapping[str, nn.Module], decorated: Mapping[str, Tensor], bare: Mapping[str, Tensor]
 ) -> dict[str, np.ndarray]:

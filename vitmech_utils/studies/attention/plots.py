@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, pictures, to_grid
 from vitmech_utils.heads.sinks import Sinks
@@ -24,6 +25,7 @@ EVEN = 0.98  # entropy of a map, of its maximum, from which on the map is as goo
 ON_SINKS = 0.75  # share of a head's attention from which on it rests on sinks
 
 
+@checked_arguments()
 def opening(profile: str, layers: int, heads: int, images: int, device: str) -> str:
     """What this run of the chapter is made of."""
     return (
@@ -32,6 +34,7 @@ def opening(profile: str, layers: int, heads: int, images: int, device: str) -> 
     )
 
 
+@checked_arguments()
 def query_agreement(agreement: pd.DataFrame) -> "Figure":
     """The correlation of the CLS query's maps with those of other queries, over the layers."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
@@ -46,6 +49,7 @@ def query_agreement(agreement: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def rollout(image: np.ndarray, last: Tensor, rolled: Tensor) -> "Figure":
     """An image beside the last layer's map and the rollout, each scaled to [0, 1]."""
     figure, axes = plt.subplots(1, 3, figsize=(WIDE, 3.0))
@@ -62,6 +66,7 @@ def rollout(image: np.ndarray, last: Tensor, rolled: Tensor) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def sinks(found: Sinks, norms: pd.DataFrame) -> str:
     """How many heads rest on sinks, and whether tokens of abnormal norm were found."""
     heavy, most = int((found.share >= ON_SINKS).sum()), norms["high_norm_share"].max()
@@ -81,6 +86,7 @@ def sinks(found: Sinks, norms: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def magnitudes(heads: pd.DataFrame) -> "Figure":
     """Per head, the attention that stays on CLS, and how spread out the rest is."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.4))
@@ -91,16 +97,19 @@ def magnitudes(heads: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def mostly_on_cls(heads: pd.DataFrame) -> int:
     """How many heads keep more than half of their attention on CLS."""
     return int((heads["prefix_share"] > 0.5).sum())
 
 
+@checked_arguments()
 def follows(chirp: pd.DataFrame) -> pd.Series:
     """True for heads that prefer an image's own chirp to the place of other images' chirps."""
     return chirp["q_value"] < FALSE_DISCOVERIES
 
 
+@checked_arguments()
 def lifts(statistics: pd.DataFrame) -> "Figure":
     """The lift of every head on some regions, in doublings; dots on the heads that follow the chirp."""
     figure, axes = plt.subplots(2, 3, figsize=(WIDE, 8.0))
@@ -113,6 +122,7 @@ def lifts(statistics: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def layer_profile(statistics: pd.DataFrame) -> "Figure":
     """The mean lift of each layer's heads, per region."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
@@ -129,6 +139,7 @@ def layer_profile(statistics: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def other_weights(moved: Interval, by_patch: Interval, most: float) -> str:
     """Whether the order of heads depends on weighting, query and sinks; `most` is the largest change without sinks."""
     return (
@@ -138,6 +149,7 @@ def other_weights(moved: Interval, by_patch: Interval, most: float) -> str:
     )
 
 
+@checked_arguments()
 def control(chirp: pd.DataFrame, random: pd.DataFrame) -> str:
     """The lift on the chirp, and how many heads follow it, with trained and with random weights."""
     return (
@@ -149,6 +161,7 @@ def control(chirp: pd.DataFrame, random: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def picker_settings(
     kept: Mapping[str, np.ndarray],
     decorated: Mapping[str, Tensor],
@@ -182,6 +195,7 @@ def picker_settings(
     }
 
 
+@checked_arguments()
 def verdict(chirp: pd.DataFrame, heads: pd.DataFrame) -> str:
     """What the maps show, and what a map scaled to [0, 1] hides."""
     best = chirp.loc[chirp["lift"].idxmax()]

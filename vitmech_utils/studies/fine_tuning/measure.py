@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model.finetune import Training, fine_tune_profile, recipe_settings
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -21,6 +22,7 @@ REHEARSED = 100  # images that a rehearsal is judged on, at most
 CONTROLLED = 200  # images that the controls are judged on, at most
 
 
+@checked_arguments()
 def parameter_counts(regressor: ChirpRegressor) -> dict[str, int]:
     """How many parameters are frozen, and how many train: those of the adapters and those of the head."""
     frozen = sum(p.numel() for p in regressor.parameters() if not p.requires_grad)
@@ -33,12 +35,14 @@ def parameter_counts(regressor: ChirpRegressor) -> dict[str, int]:
     }
 
 
+@checked_arguments()
 def changes_nothing(regressor: ChirpRegressor, pixel_values: Float[Tensor, "image 3 height width"]) -> bool:
     """Whether a fresh adapter leaves the pre-trained model's predictions as they are, to the bit."""
     with torch.inference_mode():
         return torch.equal(regressor.without_adapter()(pixel_values).logits, regressor(pixel_values).logits)
 
 
+@checked_arguments()
 def fine_tune_seeds(
     profile: Profile, checkpoints: Path, device: torch.device
 ) -> dict[int, tuple[Training, dict]]:
@@ -59,6 +63,7 @@ def fine_tune_seeds(
     return done
 
 
+@checked_arguments()
 def save_trainings(trained: Mapping[int, tuple[Training, dict]], folder: Path | None) -> list[dict]:
     """Save each seed's adapter with its record (unless there is no folder) and return the records.
 
@@ -71,6 +76,7 @@ def save_trainings(trained: Mapping[int, tuple[Training, dict]], folder: Path | 
     return [record for _, record in trained.values()]
 
 
+@checked_arguments()
 def controls(
     tuned: ChirpRegressor,
     backbone: str,
@@ -104,6 +110,7 @@ def controls(
     )
 
 
+@checked_arguments()
 def against_study(start: Mapping[str, float]) -> str:
     """How the start time's correlation (r, low, high) stands to the study's figure."""
     if start["low"] >= STUDY:
@@ -113,6 +120,7 @@ def against_study(start: Mapping[str, float]) -> str:
     return "cannot be distinguished from the published figure at this sample size"
 
 
+@checked_arguments()
 def shifts_alike(model: nn.Module, pixel_values: Float[Tensor, "1 3 height width"], by: float = 0.1) -> bool:
     """Whether adding a constant to every pixel changes the patch embedding by the same vector in every patch."""
     embed = next(part for part in model.modules() if isinstance(part, nn.Conv2d))

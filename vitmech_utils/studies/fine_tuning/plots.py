@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.data.dataset import unstandardize
 from vitmech_utils.figures.plots import WIDE, WIDTH
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 
+@checked_arguments()
 def opening(profile: Profile, device: str) -> str:
     """What this run of the chapter is made of."""
     train = profile.train
@@ -29,6 +31,7 @@ def opening(profile: Profile, device: str) -> str:
     )
 
 
+@checked_arguments()
 def trained(run: Mapping, shown: Mapping | None = None) -> str:
     """What this run's training cost; `shown` is the record of the published adapter that the page shows instead."""
     text = (
@@ -45,6 +48,7 @@ def trained(run: Mapping, shown: Mapping | None = None) -> str:
     )
 
 
+@checked_arguments()
 def learning_curves(record: Mapping) -> "Figure":
     """Loss, and correlation per target, against steps, from a training's record."""
     history = pd.DataFrame(record["history"])
@@ -67,6 +71,7 @@ def learning_curves(record: Mapping) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def score_table(table: pd.DataFrame) -> "Styler":
     """Pearson's r with its interval, MSE, and the error in seconds or hertz, per target."""
     rows = table.assign(
@@ -82,6 +87,7 @@ def score_table(table: pd.DataFrame) -> "Styler":
     )
 
 
+@checked_arguments()
 def predictions(found: Mapping[str, np.ndarray], table: pd.DataFrame) -> "Figure":
     """Predicted against true values per target, in seconds and hertz; `found` holds both, standardized."""
     figure, axes = plt.subplots(1, len(LABEL_NAMES), figsize=(WIDE, 3.3))
@@ -98,6 +104,7 @@ def predictions(found: Mapping[str, np.ndarray], table: pd.DataFrame) -> "Figure
     return figure
 
 
+@checked_arguments()
 def control_table(controls: pd.DataFrame) -> "Styler":
     """MSE and spread of the fine-tuned model and its controls."""
     caption = (
@@ -108,6 +115,7 @@ def control_table(controls: pd.DataFrame) -> "Styler":
     )
 
 
+@checked_arguments()
 def update_norms(norms: pd.DataFrame) -> "Figure":
     """The relative LoRA update per layer and projection: mean over heads, bars from the least to the most changed."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
@@ -125,6 +133,7 @@ def update_norms(norms: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def verdict(table: pd.DataFrame, backbone: str) -> str:
     """How the adapter stands to the study's figure, and where it is weakest."""
     start, weakest = table.set_index("target").loc["start_time"], table.loc[table["r"].idxmin()]

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data import chirps
 from vitmech_utils.data.chirps import Chirp, generator, sample_chirp
 from vitmech_utils.data.dataset import ChirpDataset
@@ -20,16 +21,19 @@ INK = 128  # darker values above the plot belong to the title
 ABOVE_PLOT = slice(14, 25)  # rows of the title
 
 
+@checked_arguments()
 def sampled_labels(count: int, seed: int) -> Float[ndarray, "chirp label"]:
     """The labels of the first chirps of one seed, in seconds and hertz."""
     return np.stack([sample_chirp(seed, index).labels for index in range(count)])
 
 
+@checked_arguments()
 def clipped(labels: Float[ndarray, "chirp label"]) -> float:
     """The share of chirps whose end frequency lies exactly on either end of its range."""
     return float(np.isin(labels[:, 2], (0, chirps.MAX_FREQUENCY)).mean())
 
 
+@checked_arguments()
 def painting_steps(chirp: Chirp, level: float) -> dict[str, Float[ndarray, "frequency time"]]:
     """One chirp's grid step by step: the ridge, with white noise of standard deviation `level`, smoothed."""
     ridge = chirps.ridge(chirp)
@@ -45,6 +49,7 @@ class ThresholdCheck(NamedTuple):
     noise: float
 
 
+@checked_arguments()
 def threshold_check(threshold: float) -> ThresholdCheck:
     """Hold the threshold that makes a pixel part of the chirp against a level ridge and the strongest noise."""
     level = chirps.smooth(chirps.ridge(Chirp(10.0, 50.0, 50.0, 15.0, "linear")))[:, 40]
@@ -54,6 +59,7 @@ def threshold_check(threshold: float) -> ThresholdCheck:
     )
 
 
+@checked_arguments()
 def area_shares(images: ChirpDataset, count: int) -> pd.DataFrame:
     """Each region's share of an image, over the first images: region, area share (their mean), least, most."""
     maps = np.stack([images.drawing(index).regions for index in range(count)])
@@ -68,6 +74,7 @@ def area_shares(images: ChirpDataset, count: int) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def inside_plot(regions: UInt8[ndarray, "row column"], margin: int = 2) -> Bool[ndarray, "row column"]:
     """Which pixels lie in the plot, at least `margin` pixels away from all else."""
     inside = np.isin(regions, (REGIONS.index("chirp"), REGIONS.index("plot background")))
@@ -78,12 +85,14 @@ def inside_plot(regions: UInt8[ndarray, "row column"], margin: int = 2) -> Bool[
     return inside
 
 
+@checked_arguments()
 def title_lengths(images: ChirpDataset, indices: Sequence[int]) -> Int[ndarray, " image"]:
     """How many columns of each image have dark ink above the plot, where the title stands."""
     above = np.stack([images.drawing(index).image[ABOVE_PLOT].min(axis=(0, 2)) for index in indices])
     return (above < INK).sum(axis=1)
 
 
+@checked_arguments()
 def seconds_per_image(way: Callable[[int], object], count: int) -> float:
     """Processor time of one image, after a first one that prepares what is kept."""
     way(0)
@@ -93,6 +102,7 @@ def seconds_per_image(way: Callable[[int], object], count: int) -> float:
     return (time.process_time() - start) / count
 
 
+@checked_arguments()
 def drawing_speed(images: ChirpDataset) -> dict[str, float]:
     """Processor time per image, in seconds, through matplotlib and through `draw`."""
 
@@ -104,6 +114,7 @@ def drawing_speed(images: ChirpDataset) -> dict[str, float]:
     return {"matplotlib": seconds_per_image(slowly, 8), "draw": seconds_per_image(images.drawing, 100)}
 
 
+@checked_arguments()
 def recorded_speed(root: Path) -> dict[str, dict[str, float]]:
     """The recorded benchmark's rows, each with its `seconds` per image; none where it was not run."""
     record = root / "benchmarks" / "images.json"

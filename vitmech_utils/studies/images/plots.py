@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data import chirps
 from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_NAMES, LABEL_STD, LABEL_UNITS, generator
 from vitmech_utils.data.dataset import ChirpDataset
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 EXTENT = (0, chirps.DURATION, 0, chirps.MAX_FREQUENCY)
 
 
+@checked_arguments()
 def opening(profile: str, images: int) -> str:
     """What this run of the chapter is made of."""
     return (
@@ -34,6 +36,7 @@ def opening(profile: str, images: int) -> str:
     )
 
 
+@checked_arguments()
 def distributions(labels: np.ndarray, clipped: float) -> "Figure":
     """A histogram of each label [chirp, label], with the recipe's mean and standard deviation."""
     figure, axes = plt.subplots(1, len(LABEL_NAMES), figsize=(WIDE, 3.0))
@@ -47,6 +50,7 @@ def distributions(labels: np.ndarray, clipped: float) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def clipping(clipped: float) -> str:
     """How many end frequencies the recipe clips, found and expected."""
     return (
@@ -56,6 +60,7 @@ def clipping(clipped: float) -> str:
     )
 
 
+@checked_arguments()
 def painting(steps: Mapping[str, np.ndarray]) -> "Figure":
     """Grids [frequency, time] side by side, each with its own colour bar."""
     figure, axes = plt.subplots(1, len(steps), figsize=(WIDE, 3.0), sharey=True)
@@ -65,6 +70,7 @@ def painting(steps: Mapping[str, np.ndarray]) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def gallery(images: ChirpDataset, count: int) -> "Figure":
     """The first images as the model sees them, with their labels."""
     columns = min(count, 4)
@@ -81,6 +87,7 @@ def gallery(images: ChirpDataset, count: int) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def threshold(value: float, check: ThresholdCheck) -> str:
     """Why a pixel counts as chirp from this value on."""
     return (
@@ -90,6 +97,7 @@ def threshold(value: float, check: ThresholdCheck) -> str:
     )
 
 
+@checked_arguments()
 def anatomy(drawing: Drawing, patch: int = 14) -> "Figure":
     """An image, its region map, and both overlaid with the grid of patches."""
     colours = ListedColormap([REGION_COLOURS[name] for name in REGIONS])
@@ -110,6 +118,7 @@ def anatomy(drawing: Drawing, patch: int = 14) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def twins(index: int, size: int, seed: int = 0) -> "Figure":
     """One held-out image under every ready-made style."""
     figure, axes = plt.subplots(1, len(STYLES), figsize=(WIDE, 2.5))
@@ -120,6 +129,7 @@ def twins(index: int, size: int, seed: int = 0) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def quirks(chirp: chirps.Chirp, highest: float = 50) -> "Figure":
     """One chirp as the recipe paints it, and as the transform of a waveform in several kinds of noise."""
     kinds = {
@@ -138,6 +148,7 @@ def quirks(chirp: chirps.Chirp, highest: float = 50) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def both_ways(pair: Pair) -> "Figure":
     """One image drawn both ways, and the largest difference of its three channels, in units of 1/255."""
     figure, axes = plt.subplots(1, 3, figsize=(WIDE, 3.1))
@@ -152,6 +163,7 @@ def both_ways(pair: Pair) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def difference_table(summary: dict) -> "Styler":
     """Mean and largest difference by region, for the page."""
     rows = [{"region": name, **summary["regions"][name]} for name in REGIONS if name in summary["regions"]]
@@ -161,6 +173,7 @@ def difference_table(summary: dict) -> "Styler":
     )
 
 
+@checked_arguments()
 def differences(summary: dict) -> str:
     """How far both ways of drawing lie apart, and where most."""
     place = summary["worst"][0]
@@ -172,6 +185,7 @@ def differences(summary: dict) -> str:
     )
 
 
+@checked_arguments()
 def speeds(measured: Mapping[str, float], recorded: Mapping[str, Mapping[str, float]]) -> "Figure":
     """Processor time per image (seconds given, milliseconds shown): measured here, and from the recorded benchmark."""
     bars = {f"{name} (this page)": measured[name] for name in ("matplotlib", "draw")}
@@ -187,6 +201,7 @@ def speeds(measured: Mapping[str, float], recorded: Mapping[str, Mapping[str, fl
     return figure
 
 
+@checked_arguments()
 def recorded_speeds(recorded: Mapping[str, Mapping[str, float]]) -> str:
     """What the recorded benchmark says, or how to make one."""
     if not recorded:
@@ -201,6 +216,7 @@ def recorded_speeds(recorded: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
+@checked_arguments()
 def verdict(holds: bool, mean_difference: float, pixels: int, leak: float) -> str:
     """Whether the chapter's claim holds on this page, and on what grounds."""
     return (

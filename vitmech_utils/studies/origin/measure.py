@@ -11,6 +11,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import ChirpDataset, held_out
 from vitmech_utils.heads.ablation import sweep
 from vitmech_utils.heads.attention import attention_maps
@@ -49,6 +50,7 @@ HEAD = ["layer", "head"]
 # The networks
 
 
+@checked_arguments()
 def train_bare(
     profile: Profile,
     seed: int,
@@ -64,6 +66,7 @@ def train_bare(
     return training.regressor.save(folder, training=record)
 
 
+@checked_arguments()
 def four_networks(
     fine_tuned: ChirpRegressor, bare: ChirpRegressor, readout_images: int
 ) -> dict[str, ChirpRegressor]:
@@ -81,6 +84,7 @@ def four_networks(
     }
 
 
+@checked_arguments()
 def in_brief(record: Mapping) -> dict[str, object]:
     """What two trainings must share to be matched, and their precision, from a record kept beside an adapter."""
     return {
@@ -96,6 +100,7 @@ def in_brief(record: Mapping) -> dict[str, object]:
     }
 
 
+@checked_arguments()
 def recipe_table(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """The settings of both trainings side by side, by name; the precision, which is no setting, is left out."""
     names = (
@@ -111,6 +116,7 @@ def recipe_table(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def scores_on(networks: Mapping[str, ChirpRegressor], figures: Mapping[str, ChirpDataset]) -> pd.DataFrame:
     """The table of `score` for every network on every kind of figures: columns network and figures besides."""
     return pd.concat(
@@ -123,11 +129,13 @@ def scores_on(networks: Mapping[str, ChirpRegressor], figures: Mapping[str, Chir
     )
 
 
+@checked_arguments()
 def joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Tables of several networks as one, with a column network."""
     return pd.concat([table.assign(network=name) for name, table in tables.items()], ignore_index=True)
 
 
+@checked_arguments()
 def apart(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The networks' own tables again, in their order, from what `joined` made."""
     return {
@@ -139,12 +147,14 @@ def apart(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 # Attention and classes
 
 
+@checked_arguments()
 def against_itself(model: nn.Module, images: Mapping[str, Tensor]) -> float:
     """The largest change of any lift between two looks at the same network on the same images, in doublings."""
     looks = [attention_statistics(model, images, replicates=20) for _ in range(2)]
     return float(lift_changes(*looks)["doublings"].abs().max())
 
 
+@checked_arguments()
 def lift_changes(
     before: AttentionStatistics, after: AttentionStatistics, confidence: float = 0.95
 ) -> pd.DataFrame:
@@ -188,6 +198,7 @@ def lift_changes(
     return table
 
 
+@checked_arguments()
 def subjects(classes: pd.DataFrame, groups: Groups = GROUPS) -> pd.Series:
     """What each head of a table of `classify` is about, in the table's order; of `GROUPS`, one of `SUBJECTS`.
 
@@ -209,6 +220,7 @@ def subjects(classes: pd.DataFrame, groups: Groups = GROUPS) -> pd.Series:
     return pd.Series(named, index=classes.index, name="subject")
 
 
+@checked_arguments()
 def transitions(
     before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95, groups: Groups = GROUPS
 ) -> pd.DataFrame:
@@ -226,6 +238,7 @@ def transitions(
     return joined.drop(columns=["confidence_before", "confidence_after"])
 
 
+@checked_arguments()
 def classified_again(
     model: nn.Module, images: Mapping[str, Tensor], effects: pd.DataFrame, sinks: Sinks, seed: int = 0
 ) -> pd.DataFrame:
@@ -234,17 +247,20 @@ def classified_again(
     return classify(statistics, effects, sinks)
 
 
+@checked_arguments()
 def all_transitions(classes: Mapping[str, pd.DataFrame], sure: float) -> dict[tuple[str, str], pd.DataFrame]:
     """The `transitions` of every pair of `PAIRS`."""
     return {(one, other): transitions(classes[one], classes[other], sure) for one, other in PAIRS}
 
 
+@checked_arguments()
 def about(regions: pd.Series, group: str, groups: Groups = GROUPS) -> pd.Series:
     """Whether each head's `regions`, as `classify` writes them, hold one of a group, or the region of that name."""
     wanted = set(groups.get(group, (group,)))
     return regions.map(lambda text: bool(wanted & set(text.split(" + "))))
 
 
+@checked_arguments()
 def fates(moves: pd.DataFrame, groups: Groups = GROUPS) -> pd.DataFrame:
     """Count, for each of `groups`, what became of the heads that are about it, from a table of `transitions`.
 
@@ -272,6 +288,7 @@ def fates(moves: pd.DataFrame, groups: Groups = GROUPS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def total_change(changes: pd.DataFrame) -> pd.DataFrame:
     """One number for how much each head's attention changed: mean absolute doublings over the regions.
 
@@ -282,6 +299,7 @@ def total_change(changes: pd.DataFrame) -> pd.DataFrame:
     return sizes.groupby(["layer", "head"], as_index=False)["change"].mean()
 
 
+@checked_arguments()
 def clear_changes(changes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Count the heads whose lift on a region clearly changed, up or down: region, direction, a column per network.
 
@@ -296,6 +314,7 @@ def clear_changes(changes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(counted).reindex(rows).fillna(0).astype(int).reset_index()
 
 
+@checked_arguments()
 def agreement(changes: Mapping[str, pd.DataFrame]) -> Interval:
     """Rank correlation of two networks' changes of lift, over all heads and regions."""
     order = [*HEAD, "region"]
@@ -307,6 +326,7 @@ def agreement(changes: Mapping[str, pd.DataFrame]) -> Interval:
 # Updates and effects
 
 
+@checked_arguments()
 def network_effects(
     networks: Mapping[str, ChirpRegressor],
     images: Mapping[str, Tensor],
@@ -335,6 +355,7 @@ def network_effects(
     return found
 
 
+@checked_arguments()
 def updates(
     networks: Mapping[str, ChirpRegressor],
     changes: Mapping[str, pd.DataFrame],
@@ -350,6 +371,7 @@ def updates(
     return tables
 
 
+@checked_arguments()
 def update_links(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Rank correlations of the sizes of updates with what changed: network, against, correlation, low, high."""
     rows = []
@@ -360,6 +382,7 @@ def update_links(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["network", "against", "correlation", "low", "high"])
 
 
+@checked_arguments()
 def shared_effects(effects: Mapping[str, pd.DataFrame]) -> dict[str, Interval]:
     """Rank correlation of the fine-tuned network's effects with those of each other one."""
     return {
@@ -368,6 +391,7 @@ def shared_effects(effects: Mapping[str, pd.DataFrame]) -> dict[str, Interval]:
     }
 
 
+@checked_arguments()
 def picker_maps(networks: Mapping[str, ChirpRegressor], count: int) -> dict[str, Tensor]:
     """Maps of the fine-tuned, the pre-trained and the bare network over `count` images and their bare twins.
 

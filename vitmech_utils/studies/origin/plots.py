@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.classes import SHORT_REGIONS
 from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FATES: dict[str, str] = {"kept": "#0072B2", "appeared": "#D55E00", "vanished": "#BBBBBB"}
 
 
+@checked_arguments()
 def opening(profile: Profile) -> str:
     """What the page was made with."""
     plan = profile.origin
@@ -39,11 +41,13 @@ def opening(profile: Profile) -> str:
 # The networks
 
 
+@checked_arguments()
 def recipe(table: pd.DataFrame) -> "Styler":
     """Both trainings' settings side by side."""
     return table.style.format("{:g}")
 
 
+@checked_arguments()
 def are_matched(matched: bool, trainings: Mapping[str, Mapping[str, object]]) -> str:
     """Whether the two trainings differ in their figures alone."""
     told = (
@@ -61,6 +65,7 @@ def are_matched(matched: bool, trainings: Mapping[str, Mapping[str, object]]) ->
     )
 
 
+@checked_arguments()
 def scores(table: pd.DataFrame) -> pd.DataFrame:
     """Correlations with their intervals in words: a row per network and kind of figures, a column per target."""
     text = [f"{row.r:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples()]
@@ -69,6 +74,7 @@ def scores(table: pd.DataFrame) -> pd.DataFrame:
     return shown.loc[list(dict.fromkeys(table["network"]))]
 
 
+@checked_arguments()
 def scores_text(mean_r: pd.Series, images: int) -> str:
     """How well the networks do their task; `mean_r` has the correlation by network and figures."""
     return (
@@ -83,6 +89,7 @@ def scores_text(mean_r: pd.Series, images: int) -> str:
 # Classes and fates
 
 
+@checked_arguments()
 def by_chance(moves: pd.DataFrame) -> str:
     """How many heads change what they are about although nothing has changed but the images."""
     other = moves["subject_before"] != moves["subject_after"]
@@ -92,6 +99,7 @@ def by_chance(moves: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def crossed(moves: pd.DataFrame, after: str) -> pd.DataFrame:
     """Heads by their class in the pre-trained network (rows) and in the network `after` (columns)."""
     return pd.crosstab(
@@ -99,6 +107,7 @@ def crossed(moves: pd.DataFrame, after: str) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
     """What became of the pre-trained heads: a panel of `fate_bars` per network."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.4), sharey=True)
@@ -113,6 +122,7 @@ def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def fates_text(became: Mapping[str, pd.DataFrame]) -> str:
     """A line on what became of the heads about each subject."""
     tables = {name: table.set_index("subject") for name, table in became.items()}
@@ -131,6 +141,7 @@ def fates_text(became: Mapping[str, pd.DataFrame]) -> str:
 # How far attention moved
 
 
+@checked_arguments()
 def lift_change_grids(
     changes: Mapping[str, pd.DataFrame], regions: Sequence[str], limit: float = 3.0
 ) -> "Figure":
@@ -183,6 +194,7 @@ def lift_change_grids(
     return figure
 
 
+@checked_arguments()
 def changes_text(changes: Mapping[str, pd.DataFrame], agree: Interval) -> str:
     """How the median head's lifts changed, and how far both networks `agree`."""
     middle = {
@@ -202,6 +214,7 @@ def changes_text(changes: Mapping[str, pd.DataFrame], agree: Interval) -> str:
 # Updates and effects
 
 
+@checked_arguments()
 def updates(tables: Mapping[str, pd.DataFrame], links: pd.DataFrame) -> "Figure":
     """Size of each head's update against what changed, a column per network; `links` are the rank correlations."""
     names = {
@@ -224,6 +237,7 @@ def updates(tables: Mapping[str, pd.DataFrame], links: pd.DataFrame) -> "Figure"
     return figure
 
 
+@checked_arguments()
 def effects(tables: Mapping[str, pd.DataFrame], shared: Mapping[str, Interval]) -> "Figure":
     """Effects in the fine-tuned network against those in the networks of `shared`, their rank correlations."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.0))
@@ -236,6 +250,7 @@ def effects(tables: Mapping[str, pd.DataFrame], shared: Mapping[str, Interval]) 
     return figure
 
 
+@checked_arguments()
 def effects_text(
     tables: Mapping[str, pd.DataFrame],
     shared: Mapping[str, Interval],
@@ -264,6 +279,7 @@ def effects_text(
 # Controls and verdict
 
 
+@checked_arguments()
 def untrained_text(classes: Mapping[str, pd.DataFrame], mean_r: pd.Series) -> str:
     """How many heads of random weights are about something, and how well their network reads the chirp."""
     counts = {name: int((subjects(table) != "nothing").sum()) for name, table in classes.items()}
@@ -275,6 +291,7 @@ def untrained_text(classes: Mapping[str, pd.DataFrame], mean_r: pd.Series) -> st
     )
 
 
+@checked_arguments()
 def other_seeds(found: Sequence[Mapping], seed: int) -> str:
     """How many heads of networks of other seeds are about the same as those of this `seed`."""
     return bullets(
@@ -287,6 +304,7 @@ def other_seeds(found: Sequence[Mapping], seed: int) -> str:
     )
 
 
+@checked_arguments()
 def verdict(
     judged: Mapping[str, Judgement],
     counts: Mapping[str, Count],
@@ -312,6 +330,7 @@ def verdict(
     )
 
 
+@checked_arguments()
 def fate_bars(ax: "Axes", table: pd.DataFrame) -> None:
     """Stack what became of the heads of each subject: vanished to the left of zero; kept and appeared to the right.
 

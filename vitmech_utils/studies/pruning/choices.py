@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.model.anatomy import find_blocks
 
 
+@checked_arguments()
 def least_effect(table: pd.DataFrame, count: int, magnitude: bool = False) -> set[Head]:
     """The `count` heads of least `effect` in a table of `sweep` (exact) or `first_order` (estimated).
 
@@ -33,6 +35,7 @@ def least_effect(table: pd.DataFrame, count: int, magnitude: bool = False) -> se
     return {(int(layer), int(head)) for layer, head in zip(first["layer"], first["head"], strict=True)}
 
 
+@checked_arguments()
 def at_random(model: nn.Module, count: int, draws: int, rng: np.random.Generator) -> list[set[Head]]:
     """`draws` random sets of `count` heads of `model`, each head of a set drawn once, all alike likely."""
     pairs = find_blocks(model).pairs
@@ -40,6 +43,7 @@ def at_random(model: nn.Module, count: int, draws: int, rng: np.random.Generator
     return [{pairs[place] for place in rng.choice(len(pairs), count, replace=False)} for _ in range(draws)]
 
 
+@checked_arguments()
 def in_rounds(
     model: nn.Module,
     count: int,

@@ -16,6 +16,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils import tasks
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.artefacts import digest
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
@@ -28,12 +29,13 @@ from vitmech_utils.heads.pruning import (
     recovering,
     save_pruned,
 )
+from vitmech_utils.intervals import effect_intervals, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import IMAGE_SIZE, ChirpRegressor
 from vitmech_utils.model.scores import predict_dataset
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, correlation, effect_intervals, effect_sizes, mean_interval
+from vitmech_utils.statistics import Interval, correlation, effect_sizes
 from vitmech_utils.studies.pruning.choices import at_random, in_rounds, least_effect
 from vitmech_utils.tasks import Loss, Task
 
@@ -48,12 +50,14 @@ OTHER_REPEATS = 20
 Images = Mapping[str, Tensor]
 
 
+@checked_arguments()
 def as_dataset(images: Images) -> list[dict[str, Tensor]]:
     """Stacked images as a data set again, item by item."""
     items = zip(images["pixel_values"], images["labels"], strict=True)
     return [{"pixel_values": pixels, "labels": labels} for pixels, labels in items]
 
 
+@checked_arguments()
 def predicted(model: ChirpRegressor, images: Images) -> Float[ndarray, "image target"]:
     """A model's standardized predictions of stacked images."""
     return predict_dataset(model, as_dataset(images))[0]
@@ -62,6 +66,7 @@ def predicted(model: ChirpRegressor, images: Images) -> Float[ndarray, "image ta
 # Removed, not muted
 
 
+@checked_arguments()
 def removed_by_hand(gone: Collection[Head], layers: int = 3, heads: int = 4) -> dict[str, object]:
     """Remove heads, among them one whole layer, from a small random model, and count by hand what that saves.
 
@@ -82,6 +87,7 @@ def removed_by_hand(gone: Collection[Head], layers: int = 3, heads: int = 4) -> 
     }
 
 
+@checked_arguments()
 def through_a_file(
     model: ChirpRegressor, gone: Collection[Head], pixel_values: Float[Tensor, "image 3 height width"]
 ) -> dict[str, float]:
@@ -103,11 +109,13 @@ def through_a_file(
     return {"megabytes": megabytes, "apart": apart, "moved": moved}
 
 
+@checked_arguments()
 def costs_before_and_after(model: ChirpRegressor, gone: Collection[Head]) -> tuple[Costs, Costs]:
     """The costs of a model, and of the same model without some heads."""
     return costs(model, IMAGE_SIZE), costs(prune_heads(model, gone), IMAGE_SIZE)
 
 
+@checked_arguments()
 def time_shares(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
@@ -119,11 +127,13 @@ def time_shares(
     return {batch: attention_time_share(model, images[:batch], repeats=min(repeats, 10)) for batch in batches}
 
 
+@checked_arguments()
 def costs_of(models: Mapping[str, nn.Module]) -> dict[str, Costs]:
     """The costs of models, by name."""
     return {name: costs(model, IMAGE_SIZE) for name, model in models.items()}
 
 
+@checked_arguments()
 def work_shares(whole: Costs, time_shares: Mapping[int, Interval]) -> dict[str, float]:
     """The attention's share of the work, by FLOPs and by time for so many images at once."""
     timed = {
@@ -133,6 +143,7 @@ def work_shares(whole: Costs, time_shares: Mapping[int, Interval]) -> dict[str, 
     return {"FLOPs": whole.attention_share} | timed
 
 
+@checked_arguments()
 def ceilings(shares: Mapping[str, float], removed: float) -> pd.DataFrame:
     """How many times as fast a model can become: work, attention_share, ceiling (a part removed), ceiling_all_heads."""
     return pd.DataFrame(
@@ -155,6 +166,7 @@ class ChoiceImages:
     left_out: float
 
 
+@checked_arguments()
 def choice_images(model: ChirpRegressor, images: Images) -> ChoiceImages:
     """Of stacked images those that `model` reads (see `well_fitted`)."""
     labels = images["labels"].numpy()
@@ -182,6 +194,7 @@ class Choices:
         return {name: heads for (name, size), heads in self.sets.items() if size == count}
 
 
+@checked_arguments()
 def choose(
     model: ChirpRegressor,
     early: Collection[Head],
@@ -214,6 +227,7 @@ def choose(
     return Choices(sets | {("random", count): draws[0]}, draws)
 
 
+@checked_arguments()
 def pruned_models(
     model: ChirpRegressor,
     named: Mapping[str, Collection[Head]],
@@ -226,6 +240,7 @@ def pruned_models(
     return models | {means_kept: prune_keeping_means(model, early, pixel_values)}
 
 
+@checked_arguments()
 def random_trials(
     model: ChirpRegressor,
     draws: Sequence[set[Head]],
@@ -246,6 +261,7 @@ def random_trials(
     return table.rename(columns={"name": "draw"}).assign(removed=removed)
 
 
+@checked_arguments()
 def recover(
     pruned: ChirpRegressor, gone: Iterable[Head], profile: Profile, checkpoints: Path
 ) -> ChirpRegressor:
@@ -270,6 +286,7 @@ def recover(
     return training.regressor.merged()
 
 
+@checked_arguments()
 def trial_table(
     predictions: Mapping[str, Float[ndarray, "image target"]],
     recovered: Mapping[str, Float[ndarray, "image target"]],
@@ -301,6 +318,7 @@ def trial_table(
     return table.merge(fair, on="name", how="left")
 
 
+@checked_arguments()
 def trials(
     predictions: Mapping[str, Float[ndarray, "image ..."]],
     labels: ndarray,
@@ -348,6 +366,7 @@ def trials(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def loss_change(
     predicted: Float[ndarray, "image ..."],
     baseline: Float[ndarray, "image ..."],
@@ -366,6 +385,7 @@ def loss_change(
     return mean_interval(change.mean(1), bootstrap, seed=seed)
 
 
+@checked_arguments()
 def well_fitted(
     predicted: Float[ndarray, "image ..."], labels: ndarray, task: Task | str | Loss = STANDARDIZED
 ) -> Bool[ndarray, " image"]:
@@ -392,6 +412,7 @@ def _losses(task: Task, predicted: ndarray, labels: ndarray) -> Float[ndarray, "
     return task(torch.as_tensor(predicted), torch.as_tensor(labels)).numpy()
 
 
+@checked_arguments()
 def timings(
     models: Mapping[str, nn.Module],
     pixel_values: Float[Tensor, "image 3 height width"],
@@ -425,6 +446,7 @@ def _repeated(pixel_values: Tensor, count: int) -> Tensor:
     return pixel_values.repeat(-(-count // len(pixel_values)), 1, 1, 1)[:count]
 
 
+@checked_arguments()
 def timed_on(
     devices: Sequence[torch.device],
     models: Mapping[str, nn.Module],
@@ -448,6 +470,7 @@ def timed_on(
     return pd.concat(tables, ignore_index=True), missing
 
 
+@checked_arguments()
 def summaries(table: pd.DataFrame, bootstrap: int) -> pd.DataFrame:
     """The `summary` of every device's timings, with a column device."""
     return pd.concat(
@@ -459,6 +482,7 @@ def summaries(table: pd.DataFrame, bootstrap: int) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def error_and_time(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     """Join trials with eager times on one device: a row per model and batch, with milliseconds per image.
 
@@ -478,23 +502,27 @@ def error_and_time(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
 
 
+@checked_arguments()
 def speedups(eager: pd.DataFrame, model: str) -> dict[int, Interval]:
     """How many times as fast a model is, by batch size."""
     rows = eager[eager["model"] == model].itertuples()
     return {row.batch: Interval(row.speedup, row.speedup_low, row.speedup_high) for row in rows}
 
 
+@checked_arguments()
 def effect_interval(row: pd.Series, suffix: str = "") -> Interval:
     """An effect with its interval, from a row of `trial_table`."""
     return Interval(*(float(row[f"{key}{suffix}"]) for key in ("effect", "low", "high")))
 
 
+@checked_arguments()
 def added_up(single: pd.DataFrame, heads: Collection[Head]) -> float:
     """The effects of some heads one at a time, added up (percent); `single` is a table of `sweep`."""
     wanted = [pair in heads for pair in zip(single["layer"], single["head"], strict=True)]
     return float(single.loc[wanted, "effect"].sum())
 
 
+@checked_arguments()
 def choice_control(
     sides: Mapping[str, tuple[Mapping[str, Float[ndarray, "image target"]], Float[ndarray, "image target"]]],
     layers: str,
@@ -534,6 +562,7 @@ def _compiled(
     return rows, ""
 
 
+@checked_arguments()
 def pareto_front(
     seconds: Float[ndarray, " model"], error: Float[ndarray, " model"]
 ) -> Bool[ndarray, " model"]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.marks import percent_scale_to
 from vitmech_utils.figures.plots import WIDTH, headline
@@ -49,6 +50,7 @@ SHARES = ("#D55E00", "#F0B48A", "#D0D7DE")
 Heads = Collection[tuple[int, int]]
 
 
+@checked_arguments()
 def opening(profile: Profile, count: int, total: int) -> str:
     """What the page was made with; `count` of `total` heads go at a time."""
     plan = profile.pruning
@@ -64,6 +66,7 @@ def opening(profile: Profile, count: int, total: int) -> str:
 # Removed, not muted, and the ceiling
 
 
+@checked_arguments()
 def through_a_file(found: Mapping[str, float], whole: Costs, less: Costs) -> str:
     """What the model read back from a file predicts, and how much smaller it is."""
     return (
@@ -75,6 +78,7 @@ def through_a_file(found: Mapping[str, float], whole: Costs, less: Costs) -> str
     )
 
 
+@checked_arguments()
 def attention_share(shares: Mapping[str, float], limits: pd.DataFrame, count: int, total: int) -> "Figure":
     """The attention's part of the work, titled with the highest ceiling for `count` of `total` heads."""
     figure, ax = plt.subplots(figsize=(WIDTH, 2.6))
@@ -86,6 +90,7 @@ def attention_share(shares: Mapping[str, float], limits: pd.DataFrame, count: in
     return figure
 
 
+@checked_arguments()
 def ceilings(limits: pd.DataFrame, count: int) -> str:
     """The ceilings as a table; `count` heads are removed."""
     table = frame_table(
@@ -106,6 +111,7 @@ def ceilings(limits: pd.DataFrame, count: int) -> str:
 # Which heads
 
 
+@checked_arguments()
 def chosen(sets: Mapping[str, Heads], early: Heads, layers: int, heads: int) -> "Figure":
     """The heads that go under each choice, titled with how many of those of least effect lie in layers 1-3."""
     figure = chosen_grids(sets, layers, heads)
@@ -114,6 +120,7 @@ def chosen(sets: Mapping[str, Heads], early: Heads, layers: int, heads: int) -> 
     return figure
 
 
+@checked_arguments()
 def chosen_text(
     sets: Mapping[str, Heads],
     early: Heads,
@@ -141,6 +148,7 @@ def chosen_text(
     )
 
 
+@checked_arguments()
 def chosen_grids(
     sets: Mapping[str, Collection[tuple[int, int]]], layers: int, heads: int, columns: int = 3
 ) -> "Figure":
@@ -172,6 +180,7 @@ def chosen_grids(
     return figure
 
 
+@checked_arguments()
 def work_bars(ax: "Axes", shares: Mapping[str, float], removed: float) -> None:
     """Stack, per kind of work, the attention of the heads that go, that of the heads that stay, and all the rest.
 
@@ -200,6 +209,7 @@ def work_bars(ax: "Axes", shares: Mapping[str, float], removed: float) -> None:
 # What it costs
 
 
+@checked_arguments()
 def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
     """Every choice of as many heads with its effect; `draws` are the random sets' effects, `layers` names the early."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
@@ -214,6 +224,7 @@ def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def recovery(
     table: pd.DataFrame, bases: Mapping[str, str], control: str, means_kept: str, at_mean: float
 ) -> str:
@@ -242,6 +253,7 @@ def recovery(
     )
 
 
+@checked_arguments()
 def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
     """Compare choices of as many heads: each one's effect with its interval, over the random draws as dots.
 
@@ -264,6 +276,7 @@ def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
     _key(ax, [("filled: heads removed", True), ("hollow: after recovery", False)])
 
 
+@checked_arguments()
 def pruned_sizes(table: pd.DataFrame) -> "Figure":
     """The effect against the number of heads removed, titled with which way of choosing is better at the largest."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
@@ -278,6 +291,7 @@ def pruned_sizes(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def size_curves(ax: "Axes", table: pd.DataFrame) -> None:
     """Draw the effect against the number of heads removed, a line per choice with several sizes, else a mark.
 
@@ -306,6 +320,7 @@ def size_curves(ax: "Axes", table: pd.DataFrame) -> None:
 # What it saves
 
 
+@checked_arguments()
 def timings(times: pd.DataFrame) -> "Styler":
     """Times and speed-ups with their intervals, the fastest model of a group first."""
     shown = times.assign(
@@ -326,11 +341,13 @@ def timings(times: pd.DataFrame) -> "Styler":
     return shown.style.format({"images per second": "{:.1f}"})
 
 
+@checked_arguments()
 def not_compiled(reason: str) -> str:
     """Why no compiled model was timed."""
     return f"No compiled model was timed here: {reason}."
 
 
+@checked_arguments()
 def saving(
     times: pd.DataFrame,
     eager: pd.DataFrame,
@@ -369,6 +386,7 @@ def saving(
 # Error against time
 
 
+@checked_arguments()
 def error_and_time(plane: pd.DataFrame, count: int) -> "Figure":
     """Error against time, a panel per batch size, titled with how many models are unbeaten."""
     batches = sorted(plane["batch"].unique())
@@ -386,6 +404,7 @@ def error_and_time(plane: pd.DataFrame, count: int) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def overview(table: pd.DataFrame, eager: pd.DataFrame) -> "Styler":
     """Every model's error, speed, size and correlations in one table; `eager` has the times of one device."""
     faster = eager.assign(text=[_faster(row) for row in eager.itertuples()])
@@ -414,6 +433,7 @@ def overview(table: pd.DataFrame, eager: pd.DataFrame) -> "Styler":
     return shown.style.format({"parameters (million)": "{:.2f}", "FLOPs (billion)": "{:.2f}"})
 
 
+@checked_arguments()
 def surprises(
     in_early: tuple[float, float], on_test: tuple[float, float], time: tuple[float, float]
 ) -> dict[str, float]:
@@ -446,6 +466,7 @@ def surprises(
     return {text: abs(np.log(found / expected)) for text, (found, expected) in pairs.items()}
 
 
+@checked_arguments()
 def surprise(sentence: str) -> str:
     """The most surprising of them."""
     return f"**What was surprising**, by how far it lies from what one would have expected: {sentence}."
@@ -454,6 +475,7 @@ def surprise(sentence: str) -> str:
 # Control and verdict
 
 
+@checked_arguments()
 def choice_control(control: Mapping[str, Mapping[str, Interval]], own: Mapping[str, float]) -> str:
     """Changes of the MSE on the images that heads were chosen on, and on others; `own` is the whole model's MSE."""
     table = pipe_table(
@@ -467,6 +489,7 @@ def choice_control(control: Mapping[str, Mapping[str, Interval]], own: Mapping[s
     )
 
 
+@checked_arguments()
 def verdict(
     judgement: Judgement,
     table: pd.DataFrame,
@@ -483,10 +506,11 @@ def verdict(
         f"{percent(rows.loc[layers])}, after recovery by {percent(rows.loc[f'{layers}, recovered'], '_same_training')} "
         f"against the unpruned model given the same training; the model is as fast as {faster} (95 % intervals).\n\n"
         "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
-        f"faster: **{judgement.verdict}**. Reason: {judgement.reason}."
+        f"faster: **{judgement.words}**. Reason: {judgement.reason}."
     )
 
 
+@checked_arguments()
 def pareto(ax: "Axes", table: pd.DataFrame, usual: int, best: Collection[str] = ()) -> None:
     """Draw error against time, both with intervals; hollow marks, tied to theirs by a line, are after recovery.
 
@@ -516,6 +540,7 @@ def pareto(ax: "Axes", table: pd.DataFrame, usual: int, best: Collection[str] = 
     percent_scale_to(ax, "y", table["low"].min(), table["high"].max())
 
 
+@checked_arguments()
 def choice_legend(figure: "Figure", names: Collection[str]) -> None:
     """Put one legend of the choices under a whole figure, with what filled and hollow marks mean."""
     handles = [

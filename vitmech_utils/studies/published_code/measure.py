@@ -14,20 +14,16 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import unstandardize
 from vitmech_utils.heads import published_code as published
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.replacements import constant_output
+from vitmech_utils.intervals import effect_intervals, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.statistics import (
-    Interval,
-    effect_intervals,
-    mean_interval,
-    percent_effect,
-    rank_correlation,
-)
+from vitmech_utils.statistics import Interval, percent_effect, rank_correlation
 
 NOISE = 1e-4
 """By how much predictions may differ from one batch size to another."""
@@ -37,6 +33,7 @@ QUERIES: dict[str, str | int] = {"CLS": "cls", "corner patch": 0, "mean of patch
 Predictions = Float[Tensor, "*scenario image target"]
 
 
+@checked_arguments()
 @torch.inference_mode()
 def predictions(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], batch: int = 16
@@ -46,6 +43,7 @@ def predictions(
     return torch.cat([model(part.to(device)).logits.double().cpu() for part in pixel_values.split(batch)])
 
 
+@checked_arguments()
 def zeroed_rows(model: nn.Module, layer: int = 0) -> list[int]:
     """The rows of a layer's query weight that are zero when the procedure has gone through all its 'heads'."""
     block = find_blocks(copy.deepcopy(model)).blocks[layer]
@@ -58,11 +56,13 @@ def zeroed_rows(model: nn.Module, layer: int = 0) -> list[int]:
 # What is put back
 
 
+@checked_arguments()
 def moved(change: Predictions) -> bool:
     """True if any prediction differs by more than the noise of another batch size."""
     return bool((change.abs() > NOISE).any())
 
 
+@checked_arguments()
 def layer_orders(layers: int) -> dict[str, list[int]]:
     """The order in which the procedure visits the layers, and two others."""
     order = np.arange(layers)
@@ -73,6 +73,7 @@ def layer_orders(layers: int) -> dict[str, list[int]]:
     }
 
 
+@checked_arguments()
 def other_orders(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"],
@@ -87,6 +88,7 @@ def other_orders(
     }
 
 
+@checked_arguments()
 def drift(
     scenarios: Mapping[str, Float[Tensor, "layer head image target"]],
     baseline: Float[Tensor, "image target"],
@@ -106,6 +108,7 @@ def drift(
     return pd.DataFrame(rows, columns=["order", "layer", "position", "effect", "low", "high"])
 
 
+@checked_arguments()
 def follows(table: pd.DataFrame) -> dict[str, float]:
     """Mean rank correlation, over the orders of `drift`, of the outcome with the position, and with the layer."""
     return {
@@ -119,6 +122,7 @@ def follows(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
+@checked_arguments()
 def published_heatmap(
     scenarios: Float[Tensor, "layer head image target"],
     baseline: Float[Tensor, "image target"],
@@ -137,6 +141,7 @@ def published_heatmap(
     )
 
 
+@checked_arguments()
 def likeness_of_heatmaps(ours: pd.DataFrame, theirs: pd.DataFrame, bootstrap: int) -> Interval:
     """Rank correlation of two tables of effects, with its interval over heads."""
     both = ours.merge(theirs, on=["layer", "head"], suffixes=("_ours", "_theirs"))
@@ -160,6 +165,7 @@ class Loaded:
         return [name for name in self.matched if not name.startswith("head.")]
 
 
+@checked_arguments()
 def as_documented(
     adapter: Path, backbone: str, pixel_values: Float[Tensor, "image 3 height width"], device: torch.device
 ) -> Loaded:
@@ -170,6 +176,7 @@ def as_documented(
     return Loaded(report.matched, report.unexpected, found)
 
 
+@checked_arguments()
 def squared_errors(
     predicted: Mapping[str, Float[Tensor, "image target"]],
     labels: Float[Tensor, "image target"],
@@ -182,12 +189,14 @@ def squared_errors(
     }
 
 
+@checked_arguments()
 def table_of(errors: Mapping[str, Interval]) -> pd.DataFrame:
     """The MSE of several models as a table: model, mse, low, high."""
     rows = [(name, found.value, found.low, found.high) for name, found in errors.items()]
     return pd.DataFrame(rows, columns=["model", "mse", "low", "high"])
 
 
+@checked_arguments()
 def in_raw_units(
     predicted: Float[Tensor, "image target"], labels: Float[Tensor, "image target"], bootstrap: int
 ) -> dict[str, Interval]:
@@ -198,6 +207,7 @@ def in_raw_units(
     return {"mixed": mean_interval(mixed, bootstrap), "proper": mean_interval(proper, bootstrap)}
 
 
+@checked_arguments()
 def normalized(model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]) -> dict[str, Tensor]:
     """Predictions from pixels as the analysis feeds them, and the ranges of pixels as trained and as analysed."""
     fed = published.imagenet_normalized(pixel_values)
@@ -211,6 +221,7 @@ def normalized(model: nn.Module, pixel_values: Float[Tensor, "image 3 height wid
 # Whose attention is drawn, and what zeroed weights leave behind
 
 
+@checked_arguments()
 def views(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]
 ) -> dict[str, Float[Tensor, "image layer head row column"]]:
@@ -219,6 +230,7 @@ def views(
     return {name: attention_maps(model, pixel_values.to(device), query) for name, query in QUERIES.items()}
 
 
+@checked_arguments()
 def likeness(maps: Mapping[str, Float[Tensor, "image layer head row column"]]) -> dict[str, float]:
     """Mean rank correlation with the map of CLS over images, layers and heads, for every other query."""
 
@@ -229,6 +241,7 @@ def likeness(maps: Mapping[str, Float[Tensor, "image layer head row column"]]) -
     return {name: alike(maps["CLS"], found) for name, found in maps.items() if name != "CLS"}
 
 
+@checked_arguments()
 def bias_is_left(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], layer: int, head: int
 ) -> bool:
@@ -244,6 +257,7 @@ def bias_is_left(
     return torch.allclose(left[layer][:, :, head], bias, atol=NOISE)
 
 
+@checked_arguments()
 def constant_shares(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]
 ) -> Float[ndarray, "layer head"]:

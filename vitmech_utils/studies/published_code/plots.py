@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap, overlay
 from vitmech_utils.figures.tables import pipe_table, shown
 from vitmech_utils.heads.published_code import MixedUnits
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 
+@checked_arguments()
 def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
     """What the page was made with."""
     return (
         f"This page was made with profile **{profile.name}**: {sizes['layers']} layers of {sizes['heads']} heads; the "
-        f"whole procedure runs on {profile.ablation.other_images:,} held-out images in three orders of the layers, the "
-        f"other comparisons on {profile.audit.images:,}."
+        f"whole procedure runs on {profile.audit.procedure_images:,} held-out images in three orders of the layers, "
+        f"the other comparisons on {profile.audit.images:,}."
     )
 
 
+@checked_arguments()
 def rows(zeroed: Sequence[int], sizes: Mapping[str, int]) -> "Figure":
     """A strip of one query weight's rows: bands for heads, lines for what is zeroed."""
     heads, size = sizes["heads"], sizes["head_size"]
@@ -44,6 +47,7 @@ def rows(zeroed: Sequence[int], sizes: Mapping[str, int]) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def orders(drift: pd.DataFrame, follows: Mapping[str, float]) -> "Figure":
     """The outcome in three orders of the layers, against the layer and against its place in the order."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.6), sharey=True)
@@ -59,11 +63,13 @@ def orders(drift: pd.DataFrame, follows: Mapping[str, float]) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def what_it_follows(follows: Mapping[str, float]) -> str:
     """What the outcome follows more closely."""
     return "the place in the order" if abs(follows["position"]) > abs(follows["layer"]) else "the layer"
 
 
+@checked_arguments()
 def orders_text(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
     """What the three orders show."""
     last = {name: part.loc[part["position"].idxmax(), "effect"] for name, part in drift.groupby("order")}
@@ -75,6 +81,7 @@ def orders_text(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
     )
 
 
+@checked_arguments()
 def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figure":
     """The procedure's heatmap beside the exact one; `same` is their rank correlation."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
@@ -87,6 +94,7 @@ def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figur
     return figure
 
 
+@checked_arguments()
 def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> str:
     """How alike the two heatmaps are."""
     return (
@@ -96,11 +104,13 @@ def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> s
     )
 
 
+@checked_arguments()
 def loading(table: pd.DataFrame) -> "Styler":
     """The scores of what is loaded."""
     return shown(table, {"mse": ".3f", "low": ".3f", "high": ".3f"})
 
 
+@checked_arguments()
 def units_text(found: Mapping[str, Interval], units: MixedUnits, images: int) -> str:
     """What the mixed units do to a baseline."""
     apart = units.predicting_nothing - units.perfect_but_standardized
@@ -113,6 +123,7 @@ def units_text(found: Mapping[str, Interval], units: MixedUnits, images: int) ->
     )
 
 
+@checked_arguments()
 def pixels_text(fed: Mapping[str, object], trained_on: Interval, normalized: Interval) -> str:
     """What the other pixels do to the model."""
     (low, high), (lowest, highest) = (map(float, fed[name]) for name in ("trained_on", "analysed"))
@@ -122,6 +133,7 @@ def pixels_text(fed: Mapping[str, object], trained_on: Interval, normalized: Int
     )
 
 
+@checked_arguments()
 def queries(
     image: Float[ndarray, "row column 3"],
     maps: Mapping[str, Float[ndarray, "row column"]],
@@ -137,6 +149,7 @@ def queries(
     return figure
 
 
+@checked_arguments()
 def constants(share: Float[ndarray, "layer head"]) -> "Figure":
     """How much of its size each head keeps without its weights."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
@@ -145,6 +158,7 @@ def constants(share: Float[ndarray, "layer head"]) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def verdict(
     sizes: Mapping[str, int],
     follows: Mapping[str, float],

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import BINS, LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.data.dataset import unstandardize
 from vitmech_utils.data.figures import Drawing
@@ -76,6 +77,7 @@ Sets = Mapping[str, Mapping[str, Tensor]]
 # From a recording to a figure
 
 
+@checked_arguments()
 def through_files(
     samples: Float[ndarray, " sample"], rate: int, box: Box, kinds: Sequence[str]
 ) -> tuple[int, list[Drawing]]:
@@ -90,23 +92,27 @@ def through_files(
     return len(folder), drawings
 
 
+@checked_arguments()
 def chirp_share(drawing: Drawing) -> float:
     """The chirp's share of the plot."""
     inside = drawing.regions == REGIONS.index("chirp")
     return float(inside.sum() / (inside | (drawing.regions == REGIONS.index("plot background"))).sum())
 
 
+@checked_arguments()
 def overview(white: Mapping[str, Recording]) -> dict[str, tuple[Float[ndarray, "128 128"], Axes]]:
     """The spectrogram of each detector's whitened second, and its axes."""
     whole = Axes(*TRUSTED, 0.0, STRAIN_BAND[1])
     return {name: (window_grid(recording, whole), whole) for name, recording in white.items()}
 
 
+@checked_arguments()
 def newtonian(chirp_mass: float, before: float) -> float:
     """Frequency (Hz) of an inspiral so many seconds before its end; the chirp mass is in solar masses."""
     return float((5 / (256 * before)) ** 0.375 * (chirp_mass * SOLAR) ** -0.625 / np.pi)
 
 
+@checked_arguments()
 def strain_facts(recording: Recording, bursts: pd.DataFrame) -> dict[str, float]:
     """What the second of strain holds, and where the injected signal was then, as an artefact has it."""
     last = float(bursts.loc[bursts["snr"].idxmax(), "time"])
@@ -123,6 +129,7 @@ def strain_facts(recording: Recording, bursts: pd.DataFrame) -> dict[str, float]
 # Six kinds of image
 
 
+@checked_arguments()
 def pictures(
     white: Mapping[str, Recording], calls: Mapping[str, Call], windows: int, images: int
 ) -> dict[str, list[Picture]]:
@@ -134,6 +141,7 @@ def pictures(
     return {name: found[name] if name in whole else found[name][:images] for name in ORDER}
 
 
+@checked_arguments()
 def samples(kinds: Pictures) -> pd.DataFrame:
     """One row per kind: images, number, apart (without overlap), sources, snr_low, snr (median), snr_high."""
     rows = []
@@ -153,6 +161,7 @@ def samples(kinds: Pictures) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def unlike(sets: Sets, count: int = 2) -> dict[str, Float[Tensor, "image 3 height width"]]:
     """Images of three kinds that have little in common, to find sinks by."""
     looks = {name: sets[name]["pixel_values"][:count] for name in ("recipe", "strain, put in")}
@@ -196,6 +205,7 @@ class Looks:
         return pd.concat(parts, ignore_index=True)
 
 
+@checked_arguments()
 def look(model: nn.Module, sets: Sets, sinks: Sinks, seed: int) -> Looks:
     """Read the model over every kind of image, each image once."""
     statistics, read = {}, {}
@@ -206,16 +216,19 @@ def look(model: nn.Module, sets: Sets, sinks: Sinks, seed: int) -> Looks:
     return Looks(statistics, read, sinks)
 
 
+@checked_arguments()
 def by_kind(classes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The table of classes of every kind of image."""
     return {name: part.reset_index(drop=True) for name, part in classes.groupby("images", sort=False)}
 
 
+@checked_arguments()
 def about_chirp(classes: pd.DataFrame) -> pd.Series:
     """Whether each head of a table of `classify` has the chirp among its regions."""
     return classes["regions"].map(lambda regions: "chirp" in regions.split(" + "))
 
 
+@checked_arguments()
 def heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> tuple[int, int, int, int]:
     """Count, of the heads that are about the chirp for sure on synthetic images, those that are on real ones too.
 
@@ -237,6 +250,7 @@ def heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> tuple[int, int, i
     return int(kept.sum()), int((kept & sure).sum()), int((kept | ~sure).sum()), len(chosen)
 
 
+@checked_arguments()
 def paired_lifts(lifts: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Lifts on painted and on real images side by side, by pair (`kind`) and head.
 
@@ -255,6 +269,7 @@ def paired_lifts(lifts: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+@checked_arguments()
 def chirp_heads(both: pd.DataFrame) -> dict[str, list[Head]]:
     """The heads that are for sure about the chirp on painted images, by pair."""
     found: dict[str, list[Head]] = {name: [] for name in PAIRS}
@@ -263,6 +278,7 @@ def chirp_heads(both: pd.DataFrame) -> dict[str, list[Head]]:
     return found
 
 
+@checked_arguments()
 def by_source(
     read: Mapping[str, ByImage], sets: Sets, kinds: Pictures, heads: Mapping[str, Sequence[Head]]
 ) -> pd.DataFrame:
@@ -288,6 +304,7 @@ def by_source(
     return pd.DataFrame(rows).rename(columns={"value": "lift"})
 
 
+@checked_arguments()
 def kept_table(classes: pd.DataFrame) -> pd.DataFrame:
     """For every change of `COMPARED`: how many heads keep their class, and their regions, and how many the chirp."""
     tables, rows = by_kind(classes), []
@@ -316,6 +333,7 @@ def kept_table(classes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def clearest(kinds: Pictures) -> dict[str, int]:
     """Which painted picture of each pair has the clearest chirp; its real counterpart has the same number."""
     found = {}
@@ -325,6 +343,7 @@ def clearest(kinds: Pictures) -> dict[str, int]:
     return found
 
 
+@checked_arguments()
 def first_on_chirp(both: pd.DataFrame, count: int = 3) -> list[Head]:
     """The heads of largest lift on real images, of the pair with most chirp heads: chirp heads, if there are enough."""
     most = max(PAIRS, key=lambda name: int((both["chirp_head"] & (both["kind"] == name)).sum()))
@@ -337,6 +356,7 @@ def first_on_chirp(both: pd.DataFrame, count: int = 3) -> list[Head]:
 # Predictions and controls
 
 
+@checked_arguments()
 def predictions(read: Mapping[str, ByImage], sets: Sets) -> pd.DataFrame:
     """What the model says of every kind with a known truth: rank correlation and error, by target."""
     rows = []
@@ -352,6 +372,7 @@ def predictions(read: Mapping[str, ByImage], sets: Sets) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def controls(
     read: Mapping[str, ByImage],
     sets: Sets,
@@ -397,6 +418,7 @@ def controls(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def claim(
     kept: Mapping[str, Count], pieces: Mapping[str, int], kinds: Pictures, recordings: int
 ) -> pd.DataFrame:

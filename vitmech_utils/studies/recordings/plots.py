@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.data.regions import REGIONS
@@ -33,6 +34,7 @@ KINDS: dict[str, str] = {"painted": "#0072B2", "real": "#D55E00"}
 # What the chapter shows, in its order
 
 
+@checked_arguments()
 def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.recordings
@@ -43,6 +45,7 @@ def opening(profile: "Profile") -> str:
     )
 
 
+@checked_arguments()
 def strain(grids: Mapping[str, tuple[np.ndarray, Axes]], bursts: pd.DataFrame) -> "Figure":
     """The second of strain of each detector, and what a search saw around it."""
     figure, panels = recording_panels(grids)
@@ -56,6 +59,7 @@ def strain(grids: Mapping[str, tuple[np.ndarray, Axes]], bursts: pd.DataFrame) -
     return figure
 
 
+@checked_arguments()
 def strain_text(facts: Mapping[str, float]) -> str:
     """Why the injected chirp is not in this second."""
     before = facts["strongest_burst_s"] - 1
@@ -71,6 +75,7 @@ def strain_text(facts: Mapping[str, float]) -> str:
     )
 
 
+@checked_arguments()
 def samples_table(samples: pd.DataFrame) -> "Styler":
     """How many images of each kind there are, and how clear their chirps are."""
     words = {
@@ -84,6 +89,7 @@ def samples_table(samples: pd.DataFrame) -> "Styler":
     return samples.rename(columns=words).style.format(precision=1, na_rep="").hide(axis="index")
 
 
+@checked_arguments()
 def samples_text(samples: pd.DataFrame) -> str:
     """How little independent there is."""
     size = samples.set_index("images")
@@ -97,6 +103,7 @@ def samples_text(samples: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def lifts(both: pd.DataFrame) -> "Figure":
     """Lifts on the chirp, real against painted images, one panel for each pair."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
@@ -111,6 +118,7 @@ def lifts(both: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def lifts_text(both: pd.DataFrame) -> str:
     """How much of their lift the chirp heads keep on real images."""
     lines = []
@@ -129,6 +137,7 @@ def lifts_text(both: pd.DataFrame) -> str:
     return bullets(lines)
 
 
+@checked_arguments()
 def sources(table: pd.DataFrame) -> "Figure":
     """The chirp heads' lift by detector and by call."""
     parts = dict(list(table.groupby("pair", sort=False)))
@@ -144,6 +153,7 @@ def sources(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def kept_table(table: pd.DataFrame) -> "Styler":
     """How many heads keep their class and their regions, and how many keep to the chirp, by change."""
     words = {
@@ -157,6 +167,7 @@ def kept_table(table: pd.DataFrame) -> "Styler":
     return table.rename(columns=words).style.hide(axis="index")
 
 
+@checked_arguments()
 def maps(
     kinds: Pictures,
     clearest: Mapping[str, int],
@@ -168,6 +179,7 @@ def maps(
     return map_panels(shown, attention, heads)
 
 
+@checked_arguments()
 def predictions_table(table: pd.DataFrame) -> pd.DataFrame:
     """What the model says of each kind of image: rank correlations and errors, by target."""
     texts = table.assign(
@@ -188,6 +200,7 @@ def predictions_table(table: pd.DataFrame) -> pd.DataFrame:
     return texts.rename_axis(index=None)
 
 
+@checked_arguments()
 def controls_table(table: pd.DataFrame) -> "Styler":
     """What the same heads do where no chirp is, elsewhere, and before fine-tuning."""
     words = {
@@ -203,6 +216,7 @@ def controls_table(table: pd.DataFrame) -> "Styler":
     return table.rename(columns=words).style.hide(axis="index").format(formats)
 
 
+@checked_arguments()
 def controls_text(table: pd.DataFrame) -> str:
     """What the controls say."""
     asked = table.set_index(["pair", "asked"])
@@ -225,6 +239,7 @@ def rule() -> str:
     return rule_text(specialization_holds_on_real_ones)
 
 
+@checked_arguments()
 def verdict(
     judgement: Judgement, kept: Mapping[str, Count], pieces: Mapping[str, int], recordings: int
 ) -> str:
@@ -233,13 +248,14 @@ def verdict(
         f"Of the heads that are for sure about the chirp on painted images, so many are on real ones (in brackets: for "
         f"sure, and at most): {named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
         f"from {recordings} recordings.\n\n- **Q2**, the specialization holds on real, not synthetic, spectrograms: "
-        f"**{judgement.verdict}**. Reason: {judgement.reason}."
+        f"**{judgement.words}**. Reason: {judgement.reason}."
     )
 
 
 # The marks
 
 
+@checked_arguments()
 def recording_panels(grids: Mapping[str, tuple[np.ndarray, Axes]]) -> "tuple[Figure, list[Plot]]":
     """One spectrogram per recording side by side (colours end at their 99.9 % quantile), and an empty panel below."""
     figure = plt.figure(figsize=(WIDE, 5.2))
@@ -264,6 +280,7 @@ def recording_panels(grids: Mapping[str, tuple[np.ndarray, Axes]]) -> "tuple[Fig
     return figure, panels
 
 
+@checked_arguments()
 def picture_rows(kinds: Mapping[str, Sequence[Picture]], count: int = 5) -> "Figure":
     """The first figures of each kind as the model sees them, one kind in each row; the region *chirp* is outlined."""
     rows = {name: pictures[:count] for name, pictures in kinds.items()}
@@ -283,6 +300,7 @@ def picture_rows(kinds: Mapping[str, Sequence[Picture]], count: int = 5) -> "Fig
     return figure
 
 
+@checked_arguments()
 def lift_scatter(ax: "Plot", table: pd.DataFrame, label: str, named: int = 1) -> None:
     """Each head's lift on the chirp on painted images (across) and on real ones (up), with intervals.
 
@@ -323,6 +341,7 @@ def lift_scatter(ax: "Plot", table: pd.DataFrame, label: str, named: int = 1) ->
         axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
+@checked_arguments()
 def source_dots(ax: "Plot", table: pd.DataFrame) -> None:
     """The chirp heads' mean lift, painted and real, for each detector and each call, and for all of them.
 
@@ -353,6 +372,7 @@ def source_dots(ax: "Plot", table: pd.DataFrame) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
+@checked_arguments()
 def map_panels(
     pictures: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray], heads: Sequence[tuple[int, int]]
 ) -> "Figure":

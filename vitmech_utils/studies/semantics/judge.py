@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun, how_to_rerun
 from vitmech_utils.studies.verdicts import (
+    EFFECT,
     FAILS,
     FIRST_FOUR,
     HALF,
@@ -22,14 +24,17 @@ from vitmech_utils.studies.verdicts import (
     IN_PART,
     MOST,
     NONE,
+    ON_CHIRP,
+    ON_TITLE,
     SURE,
-    UNKNOWN,
     Count,
     Judgement,
     count_sure,
     detects_text_or_edge,
     text_or_edge_detectors,
     too_few,
+    too_few_heads,
+    undecided,
 )
 
 CHAPTER = "05_mono_or_polysemantic"
@@ -45,12 +50,14 @@ TABLES = {
 DEEP = (5, 10)  # layers 6-11, 0-based, both ends included
 
 
+@checked_arguments()
 def about_chirp_alone(classes: pd.DataFrame) -> Count:
     """Count the heads of layers 6-11 that are monosemantic with the chirp as their only region."""
     deep = classes[classes["layer"].between(*DEEP)]
     return count_sure(deep, (deep["class"] == "monosemantic") & (deep["regions"] == "chirp"))
 
 
+@checked_arguments()
 def detector_effects(classes: pd.DataFrame, sweep: pd.DataFrame) -> list[Interval]:
     """The effects (percent) of the detectors in layers 1-4 whose class is sure, in the order of the table.
 
@@ -66,12 +73,14 @@ def detector_effects(classes: pd.DataFrame, sweep: pd.DataFrame) -> list[Interva
     return [Interval(row.effect, row.low, row.high) for row in joined.itertuples()]
 
 
+@checked_arguments()
 def polysemantic_or_diffuse(classes: pd.DataFrame) -> Count:
     """Count the heads of the last layer that are about several things, or about none."""
     last = classes[classes["layer"] == classes["layer"].max()]
     return count_sure(last, last["class"].isin(["polysemantic", "diffuse"]))
 
 
+@checked_arguments()
 def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
     """Whether the last layer's mean map entropy exceeds that of every one of layers 6-11."""
     by_layer = classes.groupby("layer")["map_entropy"].mean()
@@ -80,14 +89,15 @@ def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
     return bool(len(others)) and bool((by_layer[last] > others).all())
 
 
+@checked_arguments()
 def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
     """C3. Holds if *most* heads of layers 6-11 are for sure about the chirp alone, in part if more than *half* are.
     Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_CHIRP):
         return judgement
     if not heads.total:
-        return Judgement(UNKNOWN, "the model has no such layers")
+        return undecided("the model has no such layers", "heads")
     least, largest = heads.low / heads.total, heads.high / heads.total
     if least >= MOST:
         return Judgement(HOLDS, f"at least {least:.0%} of the heads are about the chirp alone")
@@ -95,22 +105,24 @@ def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
         return Judgement(IN_PART, f"more than half of the heads are, but fewer than {MOST:.0%} for sure")
     if largest <= HALF:
         return Judgement(FAILS, f"at most {largest:.0%} of the heads are about the chirp alone")
-    return Judgement(
-        UNKNOWN, f"between {least:.0%} and {largest:.0%} of the heads are: more or fewer than half"
-    )
+    return undecided(f"between {least:.0%} and {largest:.0%} of the heads are: more or fewer than half")
 
 
+@checked_arguments()
 def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval], images: int) -> Judgement:
     """C4. Holds if layers 1-4 have a text or edge detector for sure and the effect of each lies within plus or minus
     *hardly*. Holds in part if that is so for some of them. Does not hold if there can be no detector, or if each
-    clearly matters more. Otherwise it is undecided: an interval that merely includes zero shows no irrelevance.
+    clearly matters more. Otherwise it is undecided: an interval that merely includes zero shows no irrelevance, and
+    fewer than *enough heads* that are detectors for sure show nothing of their kind.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_TITLE) or too_few(images, EFFECT):
         return judgement
     if not detectors.high:
         return Judgement(FAILS, "no head of layers 1-4 can be a text or edge detector")
     if not effects:
-        return Judgement(UNKNOWN, "no head of layers 1-4 is a text or edge detector for sure")
+        return undecided("no head of layers 1-4 is a text or edge detector for sure", "heads")
+    if judgement := too_few_heads(len(effects), "sure detector"):
+        return judgement
     small = sum(effect.low > -HARDLY and effect.high < HARDLY for effect in effects)
     large = sum(effect.low > HARDLY or effect.high < -HARDLY for effect in effects)
     within = (
@@ -123,15 +135,16 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
         return Judgement(IN_PART, within)
     if large == len(effects):
         return Judgement(FAILS, f"every sure detector changes the error by more than {HARDLY:g} %")
-    return Judgement(UNKNOWN, f"{within}; the other intervals are too wide to call them irrelevant")
+    return undecided(f"{within}; the other intervals are too wide to call them irrelevant")
 
 
+@checked_arguments()
 def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgement:
     """C5. Holds if more than *half* of the last layer's heads are for sure polysemantic or diffuse, and its maps are
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
     that may be make up no more than *half*. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_CHIRP):
         return judgement
     if heads.low > HALF * heads.total:
         spread = "its maps are more spread out than those of every layer from 6 to 11"
@@ -144,17 +157,16 @@ def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgem
             FAILS,
             f"{most} of the {heads.total} heads {word(heads.high or 1, 'is', 'are')} polysemantic or diffuse",
         )
-    return Judgement(
-        UNKNOWN, "how many heads are depends on the images drawn: it may be more or fewer than half"
-    )
+    return undecided("how many heads are depends on the images drawn: it may be more or fewer than half")
 
 
+@checked_arguments()
 def importance_grows_with_focus(overall: Interval, within: Interval, images: int) -> Judgement:
     """C6. Holds if the rank correlation of effect and attention on the chirp is clearly above zero over all heads and
     within layers. Holds in part if only over all heads: depth alone could make that. Does not hold if over all heads
     it is clearly below *none*. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, EFFECT):
         return judgement
     if overall.high < NONE:
         return Judgement(FAILS, f"over all heads the correlation lies below {NONE:g}")
@@ -164,7 +176,7 @@ def importance_grows_with_focus(overall: Interval, within: Interval, images: int
         return Judgement(
             IN_PART, "over all heads it grows; within layers this does not show, so depth alone could make it"
         )
-    return Judgement(UNKNOWN, "the interval of the correlation includes zero")
+    return undecided("the interval of the correlation includes zero")
 
 
 RULES = {
@@ -175,6 +187,7 @@ RULES = {
 }
 
 
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of chapter 05."""
     return {"C3": _c3(run), "C4": _c4(run), "C5": _c5(run), "C6": _c6(run)}

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LATEST_START, ridge, smooth
 from vitmech_utils.data.dataset import ChirpDataset, held_out
 from vitmech_utils.data.figures import draw
@@ -85,6 +86,7 @@ class Examined:
     classes: pd.DataFrame
 
 
+@checked_arguments()
 def examine(
     model: nn.Module,
     images: Mapping[str, Tensor],
@@ -103,6 +105,7 @@ def examine(
     return Examined(sinks, statistics, effects, classify(statistics, effects, sinks))
 
 
+@checked_arguments()
 def sink_looks(
     pixel_values: Float[Tensor, "image channel height width"], count: int = 4
 ) -> dict[str, Tensor]:
@@ -116,12 +119,14 @@ def sink_looks(
     }
 
 
+@checked_arguments()
 def untrained_classes(model: ChirpRegressor, images: Mapping[str, Tensor], seed: int = 0) -> pd.DataFrame:
     """The classes of `model`'s untrained twin, from half of the images and their attention alone."""
     half = {name: tensor[: max(2, len(tensor) // 2)] for name, tensor in images.items()}
     return classify(attention_statistics(model.untrained_twin(), half, seed=seed))
 
 
+@checked_arguments()
 def example_maps(
     model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"]
 ) -> dict[str, Float[Tensor, "..."]]:
@@ -132,17 +137,20 @@ def example_maps(
     }
 
 
+@checked_arguments()
 def lifts(statistics: AttentionStatistics) -> Float[ndarray, "layer head region"]:
     """Every head's lift on every region, of CLS queries by raw weights with sinks kept; NaN where no image has it."""
     share, area = (statistics.replicates[name][0, 0, 0] for name in ("share", "area"))
     return share / np.where(area > 0, area, np.nan)
 
 
+@checked_arguments()
 def unmixed(statistics: AttentionStatistics) -> Float[ndarray, "layer head region"]:
     """Every head's unmixed attention on every region, of CLS queries by raw weights with sinks kept."""
     return unmix(statistics.replicates["share"][0, 0, 0], statistics.profiles[0])
 
 
+@checked_arguments()
 def classes_by_layer(classes: pd.DataFrame) -> pd.DataFrame:
     """Count heads per class, layer by layer: a column layer (from 1) and one per class."""
     counts = pd.crosstab(classes["layer"] + 1, classes["class"]).reindex(columns=list(CLASSES), fill_value=0)
@@ -150,6 +158,7 @@ def classes_by_layer(classes: pd.DataFrame) -> pd.DataFrame:
     return counts.reset_index()
 
 
+@checked_arguments()
 def surest_and_doubtful(classes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
     """The heads that are surest to be about something, and those whose class is least sure, named and with a kind."""
     order = ["confidence", "information"]
@@ -160,12 +169,14 @@ def surest_and_doubtful(classes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
     return listed.assign(head_name=[f"L{row.layer + 1}H{row.head + 1}" for row in listed.itertuples()])
 
 
+@checked_arguments()
 def early_text_or_edge(classes: pd.DataFrame) -> pd.DataFrame:
     """The heads of layers 1-4 that are about a text or a line of the figure, alone or among others."""
     about = classes["regions"].str.contains("title|label|frame", regex=True)
     return classes[about & (classes["layer"] < 4)]
 
 
+@checked_arguments()
 def importance_and_focus(
     focus: pd.DataFrame, sweep: pd.DataFrame, permutations: int, seed: int = 0
 ) -> pd.DataFrame:
@@ -192,23 +203,27 @@ def importance_and_focus(
     return pd.DataFrame(rows, columns=["mode", "heads", "correlation", "low", "high", "p_value"])
 
 
+@checked_arguments()
 def correlations(table: pd.DataFrame) -> tuple[Interval, Interval]:
     """The correlations of the first mode of `importance_and_focus`: over all heads, and within layers."""
     found = table[table["mode"] == table["mode"].iloc[0]].set_index("heads")[["correlation", "low", "high"]]
     return Interval(*found.loc["all heads"]), Interval(*found.loc["within layers"])
 
 
+@checked_arguments()
 def modes_of(sweep: pd.DataFrame) -> list[str]:
     """The ablation modes of a table of effects, mean ablation first where it is there."""
     return sorted(sweep["mode"].unique(), key=lambda mode: (mode != "mean", mode))
 
 
+@checked_arguments()
 def update_against_lift(updates: pd.DataFrame, growth: Float[ndarray, "layer head"], draws: int) -> Interval:
     """Rank correlation of the size of each head's update with the change of its lift, in doublings either way."""
     sizes = updates.groupby(["layer", "head"])["relative"].sum().to_numpy()
     return rank_correlation(sizes, np.abs(np.log2(growth)).ravel(), draws)
 
 
+@checked_arguments()
 def counterparts(classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]) -> dict[str, tuple[int, int]]:
     """The study's two examples, where they exist, and their nearest counterparts: a name and (layer, head) each."""
     layers, heads = on_chirp.shape
@@ -222,6 +237,7 @@ def counterparts(classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]) 
     return wanted | ({"layer 12, head 12": (last, 11)} if heads >= 12 else {})
 
 
+@checked_arguments()
 def classified_otherwise(found: Examined) -> pd.DataFrame:
     """Every head's class by a stricter `part`, and by the queries of patches instead of CLS; column `rule`."""
     stricter = classify(found.statistics, found.effects, found.sinks, Thresholds(part=0.5))
@@ -229,11 +245,13 @@ def classified_otherwise(found: Examined) -> pd.DataFrame:
     return pd.concat([table.assign(rule=rule) for rule, table in tables.items()], ignore_index=True)
 
 
+@checked_arguments()
 def classified_by_patches(found: Examined) -> pd.DataFrame:
     """Every head's class by the queries of patches instead of CLS."""
     return classify(found.statistics, found.effects, found.sinks, query="patches")
 
 
+@checked_arguments()
 def make_twins(count: int, seed: int = 0, changes: Mapping[str, Change] = CHANGES) -> dict[str, Pair]:
     """Draw the first `count` held-out images before and after each change; chirp and noise stay the same.
 
@@ -271,6 +289,7 @@ def _stack(count: int, seed: int, style: Style, chirp_change: Change | None = No
     }
 
 
+@checked_arguments()
 def twin_effects(
     model: nn.Module,
     twins: Mapping[str, Pair],
@@ -331,6 +350,7 @@ def twin_effects(
     return table if not anatomy.pruned else table[anatomy.present[table["layer"], table["head"]]]
 
 
+@checked_arguments()
 def read_cls(
     model: nn.Module, pixel_values: Float[Tensor, "image channel height width"], batch: int = 8
 ) -> tuple[Float[Tensor, "image layer head patch"], Float[Tensor, "image layer head size"]]:

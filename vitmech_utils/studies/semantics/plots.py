@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
 from vitmech_utils.figures.marks import head_names, name_largest
 from vitmech_utils.figures.plots import CLASS_COLOURS, REGION_COLOURS, WIDE, WIDTH, heatmap, overlay
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 
+@checked_arguments()
 def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
     """What the page was made with."""
     plan = profile.semantics
@@ -38,6 +40,7 @@ def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
 # Every head's class
 
 
+@checked_arguments()
 def classes_figure(classes: pd.DataFrame) -> "Figure":
     """The grid of classes, titled with how many heads are about one thing, and about several."""
     figure, ax = plt.subplots(figsize=(WIDTH, 6.2))
@@ -47,6 +50,7 @@ def classes_figure(classes: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def layer_counts(by_layer: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Heads per class for every layer (from 1), and how many of them are about the chirp."""
     chirp = classes[classes["regions"].str.contains("chirp")]
@@ -54,6 +58,7 @@ def layer_counts(by_layer: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     return by_layer.set_index("layer").assign(**{"about the chirp": on_chirp}).fillna(0).astype(int)
 
 
+@checked_arguments()
 def strongest_and_doubtful(listed: pd.DataFrame) -> str:
     """One line of evidence for every head of the table of the surest and the most doubtful heads."""
     return bullets(
@@ -64,6 +69,7 @@ def strongest_and_doubtful(listed: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def contact_sheet(
     table: pd.DataFrame,
     image: Float[ndarray, "row column 3"],
@@ -99,6 +105,7 @@ def contact_sheet(
 # What attention follows
 
 
+@checked_arguments()
 def follow(effects: pd.DataFrame) -> "Figure":
     """How far heads that look at a region go along when it is moved: one row of dots per region."""
     moving = effects[effects["change"].str.endswith(" moved")]
@@ -118,6 +125,7 @@ def follow(effects: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def output_change(effects: pd.DataFrame) -> "Figure":
     """How much the outputs of a layer's heads change when one thing is taken away."""
     gone = effects[effects["change"].str.endswith(" removed")].drop_duplicates(["change", "layer", "head"])
@@ -137,6 +145,7 @@ def output_change(effects: pd.DataFrame) -> "Figure":
 # Controls
 
 
+@checked_arguments()
 def controls(shares: pd.DataFrame, untrained: pd.DataFrame) -> str:
     """What chirps of other images, and random weights, say: `shares` is a table of `region_shares`."""
     chirp = shares.query("query == 'cls' and weighting == 'raw' and sinks == 'kept' and region == 'chirp'")
@@ -149,6 +158,7 @@ def controls(shares: pd.DataFrame, untrained: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def sensitivity_lines(table: pd.DataFrame, chosen: Mapping[str, float]) -> "Figure":
     """Draw the number of heads per class against each threshold; a dotted line marks the value that was chosen."""
     names = list(chosen)
@@ -168,6 +178,7 @@ def sensitivity_lines(table: pd.DataFrame, chosen: Mapping[str, float]) -> "Figu
 # What fine-tuning changed
 
 
+@checked_arguments()
 def inherited(growth: Float[ndarray, "layer head"], updates: pd.DataFrame) -> "Figure":
     """By how much the lift on the chirp grew (as a factor), beside the sizes of the updates of query and value."""
     figure, axes = plt.subplots(1, 3, figsize=(WIDE, 4.2))
@@ -180,6 +191,7 @@ def inherited(growth: Float[ndarray, "layer head"], updates: pd.DataFrame) -> "F
     return figure
 
 
+@checked_arguments()
 def turned(changes: pd.DataFrame) -> pd.DataFrame:
     """Heads by their class before (rows) and after fine-tuning (columns)."""
     return pd.crosstab(
@@ -187,6 +199,7 @@ def turned(changes: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def kept_and_turned(before: pd.DataFrame, after: pd.DataFrame, changes: pd.DataFrame, link: Interval) -> str:
     """How many heads keep what they are about; `link` correlates a head's update with its change of lift."""
     chirp = [int(table["regions"].str.contains("chirp").sum()) for table in (before, after)]
@@ -203,11 +216,13 @@ def kept_and_turned(before: pd.DataFrame, after: pd.DataFrame, changes: pd.DataF
 # Importance
 
 
+@checked_arguments()
 def importance_table(table: pd.DataFrame) -> "Styler":
     """The rank correlations of importance and focus."""
     return shown(table, {"correlation": ".2f", "low": ".2f", "high": ".2f", "p_value": ".3f"})
 
 
+@checked_arguments()
 def importance(
     focus: pd.DataFrame, sweep: pd.DataFrame, classes: pd.DataFrame, correlations: pd.DataFrame
 ) -> "Figure":
@@ -230,6 +245,7 @@ def importance(
     return figure
 
 
+@checked_arguments()
 def examples(
     wanted: Mapping[str, tuple[int, int]], classes: pd.DataFrame, on_chirp: Float[ndarray, "layer head"]
 ) -> str:
@@ -252,6 +268,7 @@ def _example(name: str, place: tuple[int, int], row: Any, on_chirp: float) -> st
 # Verdict
 
 
+@checked_arguments()
 def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: pd.DataFrame) -> pd.DataFrame:
     """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their mode."""
     over_all, within = (
@@ -269,6 +286,7 @@ def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: 
     )
 
 
+@checked_arguments()
 def verdicts(claims: pd.DataFrame) -> str:
     """The claims with what is found here, the verdicts and their reasons."""
     return "In brackets: heads that are so for sure, and heads that may be.\n\n" + bullets(

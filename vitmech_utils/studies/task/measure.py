@@ -6,8 +6,8 @@ Networks are the `leak` and the `clean` classifier and, later, the regressor. He
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,21 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
-from vitmech_utils.data.dataset import stack
+from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES, SweepDataset, bend, sweep_labels
 from vitmech_utils.heads.attention import ByImage, image_shares
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.effects import ALL, Losses
+from vitmech_utils.heads.estimates import estimate
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
 from vitmech_utils.heads.sets import HeadPredictions, SetPredictions
+from vitmech_utils.intervals import mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.classifier import SweepClassifier
 from vitmech_utils.model.finetune import Training
@@ -36,9 +40,13 @@ from vitmech_utils.model.scores import (
     told_right,
     wilson,
 )
+from vitmech_utils.profile_sections import Task
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, mean_interval, rank_correlation
+from vitmech_utils.statistics import Interval, rank_correlation
 
+FIRST = 100
+"""The first held-out figure of this chapter: from here on the number in a title has three digits or more, as in nearly
+all figures of the training; under numbers of one digit the classifiers are at a loss."""
 FIGURES = {"leak": "published", "clean": "none"}
 """Classifier: the title on the figures that it is fine-tuned on."""
 KINDS = ("lookers", "carriers")
@@ -61,6 +69,11 @@ COMPARED = {
     SHORTCUT: (("leak", "type"), ("clean", "type")),
 }
 """Orders of heads that are compared: a network and what it is asked, twice."""
+UNTUNED = {
+    "before fine-tuning: regressor and untuned backbone": ["regressor", "untuned"],
+    "before fine-tuning: clean model and untuned backbone": ["clean", "untuned"],
+}
+"""Orders of heads by attention that tell what two networks share by having the same pre-trained weights."""
 ASKED = [(name, target) for target in TARGETS for name in FIGURES] + [("regressor", ALL)]
 """Each network with each of its questions."""
 TYPE, DIRECTION = TARGETS.index("type"), TARGETS.index("direction")
@@ -75,6 +88,7 @@ Read = Mapping[str, Callable[[], ByImage]]
 """What each network sees and says of its own figures, read when first asked for."""
 
 
+@checked_arguments()
 def random_of(kind: str) -> str:
     """The name of a kind's control."""
     return f"random heads of the {kind}' layers"
@@ -91,25 +105,39 @@ class Chirps:
     bends: Float[ndarray, " image"]
 
 
+@checked_arguments()
 def held_out_chirps(count: int) -> Chirps:
-    """The first held-out chirps, without their figures."""
-    drawn = SweepDataset(count, "none", seed=0, split="held-out")
-    chirps = [drawn.chirp(index) for index in range(count)]
+    """The held-out chirps from number `FIRST` on, without their figures."""
+    drawn = SweepDataset(FIRST + count, "none", seed=0, split="held-out")
+    chirps = [drawn.chirp(index) for index in range(FIRST, FIRST + count)]
     return Chirps(
         np.stack([sweep_labels(chirp) for chirp in chirps]), np.array([bend(chirp) for chirp in chirps])
     )
 
 
+@checked_arguments()
 def bends(count: int) -> pd.DataFrame:
     """The bend of many held-out chirps."""
     return pd.DataFrame({"bend": held_out_chirps(count).bends})
 
 
+@checked_arguments()
 def titled(count: int, title: str, split: str = "held-out") -> dict[str, Tensor]:
-    """The first figures of a split under a title, as one batch."""
-    return stack(SweepDataset(count, title, seed=0, split=split), count)
+    """The figures of a split from number `FIRST` on, under a title, as one batch."""
+    return titled_figures(FIRST + np.arange(count), title, split)
 
 
+def titled_figures(numbers: Int[ndarray, " image"], title: str, split: str = "held-out") -> dict[str, Tensor]:
+    """The figures of a split with these numbers, under a title, as one batch."""
+    return stack(SweepDataset(int(numbers.max()) + 1, title, seed=0, split=split), numbers.tolist())
+
+
+def decorated(count: int) -> dict[str, Tensor]:
+    """The regressor's held-out figures from number `FIRST` on, as one batch."""
+    return stack(ChirpDataset(FIRST + count, split="held-out"), range(FIRST, FIRST + count))
+
+
+@checked_arguments()
 def three_chirps(
     bends: Float[ndarray, " image"], population: Float[ndarray, " chirp"]
 ) -> tuple[int, int, int]:
@@ -119,6 +147,7 @@ def three_chirps(
     return int(order[0]), int(order[typical]), int(order[-1])
 
 
+@checked_arguments()
 def records(trained: Mapping[str, Training], profile: Profile, recipe: Profile, seed: int) -> dict[str, dict]:
     """What is kept of how each classifier was trained; `recipe` is the profile, or its rehearsal."""
     return {
@@ -133,6 +162,7 @@ def records(trained: Mapping[str, Training], profile: Profile, recipe: Profile, 
     }
 
 
+@checked_arguments()
 def save_classifiers(
     trained: Mapping[str, Training],
     records: Mapping[str, dict],
@@ -149,6 +179,7 @@ def save_classifiers(
     return names
 
 
+@checked_arguments()
 def answers(
     models: Mapping[str, Callable[[], SweepClassifier]], read: Read, images: int, batch: int
 ) -> dict[tuple[str, str], Float[ndarray, "image target"]]:
@@ -157,7 +188,8 @@ def answers(
     for name in FIGURES:
         for title in TITLES:
             if (name, title) not in found:
-                figures = SweepDataset(images, title, seed=0, split="held-out")
+                every = SweepDataset(FIRST + images, title, seed=0, split="held-out")
+                figures = Subset(every, range(FIRST, FIRST + images))
                 found[name, title] = predict_dataset(models[name](), figures, batch)[0]
     return found
 
@@ -165,6 +197,7 @@ def answers(
 # What the titles say
 
 
+@checked_arguments()
 def scores(logits: Logits, labels: Labels) -> pd.DataFrame:
     """How well each classifier answers under its own title, as `score_classes` has it, with the `model`."""
     return pd.concat(
@@ -172,6 +205,7 @@ def scores(logits: Logits, labels: Labels) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def by_title(logits: Logits, labels: Labels) -> pd.DataFrame:
     """How well each classifier answers under every title, with `model` and `title`."""
     return pd.concat(
@@ -183,16 +217,19 @@ def by_title(logits: Logits, labels: Labels) -> pd.DataFrame:
     )
 
 
+@checked_arguments()
 def right_answers(logits: Logits, labels: Labels) -> dict[tuple[str, str], Float[ndarray, "image target"]]:
     """1 for every right answer, else 0."""
     return {key: told_right(found, labels).astype(float) for key, found in logits.items()}
 
 
+@checked_arguments()
 def follows_the_lie(right: Right) -> dict[str, Interval]:
     """How often each classifier's answer on the type follows a lying title."""
     return {name: wilson(right[name, "swapped"][:, TYPE] == 0) for name in FIGURES}
 
 
+@checked_arguments()
 def falls(right: Right, bootstrap: int) -> dict[str, Interval]:
     """What the lie takes from the share of right answers: on the type, and beyond what else it takes."""
 
@@ -207,6 +244,7 @@ def falls(right: Right, bootstrap: int) -> dict[str, Interval]:
     }
 
 
+@checked_arguments()
 def by_bend(right: Right, bends: Float[ndarray, " image"]) -> pd.DataFrame:
     """Accuracy on the type, each classifier under its own title, by bend: model, bin, images, accuracy, low, high."""
     rows = []
@@ -223,6 +261,7 @@ def by_bend(right: Right, bends: Float[ndarray, " image"]) -> pd.DataFrame:
 # The heads that read the title
 
 
+@checked_arguments()
 def halves(images: int, sweep_images: int) -> tuple[slice, slice, slice]:
     """The images that heads are tested on, and those on which carriers and lookers are sought.
 
@@ -234,22 +273,26 @@ def halves(images: int, sweep_images: int) -> tuple[slice, slice, slice]:
     return slice(0, half), slice(half, min(images, half + sweep_images)), slice(half, images)
 
 
+@checked_arguments()
 def swept(model: nn.Module, every: int) -> list[int]:
     """The layers whose heads are swept."""
     return find_blocks(model).every(every)
 
 
+@checked_arguments()
 def towards_the_lie(labels: Labels) -> Float[ndarray, " image"]:
     """Where the lie pulls the logit of the type: up (1) for a linear sweep, down (-1) for an exponential one."""
     return 1 - 2 * labels[:, TYPE]
 
 
+@checked_arguments()
 def pulled(logits: Logits, labels: Labels) -> Float[ndarray, " image"]:
     """How far the lie moves the leak model's logit of the type its own way."""
     moved = (logits["leak", "swapped"] - logits["leak", "published"])[:, TYPE]
     return moved * towards_the_lie(labels)
 
 
+@checked_arguments()
 def carried_alone(alone: HeadPredictions, labels: Labels, pull: Float[ndarray, " image"]) -> pd.DataFrame:
     """The part of the lie's `way` that each head moves the logit alone: layer, head, way, images.
 
@@ -260,11 +303,13 @@ def carried_alone(alone: HeadPredictions, labels: Labels, pull: Float[ndarray, "
     return pd.DataFrame(ways).assign(images=len(labels))
 
 
+@checked_arguments()
 def lookers(statistics: AttentionStatistics) -> pd.DataFrame:
     """The heads that clearly look at the title, as `heads_looking_at` has them, at most as many as a layer has."""
     return heads_looking_at(statistics, ["title"], statistics.mean_weights.shape[2])
 
 
+@checked_arguments()
 def looking_and_carrying(
     carried: pd.DataFrame, statistics: AttentionStatistics, looking: pd.DataFrame
 ) -> pd.DataFrame:
@@ -285,12 +330,14 @@ def looking_and_carrying(
     return table.assign(kind=kinds, images=carried["images"].iloc[0])
 
 
+@checked_arguments()
 def carriers(table: pd.DataFrame) -> pd.DataFrame:
     """The carriers among the heads of a table of `looking_and_carrying`, those that move the logit farthest first."""
     found = table[table["kind"].str.contains("carriers")]
     return found.nlargest(len(found), "way").reset_index(drop=True)
 
 
+@checked_arguments()
 def heads_of(table: pd.DataFrame) -> list[Head]:
     """A table's heads, in its order."""
     return list(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
@@ -321,12 +368,14 @@ class ReadingSets:
         return result
 
 
+@checked_arguments()
 def rises(found: SetPredictions, labels: Tensor, sets: ReadingSets) -> ByKind:
     """By kind, image and target: by how many nats the cross-entropy grows without the heads."""
     without, baseline = (cross_entropies(said, labels) for said in (found.ablated, found.baseline))
     return sets.by_kind(without - baseline)
 
 
+@checked_arguments()
 def set_table(rise: Mapping[str, ByKind], bootstrap: int) -> pd.DataFrame:
     """The mean rise by model, target and kind: images, effect, low, high (nats)."""
     rows = []
@@ -339,6 +388,7 @@ def set_table(rise: Mapping[str, ByKind], bootstrap: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def beyond_random(rise: Mapping[str, ByKind], bootstrap: int) -> dict[tuple[str, str, str], Interval]:
     """How much more the loss rises without the chosen heads than without random ones, by kind, model and target."""
     return {
@@ -351,11 +401,13 @@ def beyond_random(rise: Mapping[str, ByKind], bootstrap: int) -> dict[tuple[str,
     }
 
 
+@checked_arguments()
 def wrong_when_patched(patched: Tensor, labels: Labels, sets: ReadingSets) -> ByKind:
     """By kind: the share of answers on the type that follow the lie while these heads alone see it."""
     return sets.by_kind((~told_right(patched.numpy(), labels)[..., TYPE]).astype(float))
 
 
+@checked_arguments()
 def part_of_the_way(
     patched: Tensor,
     logits: Float[ndarray, "image target"],
@@ -377,6 +429,7 @@ def part_of_the_way(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def patching_table(wrong: ByKind, right: Right, tested: slice, bootstrap: int) -> pd.DataFrame:
     """The share of answers that follow the lie, by which heads see it: what, share, low, high, images, patched."""
     shares = {
@@ -393,6 +446,7 @@ def patching_table(wrong: ByKind, right: Right, tested: slice, bootstrap: int) -
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def more_than_random(wrong: ByKind, bootstrap: int) -> dict[str, Interval]:
     """How many more of the answers follow the lie through the chosen heads than through random ones."""
     return {kind: mean_interval(wrong[kind] - wrong[random_of(kind)], bootstrap) for kind in KINDS}
@@ -401,17 +455,20 @@ def more_than_random(wrong: ByKind, bootstrap: int) -> dict[str, Interval]:
 # Where importance sits
 
 
+@checked_arguments()
 def asked_of(table: pd.DataFrame, name: str, target: str) -> pd.DataFrame:
     """One network's and target's rows of a table with `model` and `target`."""
     rows = table[(table["model"] == name) & (table["target"] == target)]
     return rows.drop(columns="model").reset_index(drop=True)
 
 
+@checked_arguments()
 def joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Tables of several networks in one, with the `model`."""
     return pd.concat([found.assign(model=name) for name, found in tables.items()])
 
 
+@checked_arguments()
 def harm_by(against: pd.DataFrame, effects: pd.DataFrame) -> dict[str, dict[str, float]]:
     """The part of all positive effects on the type that lookers or carriers have, in each classifier."""
     found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
@@ -422,6 +479,7 @@ def harm_by(against: pd.DataFrame, effects: pd.DataFrame) -> dict[str, dict[str,
     return found
 
 
+@checked_arguments()
 def effect_ranks_with(against: pd.DataFrame, bootstrap: int) -> dict[str, Interval]:
     """Rank correlations of a head's single effect with its lift on the title and with the way it carries."""
     return {
@@ -433,6 +491,30 @@ def effect_ranks_with(against: pd.DataFrame, bootstrap: int) -> dict[str, Interv
 # Orders of heads
 
 
+@checked_arguments()
+def loss_changes(
+    model: nn.Module, title: str | None, plan: Task, reference: Tensor, batch: int, layers: Sequence[int]
+) -> Losses:
+    """How much a network's losses grow without each head, per image and target, by mean ablation.
+
+    To first order on the plan's `effect_images` from number `FIRST` on, exactly on `exact_images` of them
+    (`estimates.estimate`). `title` is that of the classifier's figures, None for the regressor's.
+    """
+
+    def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
+        numbers = FIRST + numbers
+        if title is not None:
+            data = titled_figures(numbers, title)
+        else:
+            data = stack(ChirpDataset(int(numbers.max()) + 1, split="held-out"), numbers.tolist())
+        return data["pixel_values"], data["labels"].double()
+
+    how = {"reference": reference, "layers": layers, "exact_batch": batch, "task": model.task}
+    found = estimate(model, draw, plan.effect_images, plan.exact_images, "mean", **how)
+    return replace(found.losses(), relative=False)
+
+
+@checked_arguments()
 def attention_order(read: ByImage, regions: Tensor, changes: Losses) -> Float[ndarray, "region head image"]:
     """Attention shares of the swept heads on the regions that figures have with and without a title."""
     common = [region for region in REGIONS if region != "title"]
@@ -440,6 +522,7 @@ def attention_order(read: ByImage, regions: Tensor, changes: Losses) -> Float[nd
     return np.stack([found[:, changes.layers, changes.heads].T for found in shares])
 
 
+@checked_arguments()
 def order_table(
     changes: Mapping[str, Losses],
     looks: Mapping[str, Float[ndarray, "region head image"]],
@@ -448,14 +531,15 @@ def order_table(
     """How much of their order of heads two networks or questions share, as `SharedOrder` has it.
 
     Columns: what, quantity, images, heads, share, low, high, and between and ceiling with their bounds. By effect for
-    all of `COMPARED`, by attention where there are two networks.
+    all of `COMPARED`, by attention where there are two networks, and for `UNTUNED`, the control of both tasks.
     """
     found = {}
     for what, pair in COMPARED.items():
         effects = [changes[name].of(target)[None] for name, target in pair]
         found["effect", what] = disattenuated_correlation(*effects, bootstrap)
-    for what in (TASKS, TRAININGS):
-        pair = [looks[name] for name, _ in COMPARED[what]]
+    seen = {what: [name for name, _ in COMPARED[what]] for what in (TASKS, TRAININGS)} | UNTUNED
+    for what, names in seen.items():
+        pair = [looks[name] for name in names]
         found["attention", what] = disattenuated_correlation(*pair, bootstrap)
     heads, rows = len(changes["clean"].layers), []
     for (quantity, what), order in found.items():
@@ -467,6 +551,7 @@ def order_table(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def permuted_table(
     changes: Mapping[str, Losses],
     looks: Mapping[str, Float[ndarray, "region head image"]],
@@ -483,12 +568,14 @@ def permuted_table(
     return pd.DataFrame(rows)
 
 
+@checked_arguments()
 def as_they_are(changes: Mapping[str, Losses], bootstrap: int) -> Interval:
     """The rank correlation of both tasks' effects with all images."""
     effects = [changes[name].of(target).mean(1) for name, target in COMPARED[TASKS]]
     return rank_correlation(*effects, bootstrap)
 
 
+@checked_arguments()
 def bounds(table: pd.DataFrame, by: str, value: str = "value", ends: str = "") -> dict[str, Interval]:
     """The intervals of a table by what one of its columns says; `ends` stands before low and high."""
     return {
@@ -508,16 +595,19 @@ class Judged:
     shared: dict[str, Interval]
     ceilings: dict[str, Interval]
     trainings: dict[str, Interval]
+    untuned: dict[str, Interval]
 
     @classmethod
     def of(cls, lie: Mapping[str, Interval], ablated: Interval, orders: pd.DataFrame) -> Judged:
         """From the effects of the lie, that of ablating the carriers, and the table of orders."""
         tasks, trainings = (orders[orders["what"] == what] for what in (TASKS, TRAININGS))
+        untuned = orders[orders["what"].isin(UNTUNED)]
         return cls(
             {**lie, "ablated carriers, beyond random heads": ablated},
             bounds(tasks, "quantity", "share"),
             bounds(tasks, "quantity", "ceiling", "ceiling_"),
             bounds(trainings, "quantity", "share"),
+            bounds(untuned, "what", "share"),
         )
 
     def table(self, permuted: pd.DataFrame) -> pd.DataFrame:
@@ -535,6 +625,7 @@ class Judged:
             ("share", shares),
             ("rank correlation", ranks),
             ("share", {"another training": self.trainings}),
+            ("share", {"attention before fine-tuning": self.untuned}),
             ("rank correlation", left),
         ):
             rows += [
@@ -550,6 +641,7 @@ class Judged:
         )
 
 
+@checked_arguments()
 def first_heads(effects: pd.DataFrame, name: str, target: str, count: int) -> set[int]:
     """The rows of the heads with the largest effects."""
     return set(asked_of(effects, name, target).nlargest(count, "effect").index)

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES, SweepDataset
 from vitmech_utils.figures.marks import excludes_zero, head_names, interval_forest, name_largest, reach
 from vitmech_utils.figures.plots import WIDE, WIDTH, headline, heatmap
@@ -74,6 +75,7 @@ NETWORKS = {
 # What the chapter shows, in its order
 
 
+@checked_arguments()
 def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.task
@@ -85,6 +87,7 @@ def opening(profile: "Profile") -> str:
     )
 
 
+@checked_arguments()
 def twins(chosen: Sequence[int], chirps: Chirps) -> "Figure":
     """Some held-out chirps, with the title as published and without any."""
     rows = {}
@@ -94,6 +97,7 @@ def twins(chosen: Sequence[int], chirps: Chirps) -> "Figure":
     return twin_figures(rows, [f"bend: {chirps.bends[index]:.1f} rows" for index in chosen])
 
 
+@checked_arguments()
 def bends(population: np.ndarray) -> "Figure":
     """How far the paths of the two types lie apart."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.0))
@@ -102,6 +106,7 @@ def bends(population: np.ndarray) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def training_text(this_run: Mapping[str, dict], shown: Mapping[str, dict]) -> str:
     """How long this run trained, and where the classifiers come from that the page shows."""
     record, published = this_run["leak"], shown["leak"]
@@ -118,11 +123,13 @@ def training_text(this_run: Mapping[str, dict], shown: Mapping[str, dict]) -> st
     return text
 
 
+@checked_arguments()
 def learning(records: Mapping[str, dict]) -> "Figure":
     """The trainings' courses."""
     return learning_curves({name: pd.DataFrame(one["history"]) for name, one in records.items()}, TARGETS)
 
 
+@checked_arguments()
 def scores_table(table: pd.DataFrame) -> str:
     """How well each classifier answers under its own title."""
     columns = {
@@ -135,6 +142,7 @@ def scores_table(table: pd.DataFrame) -> str:
     return frame_table(table, columns)
 
 
+@checked_arguments()
 def titles(table: pd.DataFrame, follows: Mapping[str, Interval]) -> "Figure":
     """Accuracy of both classifiers under every title."""
     return headline(
@@ -144,6 +152,7 @@ def titles(table: pd.DataFrame, follows: Mapping[str, Interval]) -> "Figure":
     )
 
 
+@checked_arguments()
 def titles_table(table: pd.DataFrame, falls: Mapping[str, Interval], follows: Mapping[str, Interval]) -> str:
     """Accuracy under every title, and what the lie takes from it."""
     columns = [(name, target) for name in FIGURES for target in TARGETS]
@@ -162,6 +171,7 @@ def titles_table(table: pd.DataFrame, falls: Mapping[str, Interval], follows: Ma
     )
 
 
+@checked_arguments()
 def by_bend(table: pd.DataFrame) -> "Figure":
     """Accuracy on the type by bend."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
@@ -171,6 +181,7 @@ def by_bend(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def looking(table: pd.DataFrame, chosen: Mapping[str, pd.DataFrame]) -> "Figure":
     """How much of the lie each head carries against its lift on the title."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
@@ -182,6 +193,7 @@ def looking(table: pd.DataFrame, chosen: Mapping[str, pd.DataFrame]) -> "Figure"
     return figure
 
 
+@checked_arguments()
 def reading_sets(table: pd.DataFrame, beyond: Mapping[tuple, Interval]) -> "Figure":
     """What the heads that read the title do when they are ablated together."""
     more = {kind: beyond[kind, "leak", "type"].value for kind in KINDS}
@@ -192,6 +204,7 @@ def reading_sets(table: pd.DataFrame, beyond: Mapping[tuple, Interval]) -> "Figu
     )
 
 
+@checked_arguments()
 def reading_sets_table(
     table: pd.DataFrame,
     beyond: Mapping[tuple, Interval],
@@ -225,6 +238,7 @@ def reading_sets_table(
     )
 
 
+@checked_arguments()
 def patching(table: pd.DataFrame, through: Mapping[str, Interval], pulls: Interval) -> "Figure":
     """Which answers follow the lie, by which heads see it."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.1))
@@ -238,6 +252,7 @@ def patching(table: pd.DataFrame, through: Mapping[str, Interval], pulls: Interv
     )
 
 
+@checked_arguments()
 def patching_table(
     table: pd.DataFrame, through: Mapping[str, Interval], more: Mapping[str, Interval], pulls: Interval
 ) -> str:
@@ -260,6 +275,7 @@ def patching_table(
     )
 
 
+@checked_arguments()
 def effects(table: pd.DataFrame) -> "Figure":
     """The effect of every head on each question, in a grid for each network."""
     grids = {NETWORKS[key]: asked_of(table, *key) for key in ASKED}
@@ -271,6 +287,7 @@ def effects(table: pd.DataFrame) -> "Figure":
     )
 
 
+@checked_arguments()
 def effects_table(table: pd.DataFrame) -> str:
     """How many heads have a clear effect on each question, and the strongest."""
     rows = []
@@ -295,6 +312,7 @@ def effects_table(table: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def lift_and_effect(table: pd.DataFrame, harm: Mapping[str, Mapping[str, float]]) -> "Figure":
     """Each head's effect on the type against its lift on the title."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
@@ -305,6 +323,7 @@ def lift_and_effect(table: pd.DataFrame, harm: Mapping[str, Mapping[str, float]]
     return figure
 
 
+@checked_arguments()
 def layers(table: pd.DataFrame) -> "Figure":
     """Each layer's share of the harm, one panel for each network."""
     figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 7.6), sharex=True)
@@ -316,6 +335,7 @@ def layers(table: pd.DataFrame) -> "Figure":
     return headline(figure, f"Most of the harm lies in layer {first}, {tops['regressor', ALL]} (regressor)")
 
 
+@checked_arguments()
 def orders(table: pd.DataFrame) -> "Figure":
     """How much of their order of heads two networks or questions share."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
@@ -325,6 +345,7 @@ def orders(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFrame) -> str:
     """The rank correlations behind the shares, and what permuted heads leave of them."""
 
@@ -351,6 +372,7 @@ def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFr
     )
 
 
+@checked_arguments()
 def surprises(
     against: pd.DataFrame,
     effects: pd.DataFrame,
@@ -394,6 +416,7 @@ def surprises(
     return sorted(found, key=lambda text: -found[text])
 
 
+@checked_arguments()
 def surprise_text(found: Sequence[str]) -> str:
     """The findings, the most surprising first."""
     first, *others = found
@@ -405,6 +428,7 @@ def rule() -> str:
     return rule_text(specialization_is_of_the_architecture, 1)
 
 
+@checked_arguments()
 def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int) -> str:
     """What the rule says of this run."""
     alike = listed(
@@ -419,7 +443,7 @@ def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int
         f"of its own order of heads ({sweep_images} images by effect, {images} by attention), "
         f"{alike.replace('nan [nan, nan]', 'an unknown part')}.\n\n"
         f"**Q5**, does the specialization belong to the architecture (*holds*) or to the task (*does not hold*): "
-        f"**{judgement.verdict}**. Reason: {judgement.reason}."
+        f"**{judgement.words}**. Reason: {judgement.reason}."
     )
 
 
@@ -430,6 +454,7 @@ def _seconds(records: Mapping[str, dict]) -> float:
 # The marks
 
 
+@checked_arguments()
 def twin_figures(rows: Mapping[str, Sequence[np.ndarray]], names: Sequence[str]) -> "Figure":
     """Figures of the same chirps under each other: one row per title, named at its left, one named column per chirp.
 
@@ -448,6 +473,7 @@ def twin_figures(rows: Mapping[str, Sequence[np.ndarray]], names: Sequence[str])
     return figure
 
 
+@checked_arguments()
 def bend_histogram(ax: "Axes", bends: Sequence[float], limit: float) -> None:
     """How far the two types' paths lie apart, over chirps, in rows of the grid; left of `limit` no picture can tell."""
     bends = np.asarray(bends)
@@ -462,6 +488,7 @@ def bend_histogram(ax: "Axes", bends: Sequence[float], limit: float) -> None:
     ax.set(xlabel="largest distance of both paths (rows of the grid)", ylabel="chirps")
 
 
+@checked_arguments()
 def learning_curves(histories: Mapping[str, pd.DataFrame], targets: Sequence[str]) -> "Figure":
     """Held-out loss (nats), and accuracy per target, against steps, for each model of `MODELS` in `histories`."""
     figure, axes = plt.subplots(1, 1 + len(targets), figsize=(WIDE, 3.1))
@@ -479,6 +506,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], targets: Sequence[str
     return figure
 
 
+@checked_arguments()
 def accuracies(table: pd.DataFrame, titles: Sequence[str], targets: Sequence[str]) -> "Figure":
     """Accuracy under each title, one panel per target: table has model, title, target, accuracy, low, high."""
     figure, axes = plt.subplots(1, len(targets), figsize=(WIDE, 0.55 * len(titles) + 1.1), sharey=True)
@@ -491,6 +519,7 @@ def accuracies(table: pd.DataFrame, titles: Sequence[str], targets: Sequence[str
     return figure
 
 
+@checked_arguments()
 def accuracy_by_bend(ax: "Axes", table: pd.DataFrame, bins: Sequence[str]) -> None:
     """Accuracy on the type by how far the two types' paths lie apart: table has model, bin, accuracy, low, high."""
     for name, part in table.groupby("model", sort=False):
@@ -507,6 +536,7 @@ def accuracy_by_bend(ax: "Axes", table: pd.DataFrame, bins: Sequence[str]) -> No
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 
 
+@checked_arguments()
 def set_effects(table: pd.DataFrame) -> "Figure":
     """What a set of heads does when it is ablated, beside random sets: one panel per model.
 
@@ -523,6 +553,7 @@ def set_effects(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def follow_forest(ax: "Axes", table: pd.DataFrame) -> None:
     """The share of answers that follow the lying title: table has what, share, low, high and patched (bool)."""
     looks = {True: ("#D55E00", "o"), False: ("#888888", "o")}
@@ -530,6 +561,7 @@ def follow_forest(ax: "Axes", table: pd.DataFrame) -> None:
     ax.set(xlim=(-0.03, 1.03), xlabel="share of answers that follow the lying title")
 
 
+@checked_arguments()
 def by_lift(ax: "Axes", table: pd.DataFrame, names: Sequence[str], value: str, label: str) -> None:
     """A value of each head against its lift on the title, the three largest named.
 
@@ -552,6 +584,7 @@ def by_lift(ax: "Axes", table: pd.DataFrame, names: Sequence[str], value: str, l
     ax.legend()
 
 
+@checked_arguments()
 def effect_grids(tables: Mapping[str, pd.DataFrame], unit: Mapping[str, str]) -> "Figure":
     """A layer x head grid per model and target, each on its own scale, with the unit at its colour bar.
 
@@ -568,6 +601,7 @@ def effect_grids(tables: Mapping[str, pd.DataFrame], unit: Mapping[str, str]) ->
     return figure
 
 
+@checked_arguments()
 def layer_shares(axes: Sequence["Axes"], tables: Mapping[tuple[str, str], pd.DataFrame]) -> None:
     """Each layer's share of all positive effects, with intervals: one panel per model, one line per target."""
     panel = dict(zip(dict.fromkeys(model for model, _ in tables), axes, strict=True))
@@ -588,6 +622,7 @@ def layer_shares(axes: Sequence["Axes"], tables: Mapping[tuple[str, str], pd.Dat
         ax.set_ylabel("share of the harm")
 
 
+@checked_arguments()
 def order_forest(ax: "Axes", table: pd.DataFrame, limits: Sequence[float]) -> None:
     """What two orders of heads share, of what one keeps of its own: table has what, quantity, share, low, high."""
     looks = {"effect": ("#D55E00", "o"), "attention": ("#0072B2", "s")}

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.marks import excludes_zero, percent_scale
 from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap
 from vitmech_utils.figures.tables import (
@@ -41,18 +42,20 @@ RANKINGS = {
 # What the chapter shows, in its order
 
 
+@checked_arguments()
 def opening(profile: "Profile", heads: int) -> str:
     """What this page was made with."""
     plan = profile.together
     return (
-        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} "
-        f"held-out images, the {plan.pair_heads:,} strongest heads are paired with all others on "
-        f"{plan.pair_images:,} images, and Shapley values rest on {counted(plan.permutations, 'order')} of all "
-        f"{heads} heads, each run forwards and backwards on an image of its own. Every ablation is by the mean over "
-        f"other images."
+        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} held-out "
+        f"images of the chapter's own, to first order on all and exactly on {plan.exact_images:,} of them; the "
+        f"{plan.pair_heads:,} strongest heads are paired with all others on {plan.pair_images:,} images, and Shapley "
+        f"values rest on {counted(plan.permutations, 'order')} of all {heads} heads, each run forwards and backwards "
+        "on an image of its own. Every ablation is by the mean over other images."
     )
 
 
+@checked_arguments()
 def groups(table: pd.DataFrame) -> "Figure":
     """One panel for each kind of set: what the sets do together, beside what their heads' effects add up to."""
     kinds = dict(list(table.groupby("kind", sort=False)))
@@ -71,6 +74,7 @@ def groups(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def groups_table(table: pd.DataFrame) -> str:
     """Joint effect, sum and excess of every set."""
     columns = {
@@ -80,14 +84,17 @@ def groups_table(table: pd.DataFrame) -> str:
         "sum_of_single": ("sum of single effects (%)", lambda row: _interval(row, "sum_of_single")),
         "excess": ("excess (percentage points)", lambda row: _interval(row, "excess")),
         "q_value": ("q", ".3f"),
+        "rank_p": ("rank among random sets", ".2f"),
     }
     layers = table[table["kind"] == "layer"]
     return (
         f"{frame_table(table, columns)}\n\n{table['images'].iloc[0]:,} images, paired 95 % intervals; q adjusts for "
-        f"the number of groups of a kind. In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
+        f"the number of groups of a kind; the last column is the share of random sets whose excess is as far from "
+        f"nothing. In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
     )
 
 
+@checked_arguments()
 def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> str:
     """The control: sets drawn at random against the layers."""
     clear, layers = int(differs(table).sum()), groups[groups["kind"] == "layer"]
@@ -100,6 +107,7 @@ def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     """Exact against estimated interactions, and each head's largest estimate."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.0), width_ratios=(1, 1))
@@ -122,6 +130,7 @@ def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[str, Interval]) -> str:
     """The largest exact interactions, and how well the estimate ranks them."""
     columns = {
@@ -147,14 +156,15 @@ def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[st
     )
 
 
+@checked_arguments()
 def shapley(values: pd.DataFrame, ranks: Interval) -> "Figure":
-    """Shapley values against single effects, and as a grid."""
+    """Shapley values against single effects, and as a grid; `ranks` is the share of their order that both have."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.2))
     agreement_scatter(left, values["single"], values["shapley"], excludes_zero(values))
     left.set(
         xlabel="single effect (%)",
         ylabel="Shapley value (%)",
-        title=f"Rank correlation {ranks.value:.2f} [{ranks.low:.2f}, {ranks.high:.2f}]",
+        title=f"Of their own order they share {ranks:.2f}",
     )
     left.legend(loc="upper left", fontsize=8)
     heatmap(right, values, value="shapley", label="Shapley value (%)", diverging=True, linear=1.0)
@@ -162,6 +172,7 @@ def shapley(values: pd.DataFrame, ranks: Interval) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def shapley_text(values: pd.DataFrame) -> str:
     """Which heads single ablations underrate."""
     ten = max(1, len(values) // 7)
@@ -179,6 +190,7 @@ def shapley_text(values: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def kept(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> "Figure":
     """The error against the number of heads that are kept."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
@@ -193,6 +205,7 @@ def kept(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> "Figure
     return figure
 
 
+@checked_arguments()
 def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> str:
     """How few heads are enough by each ranking, and how often it beats random sets."""
     at_random = curves[curves["ranking"] == "random"].groupby("kept")["effect"]
@@ -209,6 +222,7 @@ def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> st
     return bullets(lines)
 
 
+@checked_arguments()
 def direct(split: pd.DataFrame) -> "Figure":
     """Total and direct effects by layer."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
@@ -222,6 +236,7 @@ def direct(split: pd.DataFrame) -> "Figure":
     return figure
 
 
+@checked_arguments()
 def direct_text(split: pd.DataFrame) -> str:
     """Which heads are repaired, and how large direct and total effects are, by half of the layers."""
     found = repaired(split)
@@ -242,6 +257,7 @@ def direct_text(split: pd.DataFrame) -> str:
     )
 
 
+@checked_arguments()
 def surprises(values: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:
     """Findings in words, each with how far it lies from what single ablations let one expect (log of a factor)."""
     layers, whole, added = groups[groups["kind"] == "layer"], values["shapley"].sum(), values["single"].sum()
@@ -259,6 +275,7 @@ def surprises(values: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
+@checked_arguments()
 def surprise_text(found: Mapping[str, float]) -> str:
     """The findings, the most surprising first."""
     first, *others = found
@@ -270,6 +287,7 @@ def rule() -> str:
     return rule_text(single_ablations_miss)
 
 
+@checked_arguments()
 def verdict(judgement: Judgement) -> str:
     """What the rule says of this run."""
     return judgement_list({"Q7": judgement}, {"Q7": "single ablations miss what heads do together"})
@@ -294,6 +312,7 @@ def _scale(ax: "Axes", which: str, linear: float) -> None:
     percent_scale(ax, which, linear)
 
 
+@checked_arguments()
 def group_bars(ax: "Axes", table: pd.DataFrame, linear: float = 10.0) -> None:
     """Draw what each set of heads does together, with its interval, and a mark where its single effects add up to.
 
@@ -320,6 +339,7 @@ def group_bars(ax: "Axes", table: pd.DataFrame, linear: float = 10.0) -> None:
     ax.set_xlabel("effect on the MSE (%)")
 
 
+@checked_arguments()
 def agreement_scatter(
     ax: "Axes", x: pd.Series, y: pd.Series, clear: pd.Series | None = None, linear: float = 1.0
 ) -> None:
@@ -339,6 +359,7 @@ def agreement_scatter(
     _scale(ax, "xy", linear)
 
 
+@checked_arguments()
 def kept_curves(ax: "Axes", table: pd.DataFrame, limit: float, total: int) -> None:
     """Draw the error against the number of heads that are kept, one line per ranking, random sets as a band.
 
@@ -370,6 +391,7 @@ def kept_curves(ax: "Axes", table: pd.DataFrame, limit: float, total: int) -> No
     ax.set(xlabel=f"heads kept, of {total}", ylabel="effect on the MSE (%)")
 
 
+@checked_arguments()
 def direct_by_layer(ax: "Axes", table: pd.DataFrame, linear: float = 1.0) -> None:
     """Draw every head's total and direct effect, layer by layer; layers count from 1.
 
