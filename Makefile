@@ -118,10 +118,13 @@ hashes:
 
 env: $(VENV)/.locked $(VENV)/.torch $(VENV)/.package
 
-$(VENV)/.made:
+# A current pip first, held against its hashes: the one that Python brings along may be years old.
+$(VENV)/.made: requirements-hashes.lock
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with its venv module was found."; \
 	  echo "Install one (Debian and Ubuntu: apt-get install python3 python3-venv), or say PYTHON=/path/to/python3.11."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	sed -n '/^pip==/,/[^\\]$$/p' requirements-hashes.lock > $(VENV)/pip.txt
+	$(PIP) install --quiet $(LOCKED) -r $(VENV)/pip.txt
 	touch $@
 
 # By uv where it is installed, else by pip: the same files, held against the same hashes.

@@ -24,6 +24,7 @@ FOUNDATION = {
     "arguments",
     "strict_text",
     "own_folders",
+    "downloads",
     "artefacts",
     "statistics",
     "intervals",

