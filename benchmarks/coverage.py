@@ -26,6 +26,8 @@ from safetensors.torch import save_file
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.ablation import HeadPredictions
+from vitmech_utils.heads.attention import ByImage, image_shares
+from vitmech_utils.heads.attention import by_image as maps_by_image
 from vitmech_utils.heads.changes import ALL, BREAKING, changes
 from vitmech_utils.heads.control_variates import corrected_values, image_sizes, select_images
 from vitmech_utils.heads.linearized import predict_linearized
@@ -158,9 +160,16 @@ def coverage(quantity, counts: tuple[int, ...], repeats: int) -> pd.DataFrame:
 
 
 def quantities(
-    linear: HeadPredictions, labels: torch.Tensor, exact: HeadPredictions, exact_labels: torch.Tensor
+    linear: HeadPredictions,
+    labels: torch.Tensor,
+    exact: HeadPredictions,
+    exact_labels: torch.Tensor,
+    seen: tuple[ByImage, torch.Tensor],
 ) -> list[Mean | Share | Joint | Corrected]:
-    """All that a verdict rests on, of the published readings and of `linear`; `exact` has some of its images."""
+    """All that a verdict rests on, of the published readings and of `linear`; `exact` has some of its images.
+
+    `seen` are maps of every head and image, and the images' regions.
+    """
     score = load_file(SCORE)
     errors = ((score["predictions"].astype(float) - score["labels"]) ** 2).mean(1)
     one = changes(linear, labels).of(ALL)
@@ -204,6 +213,13 @@ def quantities(
     for name, values, fixed in (("shift", shift, order.shift), ("effect", effect, order.effect)):
         name = f"rank correlation of the heads' {name}s with another mode's"
         found.append(Joint(name, values, _agreement(fixed[..., 0].mean(1))))
+    found += [
+        Mean(
+            f"attention share of a head on the {region}",
+            image_shares(*seen, region)[0].reshape(len(seen[1]), -1).T,
+        )
+        for region in ("chirp", "title")
+    ]
     known = changes(exact, exact_labels).of(ALL)
     shared = min(len(exact_labels), len(labels))
     cheap, right = one.on(slice(shared)), known.on(slice(shared))
@@ -248,6 +264,12 @@ def linearized(images: int, half: bool) -> tuple[HeadPredictions, torch.Tensor]:
     return _predictions(baseline, ablated, "linearized"), labels
 
 
+def looked_at(images: int) -> tuple[ByImage, torch.Tensor]:
+    """Where every head's CLS token looks on the first held-out images, and the images' region maps."""
+    data = stack(ChirpDataset(images, split="held-out"), images)
+    return maps_by_image(ChirpRegressor.load(ADAPTER).merged(), data), data["regions"]
+
+
 def published(mode: str) -> tuple[HeadPredictions, torch.Tensor]:
     """Chapter 4's exact predictions of the first held-out images, and their labels."""
     stored = load_tensors(ABLATED)
@@ -279,7 +301,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     table = pd.concat(
         [
             coverage(quantity, counts[:3] if isinstance(quantity, Corrected) else counts, options.repeats)
-            for quantity in quantities(linear, labels, exact, exact_labels)
+            for quantity in quantities(linear, labels, exact, exact_labels, looked_at(options.seen))
         ],
         ignore_index=True,
     )
@@ -287,7 +309,11 @@ def measure(options: argparse.Namespace) -> list[Row]:
     if options.table:
         write_json(
             options.table,
-            {"repeats": options.repeats, "population": len(labels), "rows": table.to_dict("records")},
+            {
+                "repeats": options.repeats,
+                "population": len(labels),
+                "rows": table.round(3).to_dict("records"),
+            },
         )
     return [_row(*group) for group in table.groupby(["quantity", "images"], sort=False)]
 
@@ -318,7 +344,7 @@ if __name__ == "__main__":
         __doc__,
         "Intervals",
         measure,
-        full={"population": 1000, "repeats": 200},
-        quick={"population": 96, "repeats": 20},
+        full={"population": 1000, "repeats": 200, "seen": 1000},
+        quick={"population": 96, "repeats": 20, "seen": 24},
         extend=_options,
     )

@@ -20,6 +20,7 @@ from vitmech_utils.studies.semantics import judge as semantics
 from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
 LAYERS, HEADS = 12, 6
+MANY, FEW = 5000, 3  # images with which every interval is believed, and none
 STUDY_RATIO = STUDY_LATE / STUDY_EARLY
 ABLATION, SEMANTICS = ablation.CHAPTER, semantics.CHAPTER
 NEEDED_RULES = {name: rule for judge in NEEDED for name, rule in judge.RULES.items()}
@@ -33,7 +34,7 @@ def classes(kind: str = "positional", regions: str = "", confidence: float = 1.0
     return frame.assign(confidence=confidence, map_entropy=0.9 - 0.01 * layer)
 
 
-def made_up(images: int = 50) -> Tables:
+def made_up(images: int = MANY) -> Tables:
     """Tables of a run in which nothing stands out."""
     layer, head = (axis.ravel() for axis in np.indices((LAYERS, HEADS)))
     sweep = pd.DataFrame({"layer": layer, "head": head, "mode": "mean", "images": images})
@@ -61,7 +62,7 @@ def made_up(images: int = 50) -> Tables:
     }
 
 
-def write_run(folder: Path, tables: Tables, images: int = 50, profile: str = "made-up") -> Path:
+def write_run(folder: Path, tables: Tables, images: int = MANY, profile: str = "made-up") -> Path:
     """Write tables and sealed manifests as two chapters' runs leave them."""
     for chapter in (ABLATION, SEMANTICS):
         (folder / chapter).mkdir(parents=True, exist_ok=True)
@@ -72,15 +73,15 @@ def write_run(folder: Path, tables: Tables, images: int = 50, profile: str = "ma
     return folder
 
 
-def seal(folder: Path, images: int = 50, profile: str = "made-up") -> None:
+def seal(folder: Path, images: int = MANY, profile: str = "made-up") -> None:
     counts = {"semantics": {"images": images}, "origin": {"images": images}}
     values = {"name": profile, "hash": digest(profile), "values": counts}
     write_manifest(folder, manifest_for(folder, profile=values))
 
 
-def set_interval(tables: Tables, quantity: str, low: float, high: float) -> None:
+def set_interval(tables: Tables, quantity: str, low: float, high: float, modes: str = "mean|zero") -> None:
     frame = tables["claims_c1_c2"]
-    chosen = (frame["mode"] == "mean") & (frame["quantity"] == quantity)
+    chosen = frame["mode"].str.fullmatch(modes) & (frame["quantity"] == quantity)
     frame.loc[chosen, ["value", "low", "high"]] = [(low + high) / 2, low, high]
 
 
@@ -101,21 +102,19 @@ def set_effects(tables: Tables, rows: list[int], low: float, high: float, q_valu
     tables["sweep"].loc[rows, ["effect", "low", "high", "q_value"]] = [(low + high) / 2, low, high, q_value]
 
 
-def early(low: float, high: float, one_head: bool = False) -> Callable[[Tables], None]:
+def early(
+    low: float, high: float, one_head: bool = False, modes: str = "mean|zero"
+) -> Callable[[Tables], None]:
     def change(tables: Tables) -> None:
-        set_interval(tables, "early", low, high)
+        set_interval(tables, "early", low, high, modes)
         if one_head:
             set_effects(tables, [4], 2.0, 9.0)
 
     return change
 
 
-def ratio(low: float, high: float, early_low: float = 0.1) -> Callable[[Tables], None]:
-    def change(tables: Tables) -> None:
-        set_interval(tables, "ratio", low, high)
-        set_interval(tables, "early", early_low, 0.3)
-
-    return change
+def ratio(low: float, high: float, modes: str = "mean|zero") -> Callable[[Tables], None]:
+    return lambda tables: set_interval(tables, "ratio", low, high, modes)
 
 
 def on_chirp(count: int, sure: int) -> Callable[[Tables], None]:
@@ -152,26 +151,30 @@ def focus(overall: tuple[float, float], within: tuple[float, float]) -> Callable
 OUTCOMES = [
     ("C1", HOLDS, early(-0.3, 0.8)),
     ("C1", IN_PART, early(-0.3, 0.8, one_head=True)),
+    ("C1", IN_PART, early(1.2, 4.0, modes="mean")),
+    ("C1", IN_PART, early(0.2, 4.0, modes="zero")),
     ("C1", FAILS, early(1.2, 4.0)),
     ("C1", FAILS, early(-4.0, -1.2)),
     ("C1", UNKNOWN, early(0.2, 4.0)),
     ("C1", UNKNOWN, early(float("nan"), float("nan"))),
     ("C2", HOLDS, ratio(STUDY_RATIO / 1.9, STUDY_RATIO * 1.9)),
     ("C2", IN_PART, ratio(1.2, STUDY_RATIO * 9)),
-    ("C2", IN_PART, ratio(STUDY_RATIO * 3, STUDY_RATIO * 9)),
+    ("C2", IN_PART, ratio(0.2, 1.3, modes="zero")),
+    ("C2", FAILS, ratio(STUDY_RATIO * 3, STUDY_RATIO * 9)),
     ("C2", FAILS, ratio(0.2, 1.3)),
     ("C2", UNKNOWN, ratio(0.5, 5.0)),
-    ("C2", UNKNOWN, ratio(2.0, 4.0, early_low=-0.1)),
+    ("C2", UNKNOWN, ratio(float("nan"), float("nan"))),
     ("C3", HOLDS, on_chirp(32, 30)),
     ("C3", IN_PART, on_chirp(24, 22)),
     ("C3", FAILS, on_chirp(10, 10)),
     ("C3", FAILS, on_chirp(18, 18)),
     ("C3", UNKNOWN, on_chirp(24, 12)),
-    ("C4", HOLDS, detectors([(-0.2, 0.4), (-0.5, 0.1)])),
-    ("C4", IN_PART, detectors([(-0.2, 0.4), (2.0, 5.0)])),
-    ("C4", FAILS, detectors([(2.0, 5.0), (-5.0, -2.0)])),
+    ("C4", HOLDS, detectors([(-0.2, 0.4), (-0.5, 0.1)] * 5)),
+    ("C4", IN_PART, detectors([(-0.2, 0.4), (2.0, 5.0)] * 5)),
+    ("C4", FAILS, detectors([(2.0, 5.0), (-5.0, -2.0)] * 5)),
     ("C4", FAILS, detectors([])),
-    ("C4", UNKNOWN, detectors([(-5.0, 5.0)])),
+    ("C4", UNKNOWN, detectors([(-5.0, 5.0)] * 10)),
+    ("C4", UNKNOWN, detectors([(-0.2, 0.4)] * 9)),
     ("C4", UNKNOWN, detectors([(-0.2, 0.4)], sure=0)),
     ("C5", HOLDS, last_layer(5, 4, wider=True)),
     ("C5", IN_PART, last_layer(5, 4, wider=False)),
@@ -218,11 +221,10 @@ def test_the_rows_are_the_papers_claims_and_open_questions(tmp_path: Path) -> No
 
 
 def test_few_images_tell_nothing_and_a_quick_run_says_what_it_is(tmp_path: Path) -> None:
-    few = verdicts.ENOUGH_IMAGES - 1
-    board = scoreboard(write_run(tmp_path, made_up(few), images=few, profile="quick"))
+    board = scoreboard(write_run(tmp_path, made_up(FEW), images=FEW, profile="quick"))
     judged = board[board["id"].isin(NEEDED_RULES)]
     assert (judged["verdict"] == UNKNOWN).all()
-    assert judged["reason"].str.contains(f"{few} images are too few").all()
+    assert judged["reason"].str.contains(f"{FEW} images are too few").all()
     for page in (scoreboard_page.full(board), scoreboard_page.short(board)):
         assert "quick run" in page
     assert "quick run" not in scoreboard_page.full(scoreboard(write_run(tmp_path / "other", made_up())))
@@ -240,8 +242,7 @@ def test_a_chapter_that_judged_by_older_rules_is_named(tmp_path: Path) -> None:
 
 
 def test_the_fewer_images_of_two_chapters_count(tmp_path: Path) -> None:
-    few = verdicts.ENOUGH_IMAGES - 1
-    board = scoreboard(write_run(tmp_path, made_up(few), images=500)).set_index("id")
+    board = scoreboard(write_run(tmp_path, made_up(FEW), images=MANY)).set_index("id")
     assert board.loc[["C1", "C2", "C4", "C6"], "reason"].str.contains("too few").all()
     assert not board.loc[["C3", "C5"], "reason"].str.contains("too few").any()
 
@@ -336,7 +337,7 @@ def test_json_holds_the_rows_and_the_rules(tmp_path: Path) -> None:
     assert [row["verdict"] for row in found["rows"]] == board["verdict"].tolist()
     assert board["id"][6] == "C7"
     assert found["rows"][6]["value"] is None
-    assert found["rows"][0]["images"] == 50
+    assert found["rows"][0]["images"] == MANY
     assert (found["profile"], found["quick"], found["source"]) == ("made-up", False, "arXiv 2503.18762")
     assert set(found["rules"]) == set(RULES)
 

@@ -9,6 +9,8 @@ from test_changes import NAMES
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.changes import ALL, changes, effect_table
 from vitmech_utils.heads.estimates import estimate, estimate_until
+from vitmech_utils.heads.sets import predict_without_sets
+from vitmech_utils.intervals import mean_intervals
 from vitmech_utils.tasks import squared_error
 
 TASK = squared_error(NAMES)
@@ -94,8 +96,30 @@ def test_what_cannot_be_estimated_is_refused():
         estimate(model, draw, 5, 2, task=TASK)
     with pytest.raises(ValueError, match="needs donors"):
         estimate(model, draw, 5, 2, "resample", task=TASK)
-    with pytest.raises(ValueError, match="few is 6 and many is 5"):
+    with pytest.raises(ValueError, match="few is 6 for mode 'zero' and many is 5"):
         estimate(model, draw, 5, 6, "zero", task=TASK)
     with pytest.raises(ValueError, match="mode is 'published-code'"):
         estimate(model, draw, 5, 2, "published-code", task=TASK)
     assert torch.is_grad_enabled()
+
+
+def test_sets_of_heads_are_put_right_like_single_ones():
+    model = zoo("vit")
+    some = [[(0, 0), (2, 1)], [(1, 1)], [(layer, 0) for layer in range(LAYERS)]]
+    whole = changes(predict_without_sets(model, PIXELS, some, "mean", reference=REFERENCE), LABELS, TASK)
+    given = {"task": TASK, "reference": REFERENCE, "sets": some}
+    found = estimate(model, draw, MANY, MANY, **given)
+    np.testing.assert_allclose(found.values(), whole.of(ALL).effect[..., 0])
+    assert found.cheap.sets == whole.sets
+    np.testing.assert_allclose(found.losses().changes, whole.effect)
+    np.testing.assert_allclose(found.losses().baseline, whole.baseline)
+    few = estimate(model, draw, MANY, 40, **given, seed=4)
+    truth, (low, high) = whole.of(ALL).effect[..., 0].mean(1), mean_intervals(few.values())
+    assert ((low < truth) & (truth < high)).all()
+    np.testing.assert_allclose(few.losses().of(), few.values())
+
+
+def test_sets_beside_layers_or_none_are_refused():
+    for given in ({"sets": [[(0, 0)]], "layers": [0]}, {"sets": []}):
+        with pytest.raises(ValueError, match="expected sets alone, one or more"):
+            estimate(zoo("vit"), draw, 5, 5, "zero", task=TASK, **given)

@@ -8,11 +8,13 @@ from heads_zoo import pictures, zoo
 
 from vitmech_utils.data.dataset import ChirpDataset, held_out
 from vitmech_utils.data.regions import CHIRP, REGIONS
-from vitmech_utils.heads.ablation import effects
+from vitmech_utils.heads.ablation import effects, predict_without_heads
 from vitmech_utils.heads.attention import attention_maps
+from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.model.finetune import Training
 from vitmech_utils.model.regressor import ChirpRegressor, read_training
+from vitmech_utils.profiles import load_profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.ablation import measure as ablation
 from vitmech_utils.studies.ablation import plots as ablation_plots
@@ -169,19 +171,63 @@ class TestAblation:
     def test_the_modes_asked_for_are_swept_on_all_images(self, material) -> None:
         assert ablation.main_modes(["mean"]) == (["mean"], ["zero", "resample", "qkv-weights"])
         assert ablation.main_modes(["resample"])[0] == ["mean"]
-        swept = ablation.predict_modes(zoo("vit"), material, ["zero"], batch=4)
-        assert {mode: len(found.baseline) for mode, found in swept.items()} == {
-            "zero": 5,
-            "mean": 3,
-            "resample": 3,
-            "qkv-weights": 3,
-        }
-        shared = ablation.shared_effects(swept, material.labels)
-        assert (shared["images"] == 3).all()
-        tables = ablation.by_mode(ablation.all_effects(swept, material.labels, 50))
-        assert list(tables) == list(swept)
-        expected = effects(swept["zero"], material.labels, bootstrap=50)
-        pd.testing.assert_frame_equal(tables["zero"], expected)
+
+    def test_with_every_image_exact_the_tables_are_those_of_plain_sweeps(self) -> None:
+        model, count = ChirpRegressor.tiny(layers=6, heads=2), 5
+        found = ablation.estimate_modes(model, count, {"zero": count})["zero"]
+        data = held_out(count)
+        swept = predict_without_heads(model, data["pixel_values"], "zero")
+        labels, whole = data["labels"].double(), np.full((9, 3), 2.0)
+        growth = ((swept.ablated - labels) ** 2 - (swept.baseline - labels) ** 2).numpy()
+        moved = ((swept.ablated - swept.baseline) ** 2).numpy()
+        table = ablation.sweep_table({"zero": found}, whole, limit=0.1)
+        assert table["exact_images"].tolist() == [count] * 12
+        np.testing.assert_allclose(table["effect"], 50 * growth.mean((1, 2)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(table["shift"], 50 * moved.mean((1, 2)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            table["effect_end_freq"], 50 * growth[..., 2].mean(1), rtol=1e-4, atol=1e-6
+        )
+        layers = ablation.layer_means({"zero": found}, whole)
+        np.testing.assert_allclose(
+            layers["shift"], 50 * moved.mean((1, 2)).reshape(6, 2).mean(1), rtol=1e-4, atol=1e-6
+        )
+        compared = ablation.intervals(ablation.layer_comparison({"zero": found}, whole))["zero"]
+        early, late = moved[:6].mean(), moved[10:].mean()
+        assert compared["early_shift"].value == pytest.approx(50 * early, rel=1e-4)
+        assert compared["ratio_shift"].value == pytest.approx(late / early, rel=1e-4)
+        assert compared["early_shift"].low < compared["early_shift"].value < compared["early_shift"].high
+
+    def test_few_exact_images_put_many_right(self) -> None:
+        model = ChirpRegressor.tiny(layers=2, heads=3)
+        plan = load_profile("quick", {"ablation.exact_images": 3, "ablation.other_exact_images": 2}).ablation
+        found = ablation.estimate_modes(model, 4, ablation.exact_images(plan))
+        assert {mode: (one.images, one.exact.images) for mode, one in found.items()} == {
+            "mean": (4, 3), "zero": (4, 2), "resample": (4, 2), "qkv-weights": (4, 2),
+        }  # fmt: skip
+        agree = ablation.mode_agreement(found, draws=50)
+        assert agree["quantity"].value_counts().to_dict() == {"effect": 6, "shift": 6}
+        assert agree["images"].eq(4).all()
+        costs = ablation.precision_and_cost(found, np.ones((9, 3)))
+        assert (costs[["cheap_seconds", "exact_seconds", "half_width"]] > 0).all(axis=None)
+
+    def test_approximations_are_of_the_images_that_were_ablated_exactly(self) -> None:
+        model = ChirpRegressor.tiny(layers=1, heads=3)
+        found = ablation.estimate_modes(model, 6, {"zero": 4})["zero"]
+        chosen = found.selection.images
+        data = ablation.held_out_figures(chosen)
+        table = ablation.approximations(model, {"zero": found})
+        exact = effects(predict_without_heads(model, data["pixel_values"], "zero"), data["labels"].double())
+        slope = first_order(model, data["pixel_values"], data["labels"].double(), "zero")
+        np.testing.assert_allclose(table["exact"], exact["effect"], rtol=1e-4)
+        np.testing.assert_allclose(table["slope"], slope["effect"], rtol=1e-4)
+        for row in table.itertuples():
+            pair = (
+                changed.of("all").effect[row.head, :, 0] for changed in (found.cheap.on(chosen), found.exact)
+            )
+            assert row.by_image == pytest.approx(np.corrcoef(*pair)[0, 1], rel=1e-5)
+        ranks = ablation.approximation_ranks(table, draws=20)
+        assert ranks["measure"].tolist() == ["linearized", "slope"]
+        assert ranks["correlation"].between(-1, 1).all()
 
     def test_intervals_survive_their_table(self) -> None:
         rows = [
@@ -213,22 +259,28 @@ class TestAblation:
         assert sets["top 3"]["effect"].tolist() == [29.0, 28.0, 27.0]
         assert ablation.heads_of(sets["bottom 3"]) == [(0, 2), (0, 1), (0, 0)]
 
-    def test_the_page_says_so_where_there_is_one_seed(self, material) -> None:
-        none = ablation.seed_agreement({}, pd.DataFrame(), material, 50)
-        assert "one seed" in ablation_plots.other_seeds(none, 0)
-        some = pd.DataFrame([(4, 0.5, 0.25, 0.75)], columns=["seed", "value", "low", "high"])
-        assert ablation_plots.other_seeds(some, 0).startswith("- seeds 0 and 4")
-
-    def test_another_training_of_the_same_weights_agrees_fully(self, material) -> None:
-        model = zoo("vit")
-        single = effects(ablation.predict_mode(model, material, "zero", 3), material.labels[:3], bootstrap=50)
-        agree = ablation.seed_agreement({7: lambda: model}, single, material, 50)
-        assert agree[["seed", "value"]].values.tolist() == [[7, 1]]
-
-    def test_the_table_beside_the_study_has_a_row_for_each_mode(self) -> None:
-        found = {name: Interval(1.0, 0.5, 2.0) for name in ("early", "late", "ratio")}
-        lines = ablation_plots.study_table({"zero": found}, {"zero": 5}).splitlines()
-        assert lines[2] == "| study | +0.11 | +0.34 | 3.1 |"
-        assert (
-            lines[3] == "| zero (5 images) | +1.00 [+0.50, +2.00] | +1.00 [+0.50, +2.00] | 1.0 [0.5, 2.0] |"
+    def test_the_page_says_so_where_there_is_one_seed(self) -> None:
+        ours = ablation.estimate_modes(ChirpRegressor.tiny(layers=1, heads=2), 2, {"zero": 2})["zero"]
+        none = ablation.seed_agreement({}, ours, 2, 2)
+        assert "one training" in ablation_plots.other_seeds(none, 0)
+        some = pd.DataFrame(
+            [(4, "shift", 0.5, 0.25, 0.75, 3)], columns=["seed", "quantity", "value", "low", "high", "images"]
         )
+        assert ablation_plots.other_seeds(some, 0).startswith("- seeds 0 and 4, by shift")
+
+    def test_another_training_of_the_same_weights_agrees_fully(self) -> None:
+        model = ChirpRegressor.tiny(layers=2, heads=3)
+        ours = ablation.estimate_modes(model, 4, {"zero": 4})["zero"]
+        agree = ablation.seed_agreement({7: lambda: model}, ours, 4, 4, draws=20)
+        assert agree[["seed", "quantity", "value"]].values.tolist() == [[7, "effect", 1], [7, "shift", 1]]
+
+    def test_the_table_beside_the_study_has_two_rows_for_each_mode(self) -> None:
+        names = [f"{name}{ends}" for ends in ("", "_shift") for name in ("early", "late", "ratio")]
+        found = pd.DataFrame([("zero", name, 1.0, 0.5, 2.0, 1500, 7) for name in names])
+        found.columns = ["mode", "quantity", "value", "low", "high", "images", "exact_images"]
+        lines = ablation_plots.study_table(found).splitlines()
+        assert lines[2] == "| study |  | +0.11 | +0.34 | 3.1 |"
+        assert lines[3] == (
+            "| zero, effect | 1,500, 7 exactly | +1.00 [+0.50, +2.00] | +1.00 [+0.50, +2.00] | 1.0 [0.5, 2.0] |"
+        )
+        assert lines[4].startswith("| zero, shift | 1,500, 7 exactly | 1.00 [0.50, 2.00]")

@@ -110,6 +110,22 @@ def test_the_sweep_stops_when_every_interval_is_narrow_enough():
     assert capped["images"].iloc[-1] == 20
 
 
+@pytest.mark.parametrize(("family", "mode"), [("vit", "zero"), ("vit", "resample"), ("deit", "mean")])
+def test_after_a_pilot_few_images_are_ablated_exactly_and_put_the_others_right(family, mode):
+    model, extra = zoo(family), {"reference": pictures(7, seed=999)[0]} if mode == "mean" else {}
+    table, history = sweep_until(model, stream(80), half_width=1e-9, mode=mode, bootstrap=100, **extra)
+    assert (table["images"] == 320).all()
+    assert history["exact_images"].iloc[4] == 32  # the pilot
+    assert 32 < history["exact_images"].iloc[-1] < 130
+    again, all_exact = sweep_until(model, stream(80), 1e-9, mode, pilot=0, bootstrap=100, **extra)
+    assert (all_exact["exact_images"] == all_exact["images"]).all()
+    half = (table["high"] - table["low"]) / 2
+    # The same images, so that what differs is what the exact ones could not put right.
+    assert ((table["effect"] - again["effect"]).abs() < 1.5 * half).all()
+    assert ((table["effect"] - again["effect"]).abs() > 1e-9).any()
+    assert half.median() < 3 * ((again["high"] - again["low"]) / 2).median()
+
+
 def test_bad_stopping_rules_are_refused():
     with pytest.raises(ValueError, match="half_width is 0"):
         sweep_until(zoo("vit"), stream(1), half_width=0.0)

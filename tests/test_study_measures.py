@@ -72,6 +72,27 @@ class TestTogether:
         sure = table.assign(q_value=0.01)
         assert together.differs(sure).iloc[0]
         assert not together.differs(sure.assign(low_excess=-1.0)).any()
+        assert table["rank_p"].tolist() == [0.5, 1.0]  # no random set is as far, and the random set is itself
+
+    def test_losses_serve_as_well_as_predictions(self, classes):
+        heads = together.heads_of(classes)
+        kinds = {"layer": {"one": heads[:2]}}
+        single = without([[head] for head in heads], [0.1, 0.2, 0.4, 0, 0, 0])
+        joint = without(together.members(kinds), [1.0])
+        truth = torch.zeros(4, 1)
+        ours = together.group_effects(kinds, joint.losses(truth), single.losses(truth), None, 100)
+        pd.testing.assert_frame_equal(ours, together.group_effects(kinds, joint, single, truth, 100))
+        assert np.isnan(ours["rank_p"]).all()  # without random sets there is no test
+
+    def test_shapley_values_and_single_effects_are_of_the_held_out_loss(self, classes):
+        heads = [[head] for head in together.heads_of(classes)]
+        effects = [0.1, 0.2, 0.4, 0, 0, 0.3]
+        charged, single = (
+            without(heads, [scale * one for one in effects]).losses(torch.zeros(4, 1)) for scale in (2, 1)
+        )
+        table = together.shapley_table(charged, single, np.full((9, 1), 4.0), 50)
+        np.testing.assert_allclose(table["shapley"], [5, 10, 20, 0, 0, 15], atol=1e-9)
+        np.testing.assert_allclose(table["single"], [2.5, 5, 10, 0, 0, 7.5], atol=1e-9)
 
     def test_half_of_the_sampled_pairs_are_the_largest(self):
         estimated = pd.DataFrame({"estimate": [0.1, -9.0, 0.2, 8.0, 0.3, 7.0]})
@@ -88,7 +109,7 @@ class TestTogether:
         assert {key[1] for key in kept if key[0] == "random"} == set(together.sizes_to_keep(6)[1::2])
         effects = [0.5 if key[0] == "single effect" and key[1] >= 3 else 9.0 for key in kept]
         rest = without([set(heads) - some for some in kept.values()], effects)
-        curves = together.kept_effects(kept, rest, torch.zeros(4, 1), 50)
+        curves = together.kept_effects(kept, rest, torch.zeros(4, 1), np.ones((5, 1)))
         assert together.fewest_enough(curves, 100.0, 6) == {"single effect": 3, "Shapley value": 6}
 
     def test_the_largest_factor_is_the_first_surprise(self):

@@ -68,7 +68,7 @@ def each(*intervals: Interval) -> dict[str, Interval]:
     ],
 )
 def test_every_outcome_of_c8(attacked, carried, verdict, reason) -> None:
-    found = decorations_are_an_attack_surface(attacked, carried, images=50)
+    found = decorations_are_an_attack_surface(attacked, carried, images=5000)
     assert found.verdict == verdict
     assert reason in found.reason
 
@@ -102,7 +102,7 @@ def test_every_outcome_of_c8(attacked, carried, verdict, reason) -> None:
     ],
 )
 def test_every_outcome_of_q6(attacked, ablated, beyond, verdict, reason) -> None:
-    found = attacks_find_what_ablation_misses(attacked, ablated, beyond, images=50)
+    found = attacks_find_what_ablation_misses(attacked, ablated, beyond, images=5000)
     assert found.verdict == verdict
     assert reason in found.reason
 
@@ -117,10 +117,12 @@ def test_few_images_decide_nothing() -> None:
 
 def test_a_bound_that_touches_the_limit_is_not_clear() -> None:
     touching = Interval(5.0, HARDLY, 9.0)
-    assert decorations_are_an_attack_surface(each(touching), each(THROUGH), 50).verdict == UNKNOWN
-    assert decorations_are_an_attack_surface(each(OPEN), each(Interval(1.0, 0.0, 2.0)), 50).verdict == UNKNOWN
+    assert decorations_are_an_attack_surface(each(touching), each(THROUGH), 5000).verdict == UNKNOWN
+    assert (
+        decorations_are_an_attack_surface(each(OPEN), each(Interval(1.0, 0.0, 2.0)), 5000).verdict == UNKNOWN
+    )
     idle = Interval(0.0, -0.5, HARDLY)
-    assert attacks_find_what_ablation_misses(each(OPEN), each(idle), each(UNSURE), 50).verdict == UNKNOWN
+    assert attacks_find_what_ablation_misses(each(OPEN), each(idle), each(UNSURE), 5000).verdict == UNKNOWN
 
 
 def test_each_rule_begins_with_its_claim() -> None:

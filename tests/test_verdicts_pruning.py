@@ -44,26 +44,26 @@ FASTER, SLOWER, LEVEL = Interval(1.1, 1.05, 1.2), Interval(0.9, 0.8, 0.99), Inte
     ],
 )
 def test_every_outcome(error, recovered, speedups, verdict, reason) -> None:
-    found = early_heads_can_go(error, recovered, speedups, images=100)
+    found = early_heads_can_go(error, recovered, speedups, images=5000)
     assert found.verdict == verdict
     assert reason in found.reason
 
 
 def test_few_images_decide_nothing() -> None:
-    found = early_heads_can_go(KEPT, KEPT, [FASTER], images=19)
+    found = early_heads_can_go(KEPT, KEPT, [FASTER], images=3)
     assert found.verdict == UNKNOWN
-    assert "19 images are too few" in found.reason
-    assert early_heads_can_go(KEPT, KEPT, [FASTER], images=20).verdict == HOLDS
+    assert "3 images are too few" in found.reason
+    assert early_heads_can_go(KEPT, KEPT, [FASTER], images=5000).verdict == HOLDS
 
 
 def test_what_could_not_be_measured_proves_nothing() -> None:
     nothing = Interval(math.nan, math.nan, math.nan)
-    assert early_heads_can_go(nothing, nothing, [FASTER], images=100).verdict == UNKNOWN
-    assert early_heads_can_go(KEPT, KEPT, [nothing], images=100).verdict == UNKNOWN
+    assert early_heads_can_go(nothing, nothing, [FASTER], images=5000).verdict == UNKNOWN
+    assert early_heads_can_go(KEPT, KEPT, [nothing], images=5000).verdict == UNKNOWN
 
 
 @pytest.mark.parametrize("bound", [HARDLY, 1.0])
 def test_a_bound_that_touches_the_limit_is_not_clear(bound) -> None:
     touching = Interval(0.5, 0.1, bound)
-    assert early_heads_can_go(touching, touching, [FASTER], images=100).verdict == UNKNOWN
-    assert early_heads_can_go(KEPT, KEPT, [Interval(1.1, bound, 1.2)], images=100).verdict == UNKNOWN
+    assert early_heads_can_go(touching, touching, [FASTER], images=5000).verdict == UNKNOWN
+    assert early_heads_can_go(KEPT, KEPT, [Interval(1.1, bound, 1.2)], images=5000).verdict == UNKNOWN

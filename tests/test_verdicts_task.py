@@ -7,7 +7,7 @@ import pytest
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.task import judge as verdicts_task
 from vitmech_utils.studies.task.judge import specialization_is_of_the_architecture
-from vitmech_utils.studies.verdicts import ENOUGH_IMAGES, FAILS, HALF, HOLDS, IN_PART, MOST, UNKNOWN
+from vitmech_utils.studies.verdicts import FAILS, HALF, HOLDS, IN_PART, MOST, UNKNOWN
 
 SHOWN, HIDDEN = Interval(0.8, 0.6, 0.9), Interval(0.1, -0.1, 0.3)
 ALIKE, SOME, UNLIKE, WIDE = (
@@ -17,13 +17,14 @@ CLEAR, BLURRED = Interval(0.8, 0.6, 0.9), Interval(0.2, 0.05, 0.4)
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
-def judged(effect, attention, ceiling=CLEAR, training=ALIKE, control=(SHOWN, SHOWN), images=50):
+def judged(effect, attention, ceiling=CLEAR, training=ALIKE, control=(SHOWN, SHOWN), images=5000, untuned=()):
     names = "effect", "attention"
     return specialization_is_of_the_architecture(
         dict(zip(("the lie", "the heads"), control, strict=True)),
         dict(zip(names, (effect, attention), strict=True)),
         dict(zip(names, (ceiling, CLEAR), strict=True)),
         dict(zip(names, (training, ALIKE), strict=True)),
+        {f"network {number}": found for number, found in enumerate(untuned)},
         images,
     )
 
@@ -58,6 +59,13 @@ def test_nothing_is_told_where_the_planted_shortcut_does_not_show() -> None:
     assert judged(ALIKE, ALIKE, control=(Interval(0.1, 0.0, 0.2), SHOWN)).verdict == UNKNOWN
 
 
+def test_what_pre_training_already_had_is_not_shared_by_the_tasks() -> None:
+    found = judged(ALIKE, ALIKE, untuned=(ALIKE, UNLIKE))
+    assert (found.verdict, "before any fine-tuning" in found.reason) == (IN_PART, True)
+    assert judged(ALIKE, ALIKE, untuned=(UNLIKE, UNLIKE)).verdict == HOLDS
+    assert judged(WIDE, ALIKE, untuned=(ALIKE,)).verdict == UNKNOWN
+
+
 def test_nothing_is_told_where_a_models_own_order_is_not_known() -> None:
     for ceiling in (BLURRED, NOTHING):
         found = judged(ALIKE, ALIKE, ceiling=ceiling)
@@ -78,9 +86,9 @@ def test_bounds_count_and_few_images_decide_nothing() -> None:
     assert judged(at_most, at_most).verdict == HOLDS
     assert judged(above_half, above_half).verdict == UNKNOWN
     assert judged(Interval(0.3, 0.1, HALF), UNLIKE).verdict == FAILS
-    few = judged(ALIKE, ALIKE, images=ENOUGH_IMAGES - 1)
+    few = judged(ALIKE, ALIKE, images=3)
     assert (few.verdict, "too few" in few.reason) == (UNKNOWN, True)
-    assert specialization_is_of_the_architecture({}, {}, {}, {}, 50).verdict == UNKNOWN
+    assert specialization_is_of_the_architecture({}, {}, {}, {}, {}, 5000).verdict == UNKNOWN
 
 
 def test_the_rule_begins_with_its_question() -> None:

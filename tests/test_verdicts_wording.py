@@ -8,8 +8,9 @@ from vitmech_utils.studies import verdicts
 from vitmech_utils.studies.ablation import judge as ablation
 from vitmech_utils.studies.recordings.judge import specialization_holds_on_real_ones
 from vitmech_utils.studies.semantics import judge as semantics
-from vitmech_utils.studies.verdicts import ENOUGH_IMAGES, HARDLY, Count
+from vitmech_utils.studies.verdicts import EFFECT, HARDLY, Count
 
+MANY = 5000
 WITHIN, ACROSS = Interval(0.0, -0.5, 0.5), Interval(0.0, -5.0, 5.0)
 
 
@@ -22,21 +23,22 @@ WITHIN, ACROSS = Interval(0.0, -0.5, 0.5), Interval(0.0, -5.0, 5.0)
     ],
 )
 def test_heads_that_lie_outside(count, words) -> None:
-    assert ablation.early_heads_hardly_matter(ACROSS, count, 50).reason.endswith(words)
+    assert ablation.early_heads_hardly_matter({"mean": ACROSS}, count, MANY).reason.endswith(words)
 
 
 @pytest.mark.parametrize(
     ("small", "total", "words"),
     [
-        (0, 2, "0 of 2 sure detectors have an effect within"),
-        (1, 1, "1 of 1 sure detector has an effect within"),
-        (1, 3, "1 of 3 sure detectors has an effect within"),
-        (2, 3, "2 of 3 sure detectors have an effect within"),
+        (0, 10, "0 of 10 sure detectors have an effect within"),
+        (1, 10, "1 of 10 sure detectors has an effect within"),
+        (2, 13, "2 of 13 sure detectors have an effect within"),
+        (1, 1, "1 sure detector is too few"),
+        (2, 9, "9 sure detectors are too few"),
     ],
 )
 def test_detectors_with_a_small_effect(small, total, words) -> None:
     effects = [WITHIN] * small + [ACROSS] * (total - small)
-    found = semantics.some_detectors_are_irrelevant(Count(total, total, total, total), effects, 50)
+    found = semantics.some_detectors_are_irrelevant(Count(total, total, total, total), effects, MANY)
     assert words in found.reason
 
 
@@ -49,14 +51,14 @@ def test_detectors_with_a_small_effect(small, total, words) -> None:
     ],
 )
 def test_heads_of_the_last_layer(most, words) -> None:
-    assert words in semantics.last_layer_is_polysemantic(Count(0, 0, most, 6), wider=True, images=50).reason
+    assert words in semantics.last_layer_is_polysemantic(Count(0, 0, most, 6), wider=True, images=MANY).reason
 
 
 @pytest.mark.parametrize(
     ("images", "words"), [(0, "0 images are too few"), (1, "1 image is too few"), (2, "2 images are too few")]
 )
 def test_too_few_images(images, words) -> None:
-    assert words in verdicts.too_few(images).reason
+    assert words in verdicts.too_few(images, EFFECT).reason
 
 
 @pytest.mark.parametrize(
@@ -65,8 +67,8 @@ def test_too_few_images(images, words) -> None:
         ({"calls": 1}, 9, "1 piece of calls is too few"),
         ({"calls": 2}, 9, "2 pieces of calls are too few"),
         ({"calls": 1, "strain": 0}, 9, "1 piece of calls, 0 pieces of strain are too few"),
-        ({"calls": ENOUGH_IMAGES}, 1, "1 recording is too few"),
-        ({"calls": ENOUGH_IMAGES}, 2, "2 recordings are too few"),
+        ({"calls": MANY}, 1, "1 recording is too few"),
+        ({"calls": MANY}, 2, "2 recordings are too few"),
     ],
 )
 def test_too_few_pieces_or_recordings(pieces, recordings, words) -> None:
@@ -75,7 +77,7 @@ def test_too_few_pieces_or_recordings(pieces, recordings, words) -> None:
 
 
 def test_the_limit_is_said_as_it_is() -> None:
-    assert f"±{HARDLY:g} %" in ablation.early_heads_hardly_matter(ACROSS, 1, 50).reason
+    assert f"±{HARDLY:g} %" in ablation.early_heads_hardly_matter({"mean": ACROSS}, 1, MANY).reason
 
 
 def test_words_follow_their_count() -> None:

@@ -20,6 +20,8 @@ from vitmech_utils.statistics import Interval, check_settings, percentile_bounds
 
 JOINT_METHODS = ("percentile", "corrected", "reflected", "normal")
 METHODS = ("percentile", "t", "log-t", "transformed-t", "lengthened-t", "studentized", "bca", "likelihood")
+METHOD = "lengthened-t"
+"""What the library uses where no other is asked for: of all, the one that covers best (`benchmarks/coverage.py`)."""
 Bounds = tuple[Float[ndarray, " row"], Float[ndarray, " row"]]
 
 # Elements of the largest temporary array (draws x images); bounds memory to about 130 MB.
@@ -33,7 +35,7 @@ _ROUNDING = 1e-9
 @checked_arguments(finite=("values",))
 def mean_intervals(
     values: Float[ndarray, "row image"],
-    method: str = "lengthened-t",
+    method: str = METHOD,
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -46,7 +48,7 @@ def mean_intervals(
 def ratio_intervals(
     above: Float[ndarray, "row image"],
     below: Float[ndarray, " image"] | Float[ndarray, "row image"],
-    method: str = "lengthened-t",
+    method: str = METHOD,
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -92,6 +94,64 @@ def ratio_intervals(
             bounds = _student(value, error, influence, method, confidence)
     low, high = (np.where(_alike(error, value), value, bound) for bound in bounds)
     return low, high
+
+
+@checked_arguments(finite=("changed", "baseline"))
+def effect_intervals(
+    changed: Float[ndarray, "test image"],
+    baseline: Float[ndarray, " image"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    relative: bool = True,
+    method: str = METHOD,
+) -> Bounds:
+    """Bounds of `statistics.effect_sizes`, paired: baseline and changed losses are of the same images.
+
+    `method`, `draws` and `seed` are those of `ratio_intervals`; a single image has no interval, its bounds are NaN.
+    """
+    check_settings(draws, confidence)
+    if not relative:
+        return mean_intervals(changed - baseline, method, draws, confidence, seed)
+    low, high = ratio_intervals(changed, baseline, method, draws, confidence, seed)
+    return 100 * (low - 1), 100 * (high - 1)
+
+
+@checked_arguments(finite=("above", "below", "baseline"))
+def ratio_of_effects(
+    above: Float[ndarray, " image"],
+    below: Float[ndarray, " image"],
+    baseline: Float[ndarray, " image"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    method: str = METHOD,
+) -> Interval:
+    """How many times as large the effect of `above` is as that of `below`, all losses per image, on the same images.
+
+    Where the lower effect is not clearly above zero the ratio has no bounds: they are infinite.
+    """
+    first, second = above - baseline, below - baseline
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(first.mean() / second.mean())
+    (least,), (most,) = mean_intervals(second[None], method, draws, confidence, seed)
+    if not (least > 0 or most < 0):
+        return Interval(value, -np.inf, np.inf)
+    (low,), (high,) = ratio_intervals(first[None], second, method, draws, confidence, seed)
+    return Interval(value, float(low), float(high))
+
+
+@checked_arguments(finite=("values",))
+def mean_interval(
+    values: Float[ndarray, " item"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    method: str = METHOD,
+) -> Interval:
+    """Mean of `values` with its interval over the items; `method`, `draws` and `seed` as in `ratio_intervals`."""
+    (low,), (high,) = mean_intervals(values[None], method, draws, confidence, seed)
+    return Interval(float(values.mean()), float(low), float(high))
 
 
 @checked_arguments(finite=("values",))

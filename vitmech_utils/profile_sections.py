@@ -70,13 +70,35 @@ class Images(Section):
 
 
 class Ablation(Section):
-    """Head ablation: images for `modes`, for every other sweep, pairs of head and image per batch, bootstrap draws."""
+    """Head ablation: images, modes, pairs of head and image per batch, bootstrap draws.
+
+    By every mode all heads are ablated to first order on `images`; exactly on `exact_images` of them by `modes`, by the
+    other modes on `other_exact_images`. Controls that have no first-order form take `control_images`.
+    """
 
     images: Annotated[Count, Field(ge=2)]
-    other_images: Count = 2
+    exact_images: Annotated[Count, Field(ge=2)]
+    other_exact_images: Annotated[Count, Field(ge=2)]
+    control_images: Annotated[Count, Field(ge=2)]
     modes: Annotated[list[AblationMode], Field(min_length=1)]
     batch: Count
     bootstrap: Annotated[Count, Field(ge=100)]
+
+    @model_validator(mode="after")
+    def _exact_ones_are_among_them(self) -> "Ablation":
+        for few in ("exact_images", "other_exact_images"):
+            if getattr(self, few) > self.images:
+                raise ValueError(
+                    f"{few} is {getattr(self, few)}, expected at most images, {self.images}: they are among these"
+                )
+        return self
+
+
+class Audit(Section):
+    """The published procedure: held-out images of its metrics, and of the whole procedure in three orders."""
+
+    images: Count
+    procedure_images: Count
 
 
 class Semantics(Section):
@@ -138,16 +160,27 @@ class Attacks(Section):
 class Together(Section):
     """Heads together: images of groups, images of pairs, heads whose pairs are estimated, pairs measured exactly.
 
+    Groups are ablated to first order on `images` and exactly on `exact_images` of them; sets that are kept, and direct
+    effects, exactly on as many.
     Shapley values take `permutations` orders of all heads, each on an image of its own; `random_sets` sets are drawn
     for every size that a chosen set is compared at.
     """
 
     images: Annotated[Count, Field(ge=2)]
+    exact_images: Annotated[Count, Field(ge=2)]
     pair_images: Annotated[Count, Field(ge=2)]
     pair_heads: Annotated[Count, Field(ge=2)]
     exact_pairs: Annotated[Count, Field(ge=3)]
-    permutations: Count
+    permutations: Annotated[Count, Field(ge=2)]
     random_sets: Annotated[Count, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _exact_ones_are_among_them(self) -> "Together":
+        if self.exact_images > self.images:
+            raise ValueError(
+                f"exact_images is {self.exact_images}, expected at most images, {self.images}: they are among these"
+            )
+        return self
 
 
 class Recordings(Section):
@@ -160,6 +193,9 @@ class Recordings(Section):
 class Task(Section):
     """Another task: training of the classifiers, held-out images, images of the sweeps, random sets of heads.
 
+    Heads are ablated to first order on `effect_images`, and exactly on `exact_images` of them; the search for the heads
+    that carry the lie takes `sweep_images`.
+
     Each classifier takes `steps` optimizer steps of `batch_size` fresh images and is judged every `every` steps. The
     sweeps ablate the heads of every `sweep_every`-th layer, the last one among them.
     """
@@ -170,5 +206,16 @@ class Task(Section):
     every: Count
     images: Annotated[Count, Field(ge=2)]
     sweep_images: Annotated[Count, Field(ge=2)]
+    effect_images: Annotated[Count, Field(ge=2)]
+    exact_images: Annotated[Count, Field(ge=2)]
     sweep_every: Count = 1
     random_sets: Annotated[Count, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _exact_ones_are_among_them(self) -> "Task":
+        if self.exact_images > self.effect_images:
+            raise ValueError(
+                f"exact_images is {self.exact_images}, expected at most effect_images, {self.effect_images}: they are "
+                "chosen among these"
+            )
+        return self

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from vitmech_utils.profile_sections import (
     Ablation,
     Attacks,
+    Audit,
     Images,
     Origin,
     Pruning,
@@ -56,7 +57,7 @@ class Profile(Section):
     attention: Images
     ablation: Ablation
     semantics: Semantics
-    audit: Images
+    audit: Audit
     origin: Origin
     pruning: Pruning
     attacks: Attacks

@@ -91,30 +91,6 @@ def effect_sizes(
     return percent_effect(changed, baseline) if relative else changed.mean(1) - baseline.mean()
 
 
-@checked_arguments(finite=("changed", "baseline"))
-def effect_intervals(
-    changed: Float[ndarray, "test image"],
-    baseline: Float[ndarray, " image"],
-    draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-    relative: bool = True,
-) -> tuple[Float[ndarray, " test"], Float[ndarray, " test"]]:
-    """Percentile bootstrap interval of `effect_sizes` from images drawn with replacement.
-
-    Each draw takes the same images for the baseline and for every test (paired). With fewer than about
-    twenty images such intervals are somewhat too narrow; a single image has none, its bounds are NaN. Source: Efron
-    and Tibshirani 1993, chapter 13.
-    """
-    check_settings(draws, confidence)
-    check_paired(changed, baseline)
-    if baseline.size == 1:
-        return np.full(len(changed), np.nan), np.full(len(changed), np.nan)
-    drawn = effect_draws(changed, baseline, draws, seed, relative)
-    low, high = np.quantile(drawn, _tails(confidence), axis=0)
-    return low, high
-
-
 @checked_arguments()
 def percentile_bounds(
     drawn: Float[ndarray, " draw *item"], confidence: float = 0.95
@@ -129,30 +105,6 @@ def percentile_bounds(
         tails = np.reshape(_tails(confidence), (2, *[1] * (drawn.ndim - 1)))
         low, high = quantile(drawn, tails, axis=0, nan_policy="omit")
     return low, high
-
-
-@checked_arguments(finite=("above", "below", "baseline"))
-def ratio_of_effects(
-    above: Float[ndarray, " image"],
-    below: Float[ndarray, " image"],
-    baseline: Float[ndarray, " image"],
-    draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """How many times as large the effect of `above` is as that of `below`, all squared errors per image.
-
-    Paired percentile bootstrap over the images. Where the lower effect's own interval holds zero, the ratio's
-    bounds are wild, as they should be.
-    """
-    check_settings(draws, confidence)
-    _check_items(baseline, above, below)
-    pair = np.stack([above, below])
-    value = percent_effect(pair, baseline)
-    drawn = effect_draws(pair, baseline, draws, seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.nanquantile(drawn[:, 0] / drawn[:, 1], _tails(confidence))
-        return Interval(float(value[0] / value[1]), float(low), float(high))
 
 
 @checked_arguments(finite=("differences",))
@@ -189,19 +141,6 @@ def paired_p_values(
 def adjust(p_values: Float[ndarray, " test"]) -> Float[ndarray, " test"]:
     """Benjamini-Hochberg adjusted p-values: among tests below 0.05, about 5 % are false discoveries."""
     return false_discovery_control(p_values, method="bh")
-
-
-@checked_arguments(finite=("values",))
-def mean_interval(
-    values: Float[ndarray, " item"], draws: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Mean of `values` with its percentile bootstrap interval over the items."""
-    check_settings(draws, confidence)
-    _check_items(values)
-    rng = np.random.default_rng(seed)
-    drawn = values[rng.integers(values.size, size=(draws, values.size))].mean(1)
-    low, high = np.quantile(drawn, _tails(confidence))
-    return Interval(float(values.mean()), float(low), float(high))
 
 
 @checked_arguments(finite=("values",))

@@ -176,3 +176,8 @@ def stack(dataset: Dataset, count: int | Iterable[int]) -> dict[str, Tensor]:
 def held_out(count: int, style: "Style | str" = "published", seed: int = 0) -> dict[str, Tensor]:
     """The first `count` held-out figures of a style as one batch of tensors; styles share their chirps and noise."""
     return stack(ChirpDataset(count, seed, style, "held-out"), count)
+
+
+def training_figures(count: int) -> dict[str, Tensor]:
+    """The first `count` training figures of the published style; their heads' outputs make up mean ablation's means."""
+    return stack(ChirpDataset(count), count)

@@ -7,6 +7,7 @@ from vitmech_utils.data.chirp_dataset import (
     held_out,
     stack,
     standardize,
+    training_figures,
     unstandardize,
 )
 from vitmech_utils.data.folders import FolderDataset, FolderError, export_folder
@@ -23,5 +24,6 @@ __all__ = [
     "held_out",
     "stack",
     "standardize",
+    "training_figures",
     "unstandardize",
 ]

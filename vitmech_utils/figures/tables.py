@@ -158,7 +158,7 @@ def rule_text(rule: Callable, paragraphs: int | None = None) -> str:
 def judgement_list(judged: Mapping[str, Any], claimed: Mapping[str, str]) -> str:
     """Claims with their verdicts and reasons, as a bulleted list; `judged` maps a claim to its `Judgement`."""
     return bullets(
-        f"**{claim}**, {claimed[claim]}: **{found.verdict}**. Reason: {found.reason}."
+        f"**{claim}**, {claimed[claim]}: **{found.words}**. Reason: {found.reason}."
         for claim, found in judged.items()
     )
 

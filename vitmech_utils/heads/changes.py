@@ -136,6 +136,26 @@ def baseline_loss(
     return Interval(float(values.mean()), float(low[0]), float(high[0]))
 
 
+@checked_arguments()
+def mean_changes(
+    values: Float[ndarray, "row image"],
+    whole: Interval,
+    relative: bool = True,
+    method: str = "lengthened-t",
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[Float[ndarray, " row"], Float[ndarray, " row"], Float[ndarray, " row"]]:
+    """The mean over images of each row of changes, with its bounds: in percent of `whole`, or in the loss's unit.
+
+    `whole` is the `baseline_loss` of the held-out set, whose own error the bounds allow for; `method` and what follows
+    are those of `mean_intervals`.
+    """
+    return _of_whole(
+        _mean(values, np.ones_like(values), method, draws, confidence, seed), whole if relative else None
+    )
+
+
 @checked_arguments(finite=("held_out",))
 def effect_table(
     found: Changes,
@@ -191,10 +211,10 @@ def effect_table(
         }  # fmt: skip
         for name in ("shift", "alignment", "effect", "shift_whole", "effect_whole"):
             weight = values["whole"] if name.endswith("_whole") else np.ones_like(values["whole"])
-            value, low, high = _mean(values[name], weight, method, draws, confidence, seed)
-            if found.relative:
-                low, high = (100 * bound for bound in divided(value, low, high, whole))
-                value = 100 * value / whole.value
+            value, low, high = _of_whole(
+                _mean(values[name], weight, method, draws, confidence, seed),
+                whole if found.relative else None,
+            )
             columns |= {name: value, f"low_{name}": low, f"high_{name}": high}
         for name in ("broken", "mended"):
             low, high = share_intervals(seen[name] > 0, confidence)
@@ -264,6 +284,18 @@ def _mean(
     with np.errstate(divide="ignore", invalid="ignore"):
         value = values.mean(1) / weight.mean(1)
         return value, *ratio_intervals(values, weight, method, draws, confidence, seed)
+
+
+Bounded = tuple[Float[ndarray, " row"], Float[ndarray, " row"], Float[ndarray, " row"]]
+
+
+def _of_whole(found: Bounded, whole: Interval | None) -> Bounded:
+    """Values and bounds in percent of the whole set's loss; as they are where there is none."""
+    if whole is None:
+        return found
+    value, low, high = found
+    low, high = (100 * bound for bound in divided(value, low, high, whole))
+    return 100 * value / whole.value, low, high
 
 
 def _rows(sets: Sequence[HeadSet], names: Sequence[str] | None) -> dict[str, object]:

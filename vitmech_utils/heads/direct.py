@@ -18,8 +18,9 @@ from vitmech_utils.heads.replacements import (
 )
 from vitmech_utils.heads.replay import TOLERANCE, Replay, ReplayError
 from vitmech_utils.heads.sets import SetPredictions, singles, task_of
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import effect_intervals, effect_sizes
+from vitmech_utils.statistics import effect_sizes
 from vitmech_utils.tasks import Loss, Task
 
 

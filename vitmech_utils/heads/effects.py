@@ -14,14 +14,8 @@ from torch import Tensor
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import HeadSet
-from vitmech_utils.statistics import (
-    adjust,
-    check_settings,
-    effect_draws,
-    effect_intervals,
-    effect_sizes,
-    paired_p_values,
-)
+from vitmech_utils.intervals import effect_intervals
+from vitmech_utils.statistics import adjust, check_settings, effect_draws, effect_sizes, paired_p_values
 from vitmech_utils.tasks import Loss, Task
 
 ALL = "all"

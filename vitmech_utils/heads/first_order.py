@@ -24,8 +24,9 @@ from vitmech_utils.heads.replacements import (
     replacement,
 )
 from vitmech_utils.heads.replay import predict
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import check_settings, effect_intervals
+from vitmech_utils.statistics import check_settings
 from vitmech_utils.tasks import Loss, Task
 
 

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.first_order import GatedLoss, check_gated, open_gates, slope_sizes
 from vitmech_utils.heads.hooks import Head, HeadSet, check_layer
 from vitmech_utils.heads.replacements import check_model, evaluating, replacement
-from vitmech_utils.heads.sets import losses_for, losses_without_sets, predict_tests
+from vitmech_utils.heads.sets import losses_for, losses_without_sets, predict_tests, singles
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import adjust, check_settings, effect_intervals, paired_p_values
+from vitmech_utils.statistics import adjust, check_settings, paired_p_values
 from vitmech_utils.tasks import Loss, Task
 
 KEYS = ["layer_a", "head_a", "layer_b", "head_b"]
@@ -204,6 +206,43 @@ def shapley_values(
     Castro, Gomez and Tejada 2009; for heads: Held and Yang 2023.
     """
     check_settings(bootstrap, confidence)
+    found = shapley_charges(
+        model, pixel_values, labels, mode, task,
+        permutations=permutations, reference=reference, donors=donors, batch=batch, seed=seed,
+    )  # fmt: skip
+    charged, own = found.of(), found.mean()[1]
+    low, high = effect_intervals(own + charged, own, bootstrap, confidence, seed, found.relative)
+    return pd.DataFrame(
+        {
+            "layer": found.layers,
+            "head": found.heads,
+            "mode": mode,
+            "images": len(own),
+            "permutations": permutations,
+            "shapley": slope_sizes(charged, own, found.relative),
+            "low": low,
+            "high": high,
+        }
+    )
+
+
+def shapley_charges(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image ..."],
+    labels: Tensor | None,
+    mode: str = "mean",
+    task: Task | str | Loss | None = None,
+    *,
+    permutations: int,
+    reference: Tensor | None = None,
+    donors: Tensor | None = None,
+    batch: int = 32,
+    seed: int = 0,
+) -> Losses:
+    """What each head is charged with on each image that an order met; arguments and errors as in `shapley_values`.
+
+    Returned as losses of single heads, averaged over the targets: the baseline's plus the charge.
+    """
     anatomy = check_model(model)
     keep = losses_for(model, pixel_values, labels, task)
     if permutations < 1:
@@ -231,18 +270,13 @@ def shapley_values(
         value[image, torch.from_numpy(order.copy())] += torch.cat([start[image : image + 1], chain]).diff()
         visits[image] += 1
     seen = visits > 0
-    charged = (value[seen] / visits[seen, None]).T.numpy()
-    own = start[seen].numpy()
-    low, high = effect_intervals(own + charged, own, bootstrap, confidence, seed, keep.task.relative)
-    return pd.DataFrame(
-        {
-            "layer": [layer for layer, _ in pairs],
-            "head": [head for _, head in pairs],
-            "mode": mode,
-            "images": int(seen.sum()),
-            "permutations": permutations,
-            "shapley": slope_sizes(charged, own, keep.task.relative),
-            "low": low,
-            "high": high,
-        }
+    charged, own = (value[seen] / visits[seen, None]).T.numpy(), start[seen].numpy()
+    return Losses(
+        (own + charged)[..., None],
+        own[:, None],
+        tuple(singles(pairs)),
+        ("loss",),
+        mode,
+        keep.task.unit,
+        keep.task.relative,
     )

@@ -6,7 +6,7 @@ there as everywhere: p + J takes the place of the prediction without the head, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 
 import numpy as np
@@ -71,38 +71,80 @@ def predict_linearized(
     `ValueError` for more than `MOST_OUTPUTS` outputs. Source: the linear model inside a generalized Gauss-Newton step
     (Schraudolph 2002); the slope of the loss itself is `first_order`.
     """
+    found = predict_linearized_modes(
+        model, pixel_values, [mode], layers=layers, heads=heads, reference=reference, donors=donors,
+        reading=reading, dtype=dtype, batch=batch, seed=seed,
+    )  # fmt: skip
+    return found[mode]
+
+
+def predict_linearized_modes(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"] | Iterable[Tensor],
+    modes: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    reference: Tensor | None = None,
+    donors: Tensor | Iterable[Tensor] | None = None,
+    reading: Reading | None = None,
+    dtype: torch.dtype | None = None,
+    batch: int = 16,
+    seed: int = 0,
+) -> dict[str, HeadPredictions]:
+    """`predict_linearized` by several modes for the price of one: the gradients are the same for all.
+
+    `reference` and `donors` are for those of the modes that use them.
+    """
     anatomy = check_model(model)
-    _check_settings(mode, dtype, batch, pixel_values, reference, donors)
+    if not modes:
+        raise ValueError("modes is empty, expected one mode or more")
+    for mode in modes:
+        given = {"mean": (reference, None), "resample": (None, donors)}.get(mode, (None, None))
+        _check_settings(mode, dtype, batch, pixel_values, *given)
+    for name, value, mode in (("reference", reference, "mean"), ("donors", donors, "resample")):
+        if value is not None and mode not in modes:
+            raise ValueError(
+                f"{name} was given for mode {', '.join(map(repr, modes))}, but only mode {mode!r} uses it"
+            )
     tests = chosen_heads(anatomy, layers, heads)
     layer, head = (np.array(column, dtype=np.int64) for column in zip(*tests, strict=True))
-    if mode == "mean" and reference is None:
+    if "mean" in modes and reference is None:
         reference = pixel_values
     baselines: list[Tensor] = []
-    slopes: list[Tensor] = []
+    slopes: dict[str, list[Tensor]] = {mode: [] for mode in modes}
+    fixed: dict[str, Sequence[Tensor]] = {}
     run: Replay | None = None
     start = 0
     with evaluating(model), _frozen(model), _blocks_in(dtype, anatomy), torch.no_grad():
-        for images, others in _batches(model, pixel_values, donors, mode, batch, seed):
+        for images, others in _batches(model, pixel_values, donors, "resample" in modes, batch, seed):
             if start == 0:
                 run = _replay(model, anatomy, images[:1])
-                if mode != "resample":
-                    ends = replacement(model, anatomy, images, mode, reference=reference, batch=batch)(0, 1)
+                for mode in modes:
+                    if mode != "resample":
+                        means = {"reference": reference} if mode == "mean" else {}
+                        fixed[mode] = replacement(model, anatomy, images, mode, batch=batch, **means)(0, 1)
             place = slice(start, start + len(images))
             with nullcontext() if run is None else run.last_block_for_cls():
-                if others is not None:
-                    ends = _head_outputs(model, others)
-                baseline, slope = _linearize(
+                ends = dict(fixed) if others is None else fixed | {"resample": _head_outputs(model, others)}
+                baseline, found = _linearize(
                     model, anatomy, images, ends, {one for one, _ in tests}, reading, place
                 )
             baselines.append(_finite(baseline, start))
-            slopes.append(slope[layer, :, head])
+            for mode, slope in found.items():
+                slopes[mode].append(slope[layer, :, head])
             start = place.stop
     if not baselines:
         raise ValueError("pixel_values yields no images, expected at least one")
     baseline = torch.cat(baselines)
     # What a reading makes of the outputs is no longer what the model's own task is about.
     own = task_of(model) if reading is None else {}
-    return HeadPredictions(baseline, baseline + torch.cat(slopes, 1), layer, head, mode, METHOD, **own)
+    return {
+        mode: HeadPredictions(
+            baseline, baseline + torch.cat(slopes[mode], 1), layer, head, mode, METHOD, **own
+        )
+        for mode in modes
+    }
 
 
 @checked_arguments()
@@ -191,12 +233,12 @@ def _linearize(
     model: nn.Module,
     anatomy: Anatomy,
     images: Float[Tensor, "image ..."],
-    ends: Sequence[Tensor],
+    ends: Mapping[str, Sequence[Tensor]],
     layers: Iterable[int],
     reading: Reading | None,
     place: slice,
-) -> tuple[Float[Tensor, "image output"], Float[Tensor, "layer image head output"]]:
-    """The outputs of one batch and their slopes in the gates of `layers` (zero elsewhere), float64 on the CPU."""
+) -> tuple[Float[Tensor, "image output"], dict[str, Float[Tensor, "layer image head output"]]]:
+    """The outputs of one batch, and by mode their slopes in the gates of `layers` (zero elsewhere); float64, CPU."""
     lowest, *higher = sorted(layers)
     own: dict[int, Tensor] = {}
 
@@ -211,10 +253,14 @@ def _linearize(
     with torch.enable_grad(), change_heads(model, {layer: keep(layer) for layer in (lowest, *higher)}):
         outputs = _read(predict(model, images), reading, place)
     gains = {
-        layer: _single(ends[layer][:, : heads.shape[1]] - heads.detach()) for layer, heads in own.items()
+        mode: {
+            layer: _single(new[layer][:, : heads.shape[1]] - heads.detach()) for layer, heads in own.items()
+        }
+        for mode, new in ends.items()
     }
     count = outputs.shape[1]
-    slopes = _single(outputs).new_zeros(anatomy.layers, len(images), anatomy.heads, count)
+    shape = anatomy.layers, len(images), anatomy.heads, count
+    slopes = {mode: _single(outputs).new_zeros(shape) for mode in ends}
     for output in range(count):
         # Images do not meet in the model, so one pass for all of them gives each image's own gradient.
         column = torch.zeros_like(outputs)
@@ -222,9 +268,11 @@ def _linearize(
         gradients = torch.autograd.grad(
             outputs, list(own.values()), column, retain_graph=output + 1 < count, materialize_grads=True
         )
-        for (layer, gain), gradient in zip(gains.items(), gradients, strict=True):
-            slopes[layer, ..., output] = (gain * _single(gradient)).sum((1, 3))
-    return outputs.detach().cpu().double(), slopes.cpu().double()
+        for layer, gradient in zip(own, gradients, strict=True):
+            for mode, slope in slopes.items():
+                slope[layer, ..., output] = (gains[mode][layer] * _single(gradient)).sum((1, 3))
+    found = {mode: slope.cpu().double() for mode, slope in slopes.items()}
+    return outputs.detach().cpu().double(), found
 
 
 def _read(outputs: Tensor, reading: Reading | None, place: slice) -> Float[Tensor, "image output"]:
@@ -253,15 +301,16 @@ def _batches(
     model: nn.Module,
     pixel_values: Tensor | Iterable[Tensor],
     donors: Tensor | Iterable[Tensor] | None,
-    mode: str,
+    resampled: bool,
     batch: int,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of images on the model's device and in its dtype, each with its donors where `mode` takes any."""
+    """Batches of images on the model's device and in its dtype, each with its donors where they are resampled."""
+    mode = "resample" if resampled else "zero"
     weight = next(model.parameters())
     cycle = None
     if isinstance(pixel_values, Tensor):
-        if mode == "resample" and donors is None:
+        if resampled and donors is None:
             cycle = another_image(len(pixel_values), seed)
         parts = [(pixel_values, donors)]
     elif donors is None:

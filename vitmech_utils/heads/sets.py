@@ -28,8 +28,9 @@ from vitmech_utils.heads.replacements import (
     verify,
 )
 from vitmech_utils.heads.replay import Replay, ReplayError, predict
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import Anatomy
-from vitmech_utils.statistics import adjust, effect_intervals, effect_sizes, paired_p_values
+from vitmech_utils.statistics import adjust, effect_sizes, paired_p_values
 from vitmech_utils.tasks import Loss, Task
 
 MOST_KEPT = 2**28

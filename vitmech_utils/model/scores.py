@@ -221,3 +221,11 @@ def _check_targets(
             f"predictions have shape {predictions.shape} and labels {labels.shape}, expected both "
             f"[image, {len(targets)}]: one column for each of {', '.join(targets)}; name others by targets="
         )
+
+
+def held_out_losses(reading: Mapping[str, Float[ndarray, "image target"]]) -> Float[ndarray, "image target"]:
+    """The squared errors of the whole model on the held-out set: of its `predictions` and the `labels`.
+
+    Effects are percentages of their mean, never of the loss of the few images at hand.
+    """
+    return (reading["predictions"].astype(float) - reading["labels"].astype(float)) ** 2

@@ -103,9 +103,7 @@ def _section(row: Any) -> str:
         shown = f"\n\nSee {{numref}}`{row.figure}` in [](../notebooks/{row.chapter}.ipynb)."
     title = _markdown(row.claim.rstrip("."))
     return (
-        f"(claim-{row.id.lower()})=\n### {row.id}: {title}\n\n"
-        + _raw("claim", verdict=row.verdict, facts=facts)
-        + shown
+        f"(claim-{row.id.lower()})=\n### {row.id}: {title}\n\n" + _raw("claim", row=row, facts=facts) + shown
     )
 
 
@@ -116,7 +114,8 @@ def _rule(rule: Any) -> str:
 
 def _raw(part: str, **values: Any) -> str:
     """A part of the template of the scoreboard as a block of HTML in MyST; its text is escaped, and on one line."""
-    return f"```{{raw}} html\n{render('scoreboard.html', part=part, signs=SIGNS, **values)}\n```"
+    page = render("scoreboard.html", part=part, signs=SIGNS, in_words=verdicts.in_words, **values)
+    return f"```{{raw}} html\n{page}\n```"
 
 
 def _markdown(text: str) -> str:

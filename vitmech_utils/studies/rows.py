@@ -15,6 +15,7 @@ _NO_CHAPTER = "A chapter of its own, which this run does not have."
 class Row:
     """One row of the scoreboard; layers in its texts count from 1.
 
+    `lacks` says of an undecided one what there is too little of.
     `study` and `ours` are the two figures in words, `value`, `low`, `high` ours as numbers in `unit` (None where
     there is none), `sample` what they rest on, `control` what they were compared with, and its value. `chapter` and
     `figure` say where it is shown, `would_change` what would lead to another verdict.
@@ -36,6 +37,7 @@ class Row:
     high: float | None = None
     unit: str | None = None
     images: int | None = None
+    lacks: str = ""
 
 
 def open_row(

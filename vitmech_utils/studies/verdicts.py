@@ -11,21 +11,28 @@ import pandas as pd
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.statistics import FALSE_DISCOVERIES, SURE, Count
+from vitmech_utils.studies.coverage import COVERED, least_images
 
 HOLDS, IN_PART, FAILS, UNKNOWN = "holds", "holds in part", "does not hold", "undecided"
 OPEN = "open"
 VERDICTS = (HOLDS, IN_PART, FAILS, UNKNOWN, OPEN)
 
-ENOUGH_IMAGES = 20
+# What the benchmark of intervals calls what several rules rest on.
+WHOLE, EFFECT = "loss of the whole model", "effect of a head"
+ON_CHIRP, ON_TITLE = (f"attention share of a head on the {region}" for region in ("chirp", "title"))
+ENOUGH_HEADS = 10
+LACKS = ("images", "heads", "trainings")
 HARDLY = 1.0
 MOST, HALF = 0.8, 0.5
 NONE = 0.1
 # What the rules call a limit by, its value, and why it lies there.
 LIMITS = {
-    "enough images": (
-        ENOUGH_IMAGES,
-        "with fewer images a bootstrap interval is too narrow, so it would claim more than is known",
+    "covered (percent)": (
+        COVERED,
+        "a nominal 95 % interval that holds the truth less often claims more than is known; measured for every "
+        "quantity and number of images (see the page on benchmarks)",
     ),
+    "enough heads": (ENOUGH_HEADS, "among fewer, one or two heads decide"),
     "hardly (percent)": (
         HARDLY,
         "a model whose squared error changes by this much is off by half of that in seconds or hertz; nobody who "
@@ -50,10 +57,31 @@ FIRST_FOUR = (0, 3)  # layers 1-4, 0-based, both ends included
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, one of `VERDICTS`, and the reason for it in one sentence."""
+    """A verdict, one of `VERDICTS`, and the reason for it in one sentence.
+
+    `lacks` says of an undecided claim what would decide it: more `images`, more `heads` or more `trainings`.
+    """
 
     verdict: str
     reason: str
+    lacks: str = ""
+
+    @property
+    def words(self) -> str:
+        """The verdict as a page says it."""
+        return in_words(self.verdict, self.lacks)
+
+
+def in_words(verdict: str, lacks: str = "") -> str:
+    """A verdict, and where it is undecided what there is too little of."""
+    return f"{verdict} (too few {lacks})" if lacks else verdict
+
+
+def undecided(reason: str, lacks: str = "images") -> Judgement:
+    """No verdict, for want of images, heads or trainings (`LACKS`)."""
+    if lacks not in LACKS:
+        raise ValueError(f"lacks is {lacks!r}, expected one of {', '.join(LACKS)}")
+    return Judgement(UNKNOWN, reason, lacks)
 
 
 # What is counted
@@ -67,12 +95,32 @@ def text_or_edge_detectors(classes: pd.DataFrame) -> Count:
 
 
 @checked_arguments()
-def too_few(images: int) -> Judgement | None:
-    """Refuse to judge by fewer than *enough* images."""
-    if images >= ENOUGH_IMAGES:
+def too_few(images: int, quantity: str) -> Judgement | None:
+    """Refuse to judge by so few images that nominal 95 % intervals of such a quantity fall short of *covered*.
+
+    `quantity` is one of `coverage.quantities()`: what the benchmark of intervals calls what the rule rests on.
+    """
+    least = least_images(quantity, COVERED)
+    if least is not None and images >= least:
         return None
     few = f"{counted(images, 'image')} {word(images, 'is', 'are')} too few"
-    return Judgement(UNKNOWN, f"{few}; at least {ENOUGH_IMAGES} are needed for an interval")
+    if least is None:
+        return undecided(
+            f"{few}: no number of images that was tried gives intervals that hold the truth often enough"
+        )
+    return undecided(
+        f"{few}: from {least:,} on intervals hold the truth as often as they should ({quantity})"
+    )
+
+
+def too_few_heads(heads: int, what: str) -> Judgement | None:
+    """Refuse to judge a claim about heads of some kind by fewer than *enough heads*."""
+    if heads >= ENOUGH_HEADS:
+        return None
+    return undecided(
+        f"{counted(heads, what)} {word(heads, 'is', 'are')} too few for a rule: each would decide by itself",
+        "heads",
+    )
 
 
 @checked_arguments()

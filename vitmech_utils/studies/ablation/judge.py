@@ -4,14 +4,22 @@ The rules are pure functions of measured values. Their limits come from what the
 run gave; chapter 04 and the scoreboard judge by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import word
 from vitmech_utils.statistics import Interval
-from vitmech_utils.studies.ablation.measure import EARLY, LATE, STUDY_EARLY, STUDY_EARLY_DEVIATION, STUDY_LATE
+from vitmech_utils.studies.ablation.measure import (
+    EARLY,
+    EARLY_COVERED,
+    LATE,
+    RATIO_COVERED,
+    STUDY_EARLY,
+    STUDY_EARLY_DEVIATION,
+    STUDY_LATE,
+)
 from vitmech_utils.studies.rows import Row, by, numbers
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (
@@ -20,9 +28,9 @@ from vitmech_utils.studies.verdicts import (
     HARDLY,
     HOLDS,
     IN_PART,
-    UNKNOWN,
     Judgement,
     too_few,
+    undecided,
 )
 
 CHAPTER = "04_head_ablation"
@@ -52,50 +60,74 @@ def heads_beyond(sweep: pd.DataFrame, layers: Sequence[int] = EARLY) -> int:
 
 
 @checked_arguments()
-def early_heads_hardly_matter(early: Interval, beyond: int, images: int) -> Judgement:
-    """C1. Holds if the interval of the mean effect of layers 1-3 lies within plus or minus *hardly*, and no single head
-    of these layers clearly lies outside. Holds in part if the mean does and some head does not. Does not hold if the
-    whole interval lies outside. Otherwise it is undecided.
+def early_heads_hardly_matter(early: Mapping[str, Interval], beyond: int, images: int) -> Judgement:
+    """C1. The claim names no way of taking a head away, so every ablation mode is asked. Holds if in each the interval
+    of the mean effect of layers 1-3 lies within plus or minus *hardly*, and no single head of these layers clearly lies
+    outside. Holds in part if in some mode the mean lies within, or in each but some head does not. Does not hold if in
+    each the whole interval lies outside. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, EARLY_COVERED):
         return judgement
+    within = [mode for mode, mean in early.items() if mean.low > -HARDLY and mean.high < HARDLY]
+    outside = [mode for mode, mean in early.items() if mean.low > HARDLY or mean.high < -HARDLY]
     heads = f"of their heads, {beyond or 'none'} clearly {word(beyond or 1, 'lies', 'lie')} outside"
-    if early.low > HARDLY or early.high < -HARDLY:
-        return Judgement(FAILS, f"the whole interval of the mean lies outside ±{HARDLY:g} %")
-    if early.low > -HARDLY and early.high < HARDLY:
+    if len(outside) == len(early):
+        return Judgement(
+            FAILS, f"by every ablation mode the whole interval of the mean lies outside ±{HARDLY:g} %"
+        )
+    if len(within) == len(early):
         if beyond:
-            return Judgement(IN_PART, f"the mean stays within ±{HARDLY:g} %, but {heads}")
+            return Judgement(
+                IN_PART, f"by every ablation mode the mean stays within ±{HARDLY:g} %, but {heads}"
+            )
         return Judgement(
             HOLDS,
-            f"the mean stays within ±{HARDLY:g} %, and so does, as far as this run can show, every single head",
+            f"by every ablation mode the mean stays within ±{HARDLY:g} %, and no head is clearly beyond",
         )
-    return Judgement(UNKNOWN, f"the interval of the mean reaches across ±{HARDLY:g} %; {heads}")
+    where = f"outside by {_listed(outside)} ablation" if outside else "outside by none"
+    if within:
+        return Judgement(
+            IN_PART, f"the mean stays within ±{HARDLY:g} % by {_listed(within)} ablation, {where}; {heads}"
+        )
+    return undecided(
+        f"by no ablation mode the interval of the mean lies within ±{HARDLY:g} %, {where}; {heads}"
+    )
 
 
 @checked_arguments()
-def deeper_heads_matter_more(ratio: Interval, early: Interval, images: int) -> Judgement:
-    """C2. Holds if the interval of the ratio (layer 6 over layers 1-3) lies within a factor *about* of the study's.
-    Holds in part if it only lies above one. Does not hold if it lies below the study's ratio by more than that factor.
-    Otherwise, or if the early layers' own effect is not clearly above zero, it is undecided.
+def deeper_heads_matter_more(ratio: Mapping[str, Interval], images: int) -> Judgement:
+    """C2. Every ablation mode is asked, as in C1. Holds if in each the interval of the ratio (layer 6 over layers 1-3)
+    lies within a factor *about* of the study's. Holds in part if in some mode it does, or if in each it lies above one.
+    Does not hold if in each it lies outside. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, RATIO_COVERED["effect"]):
         return judgement
     study = STUDY_LATE / STUDY_EARLY
     least, largest = study / ABOUT, study * ABOUT
-    if not early.low > 0:
+    span = f"{least:.1f} to {largest:.1f} times"
+    about = [mode for mode, found in ratio.items() if least <= found.low and found.high <= largest]
+    off = [mode for mode, found in ratio.items() if found.high < least or found.low > largest]
+    above = [mode for mode, found in ratio.items() if found.low > 1]
+    if len(about) == len(ratio):
+        return Judgement(HOLDS, f"by every ablation mode the whole interval lies within {span}")
+    if len(off) == len(ratio):
+        return Judgement(FAILS, f"by every ablation mode the whole interval lies outside {span}")
+    if about:
         return Judgement(
-            UNKNOWN,
-            "the early layers' own effect is not clearly above zero, so the ratio is undecided",
+            IN_PART, f"the interval lies within {span} by {_listed(about)} ablation, not by the others"
         )
-    if least <= ratio.low and ratio.high <= largest:
-        return Judgement(HOLDS, f"the whole interval lies between {least:.1f} and {largest:.1f} times")
-    if ratio.high < least:
-        return Judgement(FAILS, f"the whole interval lies below {least:.1f} times")
-    if ratio.low > 1:
+    if len(above) == len(ratio):
         return Judgement(
-            IN_PART, f"layer 6 matters more, but the interval leaves {least:.1f} to {largest:.1f} times"
+            IN_PART, f"by every ablation mode layer 6 matters more, by none the interval lies within {span}"
         )
-    return Judgement(UNKNOWN, "the interval of the ratio holds both one and values near the study's")
+    return undecided(
+        f"the interval lies within {span} by no ablation mode, outside by {_listed(off) or 'none'}, above 1 by "
+        f"{_listed(above) or 'none'}"
+    )
+
+
+def _listed(modes: Sequence[str]) -> str:
+    return ", ".join(modes)
 
 
 RULES = {"C1": early_heads_hardly_matter, "C2": deeper_heads_matter_more}
@@ -108,66 +140,88 @@ def rows(run: JudgedRun) -> dict[str, Row]:
 
 
 def _c1(run: JudgedRun) -> Row:
+    by_mode = _compared(run, "early")
     early = run.interval("claims_c1_c2", mode=run.mode, quantity="early")
     sweep = run.swept(run.mode)
     images, heads = int(sweep["images"].iloc[0]), int(sweep["layer"].isin(EARLY).sum())
     untrained = run.tables["untrained"]
-    others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
     controls = [
         f"untrained network, {by(untrained)}: {_signed(untrained[untrained['layer'].isin(EARLY)]['effect'].mean())} %",
-        *(
-            f"this model by {mode} ablation: {run.interval('claims_c1_c2', mode=mode, quantity='early'):+.2f} %"
-            for mode in others
-        ),
         *_pruned_for_good(run),
     ]
+    moved = _compared(run, "early_shift")
     return Row(
         id="C1",
         claim="Heads of layers 1-3 hardly matter to the task.",
         study=f"MSE {STUDY_EARLY:+.2f} % on average, standard deviation {STUDY_EARLY_DEVIATION:.2f} %",
-        ours=f"MSE {early:+.2f} % on average",
-        sample=f"{images} images, {heads} heads, {run.mode} ablation",
+        ours=f"MSE {early:+.2f} % on average by {run.mode} ablation"
+        + (f", the answer moves by {moved[run.mode]:.2f} % of it" if moved else "")
+        + _others(by_mode, run.mode, "+.2f", " %"),
+        sample=_sample(run, f"{heads} heads"),
         control="; ".join(controls),
         would_change=f"More images, until the interval lies on one side of ±{HARDLY:g} %.",
         chapter=CHAPTER,
         figure="fig-layer-effects",
         images=images,
         **numbers(early, "%"),
-        **vars(early_heads_hardly_matter(early, heads_beyond(sweep), images)),
+        **vars(early_heads_hardly_matter(by_mode, heads_beyond(sweep), _fewest(run))),
     )
 
 
 def _c2(run: JudgedRun) -> Row:
-    found = {
-        key: run.interval("claims_c1_c2", mode=run.mode, quantity=key) for key in ("early", "late", "ratio")
-    }
+    late, ratio = (run.interval("claims_c1_c2", mode=run.mode, quantity=key) for key in ("late", "ratio"))
+    ratios = _compared(run, "ratio")
+    by_shift = _compared(run, "ratio_shift")
     images = int(run.swept(run.mode)["images"].iloc[0])
     untrained = run.tables["untrained"]
-    early, late = (untrained[untrained["layer"].isin(layers)]["effect"].mean() for layers in (EARLY, LATE))
-    others = [mode for mode in run.tables["claims_c1_c2"]["mode"].unique() if mode != run.mode]
-    ratios = [
-        f"this model by {mode} ablation: {run.interval('claims_c1_c2', mode=mode, quantity='ratio'):.1f} times"
-        for mode in others
-    ]
+    before, after = (untrained[untrained["layer"].isin(layers)]["effect"].mean() for layers in (EARLY, LATE))
     return Row(
         id="C2",
         claim="Deeper heads matter about three times as much: layer 6 against layers 1-3.",
         study=f"MSE {STUDY_LATE:+.2f} % in layer 6, {STUDY_LATE / STUDY_EARLY:.1f} times that of layers 1-3",
-        ours=f"{found['ratio']:.1f} times; layer 6 by {found['late']:+.2f} %",
-        sample=f"{images} images, {run.mode} ablation",
-        control="; ".join(
-            [
-                f"untrained network, {by(untrained)}: layers 1-3 {_signed(early)} %, layer 6 {_signed(late)} %",
-                *ratios,
-            ]
-        ),
+        ours=f"{ratio:.1f} times by {run.mode} ablation; layer 6 by {late:+.2f} %"
+        + (f"; by how far the answer moves {by_shift[run.mode]:.1f} times" if by_shift else "")
+        + _others(ratios, run.mode, ".1f", " times"),
+        sample=_sample(run, "one layer against three"),
+        control=f"untrained network, {by(untrained)}: layers 1-3 {_signed(before)} %, layer 6 {_signed(after)} %",
         would_change="More images, until the early layers' own effect and the ratio are known well enough.",
         chapter=CHAPTER,
         figure="fig-layer-effects",
         images=images,
-        **numbers(found["ratio"], "times"),
-        **vars(deeper_heads_matter_more(found["ratio"], found["early"], images)),
+        **numbers(ratio, "times"),
+        **vars(deeper_heads_matter_more(ratios, _fewest(run))),
     )
+
+
+def _compared(run: JudgedRun, quantity: str) -> dict[str, Interval]:
+    """A quantity of the comparison of layers, by mode; empty where the run has none."""
+    table = run.tables["claims_c1_c2"]
+    rows = table[table["quantity"] == quantity]
+    return {
+        row.mode: Interval(float(row.value), float(row.low), float(row.high)) for row in rows.itertuples()
+    }
+
+
+def _fewest(run: JudgedRun) -> int:
+    """The images of the mode that has fewest."""
+    return int(run.tables["sweep"]["images"].min())
+
+
+def _others(found: Mapping[str, Interval], first: str, form: str, unit: str) -> str:
+    """What the other modes say."""
+    told = [f"{mode} {format(interval, form)}{unit}" for mode, interval in found.items() if mode != first]
+    return f"; by other modes: {', '.join(told)}" if told else ""
+
+
+def _sample(run: JudgedRun, what: str) -> str:
+    """What each mode's figures rest on."""
+    by_mode = run.tables["sweep"].drop_duplicates("mode")
+    exact = by_mode["exact_images"] if "exact_images" in by_mode else by_mode["images"]
+    told = [
+        f"{mode} ablation on {images:,} images" + (f" ({few:,} exactly)" if few < images else "")
+        for mode, images, few in zip(by_mode["mode"], by_mode["images"], exact, strict=True)
+    ]
+    return f"{what}; {', '.join(told)}"
 
 
 def _signed(effect: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,25 +10,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.special import ndtri
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.data.dataset import ChirpDataset, held_out, stack
+from vitmech_utils.data.dataset import ChirpDataset, held_out, stack, training_figures
+from vitmech_utils.heads import estimates
 from vitmech_utils.heads.ablation import HeadPredictions, effects, first_order, predict_without_heads
 from vitmech_utils.heads.attention import attention_maps
+from vitmech_utils.heads.changes import ALL, BREAKING, baseline_loss, mean_changes
+from vitmech_utils.heads.estimates import Estimate
 from vitmech_utils.heads.sets import predict_without_sets
-from vitmech_utils.heads.stopping import LEAST_IMAGES, interval_widths, sweep_until
-from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.statistics import (
-    Interval,
+from vitmech_utils.heads.stopping import LEAST_IMAGES, sweep_until
+from vitmech_utils.intervals import (
     effect_intervals,
-    effect_sizes,
-    rank_correlation,
+    joint_interval,
+    mean_intervals,
+    ratio_intervals,
     ratio_of_effects,
 )
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.profile_sections import Ablation
+from vitmech_utils.statistics import Interval, effect_sizes, rank_correlation, spearman
+from vitmech_utils.studies.coverage import method_for
 from vitmech_utils.tasks import Loss, Task
 
 # The study's figures, percent of the baseline's MSE (arXiv 2503.18762): layers 1-3, and layer 6.
@@ -35,6 +44,14 @@ STUDY_EARLY, STUDY_EARLY_DEVIATION = 0.11, 0.09
 STUDY_LATE, STUDY_LATE_DEVIATION = 0.34, 0.02
 EARLY, LATE = (0, 1, 2), (5,)
 MODES = ("mean", "zero", "resample", "qkv-weights")
+# What the benchmark of intervals calls the quantities of this chapter.
+EARLY_COVERED = "C1: mean effect of layers 1-3"
+RATIO_COVERED = {what: f"C2: layer 6 over layers 1-3, {what}" for what in ("effect", "shift")}
+LAYER_COVERED = {what: f"mean {what} of a layer" for what in ("effect", "shift")}
+RANKS_COVERED = {
+    what: f"rank correlation of the heads' {what}s with another mode's" for what in ("effect", "shift")
+}
+REACH = float(ndtri(0.975))
 JOINT = 16  # images on which sets of heads are ablated together, at most
 
 
@@ -113,7 +130,7 @@ def compare_layers(
 
 @dataclass(frozen=True)
 class Material:
-    """The images of the sweeps: those to predict, others whose outputs make up the means, and undecorated twins."""
+    """The images of the controls: those to predict, others whose outputs make up the means, and undecorated twins."""
 
     pixels: Float[Tensor, "image 3 height width"]
     labels: Float[Tensor, "image target"]
@@ -124,10 +141,12 @@ class Material:
 @checked_arguments()
 def material(images: int, twins: int) -> Material:
     """Held-out images with standardized labels (float64), 16 training images or more, and twins of the first images."""
-    data, others = held_out(images), max(16, twins)
-    reference = stack(ChirpDataset(others, seed=0, split="train"), others)["pixel_values"]
+    data = held_out(images)
     return Material(
-        data["pixel_values"], data["labels"].double(), reference, held_out(twins, "bare")["pixel_values"]
+        data["pixel_values"],
+        data["labels"].double(),
+        training_figures(max(16, twins))["pixel_values"],
+        held_out(twins, "bare")["pixel_values"],
     )
 
 
@@ -149,7 +168,7 @@ def against_hooks(model: nn.Module, pixel_values: Float[Tensor, "image 3 height 
 
 @checked_arguments()
 def main_modes(asked: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The modes that are swept on all images, and those that are swept on a part of them."""
+    """The modes that are ablated exactly on more images, and those on fewer."""
     main = [mode for mode in asked if mode in ("mean", "zero", "qkv-weights")] or ["mean"]
     return main, [mode for mode in MODES if mode not in main]
 
@@ -164,31 +183,74 @@ def predict_mode(
 
 
 @checked_arguments()
-def predict_modes(
-    model: nn.Module, images: Material, asked: Sequence[str], batch: int = 32
-) -> dict[str, HeadPredictions]:
-    """Predict without each head in every mode: the main ones on all images, the others on as many as have twins."""
-    main, others = main_modes(asked)
-    counts = dict.fromkeys(main, len(images.pixels)) | dict.fromkeys(others, len(images.twins))
-    return {mode: predict_mode(model, images, mode, count, batch) for mode, count in counts.items()}
+def held_out_figures(numbers: Int[ndarray, " image"], style: str = "published") -> dict[str, Tensor]:
+    """The held-out figures with these numbers, as one batch."""
+    return stack(ChirpDataset(int(numbers.max()) + 1, style=style, split="held-out"), numbers.tolist())
 
 
 @checked_arguments()
-def as_arrays(swept: Mapping[str, HeadPredictions]) -> dict[str, Tensor]:
-    """The predictions of every mode: `baseline_<mode>` [image, target] and `ablated_<mode>` [head, image, target]."""
-    return {
-        f"{name}_{mode}": getattr(found, name)
-        for mode, found in swept.items()
-        for name in ("baseline", "ablated")
-    }
+def estimate_modes(
+    model: nn.Module,
+    images: int,
+    exact: Mapping[str, int],
+    batch: int = 32,
+    reference: int = 24,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Estimate]:
+    """Changes without each head on the first held-out images: to first order on all, exactly on some, by mode.
+
+    Means are those of `reference` training images, donors the images' undecorated twins. Kept in single precision.
+    """
+
+    def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
+        data = held_out_figures(numbers)
+        return data["pixel_values"], data["labels"].double()
+
+    extra: dict[str, Any] = {}
+    if "mean" in exact:
+        extra["reference"] = training_figures(reference)["pixel_values"]
+    if "resample" in exact:
+        extra["donors"] = lambda numbers: held_out_figures(numbers, "bare")["pixel_values"]
+    found = estimates.estimate_modes(
+        model, draw, images, exact, task=model.task, exact_batch=batch, dtype=dtype, **extra
+    )
+    return {mode: one.single() for mode, one in found.items()}
 
 
 @checked_arguments()
-def all_effects(
-    swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"], bootstrap: int
+def exact_images(plan: Ablation) -> dict[str, int]:
+    """How many images are ablated exactly by every mode: more by the profile's own."""
+    main, others = main_modes(plan.modes)
+    return dict.fromkeys(main, plan.exact_images) | dict.fromkeys(others, plan.other_exact_images)
+
+
+@checked_arguments()
+def reading_limit(labels: Float[ndarray, "image target"]) -> float:
+    """The squared error from which a reading counts as broken: a tenth of a guess's."""
+    return BREAKING * float(((labels - labels.mean(0)) ** 2).mean())
+
+
+@checked_arguments()
+def sweep_table(
+    found: Mapping[str, Estimate],
+    held_out: Float[ndarray, "held_out target"],
+    limit: float,
+    draws: int = 2000,
 ) -> pd.DataFrame:
-    """The table of effects of each mode, one under the other."""
-    parts = [effects(found, labels[: len(found.baseline)], bootstrap=bootstrap) for found in swept.values()]
+    """One row per mode and head: `changes.effect_table` of the mean over targets, and the effect on each target.
+
+    The effect's bounds are called low and high, those of a target effect_T, low_T and high_T.
+    """
+    parts = []
+    for one in found.values():
+        table = one.table(held_out, limit, draws=draws)
+        whole = table[table["target"] == ALL].drop(columns="target").reset_index(drop=True)
+        whole = whole.rename(columns={"low_effect": "low", "high_effect": "high"})
+        for target in one.cheap.targets:
+            part = table[table["target"] == target].reset_index(drop=True)
+            for name, column in (("effect", "effect"), ("low", "low_effect"), ("high", "high_effect")):
+                whole[f"{name}_{target}"] = part[column]
+        parts.append(whole)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -199,28 +261,55 @@ def by_mode(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 @checked_arguments()
-def layer_means(
-    swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"], bootstrap: int
-) -> pd.DataFrame:
-    """`layer_effects` of each mode, one under the other."""
-    parts = [layer_effects(found, labels[: len(found.baseline)], bootstrap) for found in swept.values()]
+def layer_means(found: Mapping[str, Estimate], held_out: Float[ndarray, "held_out target"]) -> pd.DataFrame:
+    """The mean change of each layer's heads, ablated one at a time, in percent of the held-out loss.
+
+    Returns mode, layer (0-based), effect with low and high, shift with low_shift and high_shift, deviation (of the
+    effects over heads) and largest (the head of largest effect, 0-based).
+    """
+    whole, parts = baseline_loss(held_out), []
+    for mode, one in found.items():
+        layers = np.array([next(iter(heads))[0] for heads in one.cheap.sets])
+        numbers = np.unique(layers)
+        single = one.values("effect").mean(1) * 100 / whole.value
+        columns: dict[str, Any] = {"layer": numbers, "mode": mode}
+        for what, ends in (("effect", ""), ("shift", "_shift")):
+            values = one.values(what)
+            rows = np.stack([values[layers == layer].mean(0) for layer in numbers])
+            how = method_for(LAYER_COVERED[what], one.images)
+            columns[what], columns[f"low{ends}"], columns[f"high{ends}"] = mean_changes(
+                rows, whole, method=how
+            )
+        columns["deviation"] = [
+            single[layers == layer].std(ddof=1) if (layers == layer).sum() > 1 else 0.0 for layer in numbers
+        ]
+        columns["largest"] = [int(single[layers == layer].argmax()) for layer in numbers]
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
 @checked_arguments()
 def layer_comparison(
-    swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"], bootstrap: int
+    found: Mapping[str, Estimate], held_out: Float[ndarray, "held_out target"]
 ) -> pd.DataFrame:
-    """`compare_layers` of each mode as a table: mode, quantity, value, low, high."""
-    found = {
-        mode: compare_layers(predictions, labels[: len(predictions.baseline)], bootstrap=bootstrap)
-        for mode, predictions in swept.items()
-    }
-    return pd.DataFrame(
-        {"mode": mode, "quantity": name, "value": it.value, "low": it.low, "high": it.high}
-        for mode, intervals in found.items()
-        for name, it in intervals.items()
-    )
+    """Heads of layers 1-3 against those of layer 6, ablated one at a time: mode, quantity, value, low, high, images.
+
+    Quantities: `early`, `late` (percent of the held-out loss) and their `ratio`, by effect; `early_shift`,
+    `late_shift`, `ratio_shift` by shift.
+    """
+    whole, rows = baseline_loss(held_out), []
+    for mode, one in found.items():
+        layers = np.array([next(iter(heads))[0] for heads in one.cheap.sets])
+        for what, ends in (("effect", ""), ("shift", "_shift")):
+            values = one.values(what)
+            early, late = (values[np.isin(layers, group)].mean(0) for group in (EARLY, LATE))
+            how = method_for(EARLY_COVERED if what == "effect" else LAYER_COVERED[what], one.images)
+            means = zip(*mean_changes(np.stack([early, late]), whole, method=how), strict=True)
+            low, high = ratio_intervals(late[None], early, method_for(RATIO_COVERED[what], one.images))
+            ratio = late.mean() / early.mean(), float(low[0]), float(high[0])
+            for name, numbers in zip(("early", "late", "ratio"), (*means, ratio), strict=True):
+                rows.append((mode, f"{name}{ends}", *map(float, numbers), one.images, one.exact.images))
+    return pd.DataFrame(rows, columns=["mode", "quantity", "value", "low", "high", "images", "exact_images"])
 
 
 @checked_arguments()
@@ -233,47 +322,120 @@ def intervals(comparison: pd.DataFrame) -> dict[str, dict[str, Interval]]:
 
 
 @checked_arguments()
-def shared_effects(
-    swept: Mapping[str, HeadPredictions], labels: Float[Tensor, "image target"]
-) -> pd.DataFrame:
-    """Effects in every mode on the images that all modes share, one mode under the other."""
-    count = min(len(found.baseline) for found in swept.values())
-    cut = {mode: found.on(slice(count)) for mode, found in swept.items()}
-    return all_effects(cut, labels, bootstrap=100)
+def mode_agreement(found: Mapping[str, Estimate], draws: int = 2000) -> pd.DataFrame:
+    """How alike two modes order the heads, by effect and by shift: every pair of modes, on the images that both have.
+
+    Returns first, second, quantity, correlation (Spearman's, over heads), low, high (the images drawn anew, the same
+    for both modes) and images.
+    """
+    rows = []
+    for (first, one), (second, other) in itertools.combinations(found.items(), 2):
+        count = min(one.images, other.images)
+        for what in ("effect", "shift"):
+            values = np.concatenate([each.values(what)[:, :count] for each in (one, other)])
+            heads = len(values) // 2
+            same = joint_interval(
+                values,
+                lambda means, heads=heads: spearman(means[:, :heads], means[:, heads:]),
+                method_for(RANKS_COVERED[what], count),
+                draws=draws,
+            )
+            rows.append((first, second, what, same.value, same.low, same.high, count))
+    columns = ["first", "second", "quantity", "correlation", "low", "high", "images"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @checked_arguments()
-def estimates(model: nn.Module, images: Material, modes: Sequence[str], bootstrap: int) -> pd.DataFrame:
-    """First-order estimates of the effects in some modes, one under the other."""
+def approximations(model: nn.Module, found: Mapping[str, Estimate], reference: int = 24) -> pd.DataFrame:
+    """Three measures of the same heads on the same images, those that every mode ablated exactly.
+
+    Returns mode, layer, head (0-based), images, exact, linearized and slope (the mean growth of the loss, exact, from
+    linearized outputs, and by the slope of the loss itself, in percent of these images' loss), and by_image, the
+    correlation over images of exact and linearized growth.
+    """
     parts = []
-    for mode in modes:
-        extra = {"reference": images.reference} if mode == "mean" else {}
-        parts.append(
-            first_order(model, images.pixels, images.labels, mode, batch=8, bootstrap=bootstrap, **extra)
+    for mode, one in found.items():
+        cheap, exact = one.pair()
+        chosen = one.selection.images
+        data = held_out_figures(chosen)
+        extra: dict[str, Any] = (
+            {"reference": training_figures(reference)["pixel_values"]} if mode == "mean" else {}
         )
+        if mode == "resample":
+            extra["donors"] = held_out_figures(chosen, "bare")["pixel_values"]
+        slope = first_order(
+            model, data["pixel_values"], data["labels"].double(), mode, batch=8, bootstrap=100, **extra
+        )
+        cheap = cheap[:, chosen]
+        percent = 100 / float(one.exact.baseline.mean())
+        layers, heads = zip(*(next(iter(heads)) for heads in one.cheap.sets), strict=True)
+        with np.errstate(invalid="ignore"):
+            by_image = [
+                np.corrcoef(a, b)[0, 1] if a.std() and b.std() else np.nan
+                for a, b in zip(cheap, exact, strict=True)
+            ]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "mode": mode, "layer": layers, "head": heads, "images": len(chosen),
+                    "exact": exact.mean(1) * percent, "linearized": cheap.mean(1) * percent,
+                    "slope": slope["effect"].to_numpy(), "by_image": by_image,
+                }
+            )
+        )  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
 @checked_arguments()
-def widths(
-    predictions: HeadPredictions, labels: Float[Tensor, "image target"], bootstrap: int
-) -> pd.DataFrame:
-    """`interval_widths` for all images, half of them, a quarter and an eighth."""
-    counts = sorted({max(2, len(labels) // parts) for parts in (8, 4, 2, 1)})
-    return interval_widths(*predictions.losses(labels).mean(), counts, bootstrap=min(bootstrap, 1000))
+def approximation_ranks(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
+    """How well linearized outputs and the loss's slope order the heads: mode, measure, correlation, low, high, images.
+
+    Spearman's correlation with the exact effects; the heads are drawn anew.
+    """
+    rows = []
+    for mode, part in by_mode(table).items():
+        for measure in ("linearized", "slope"):
+            found = rank_correlation(part["exact"].to_numpy(), part[measure].to_numpy(), draws)
+            rows.append((mode, measure, *vars(found).values(), int(part["images"].iloc[0])))
+    return pd.DataFrame(rows, columns=["mode", "measure", "correlation", "low", "high", "images"])
 
 
 @checked_arguments()
-def stopping(model: nn.Module, half_width: float, most: int, bootstrap: int, size: int = 8) -> pd.DataFrame:
-    """The history of a zero-ablation sweep of the last layer that stops where its widest interval is narrow enough."""
-    stream = ChirpDataset(64, seed=1, split="held-out")
-    parts = (stack(stream, range(start, start + size)) for start in range(0, len(stream), size))
-    batches = ((part["pixel_values"], part["labels"].double()) for part in parts)
-    last = find_blocks(model).layers - 1
-    return sweep_until(
-        model, batches, half_width=half_width, mode="zero", layers=[last],
-        most=max(LEAST_IMAGES, min(len(stream), most)), bootstrap=bootstrap,
-    )[1]  # fmt: skip
+def precision_and_cost(
+    found: Mapping[str, Estimate], held_out: Float[ndarray, "held_out target"]
+) -> pd.DataFrame:
+    """What an interval costs: exact images alone against linearized ones that exact images correct.
+
+    Returns one row per mode: images, exact_images, cheap_seconds and exact_seconds (processor seconds an image),
+    seconds (of the whole estimate), half_width (percent of the held-out loss, of the median head) and
+    half_width_exact (what as many processor seconds buy with exact images alone), widest and widest_exact (of the
+    widest head), and cheaper (how many times as long exact images alone take for the median head's interval).
+    """
+    percent, rows = 100 / float(held_out.mean()), []
+    for mode, one in found.items():
+        exact = one.pair()[1]
+        chosen, probability = one.selection.images, one.selection.probability
+        weight = 1 / probability[chosen]
+        weight = weight / weight.sum()
+        spread = ((exact - (exact @ weight)[:, None]) ** 2) @ weight
+        per_cheap, per_exact = one.cheap_seconds / one.images, one.exact_seconds / len(chosen)
+        seconds = one.cheap_seconds + one.exact_seconds
+        low, high = mean_intervals(one.values())
+        ours = (high - low) / 2 * percent
+        alone = (
+            REACH * np.sqrt(spread / max(seconds / per_exact, 1)) * percent if per_exact else np.nan * ours
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cheaper = float(np.nanmedian((alone / ours) ** 2))
+        rows.append(
+            {
+                "mode": mode, "images": one.images, "exact_images": len(chosen), "cheap_seconds": per_cheap,
+                "exact_seconds": per_exact, "seconds": seconds, "half_width": float(np.median(ours)),
+                "half_width_exact": float(np.median(alone)), "widest": float(ours.max()),
+                "widest_exact": float(alone.max()), "cheaper": cheaper,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 @checked_arguments()
@@ -287,7 +449,7 @@ def joint_effects(
     model: nn.Module,
     images: Material,
     sets: Mapping[str, pd.DataFrame],
-    bootstrap: int,
+    bootstrap: int = 2000,
     batch: int = 32,
 ) -> pd.DataFrame:
     """Zero sets of heads together, on the first images: set, effect (percent) with low and high, sum_of_single.
@@ -323,60 +485,85 @@ def compared_sets(single: pd.DataFrame, draws: int = 8) -> dict[str, pd.DataFram
 
 
 @checked_arguments()
-def untrained_effects(
-    model: ChirpRegressor, images: Material, count: int, bootstrap: int, batch: int = 32
-) -> pd.DataFrame:
+def untrained_effects(model: ChirpRegressor, images: Material, count: int, batch: int = 32) -> pd.DataFrame:
     """The effects of zero ablation in a model's untrained twin, on the first images."""
     found = predict_mode(model.untrained_twin(), images, "zero", count, batch)
-    return effects(found, images.labels[:count], bootstrap=bootstrap)
+    return effects(found, images.labels[:count])
 
 
 @checked_arguments()
 def seed_agreement(
     models: Mapping[int, Callable[[], nn.Module]],
-    single: pd.DataFrame,
-    images: Material,
-    bootstrap: int,
+    ours: Estimate,
+    images: int,
+    exact: int,
     batch: int = 32,
+    draws: int = 2000,
 ) -> pd.DataFrame:
-    """Rank correlation of zero ablation's effects (`single`) with those of other trainings: seed, value, low, high."""
+    """Rank correlation of the heads' changes with those of other trainings, by effect and by shift, on the same images.
+
+    `ours` is the first training's estimate; the others are estimated on `images` images, `exact` of them exactly, by
+    the same mode. Returns seed, quantity, value, low, high, images.
+    """
     rows = []
     for seed, load in models.items():
-        found = predict_mode(load(), images, "zero", len(images.twins), batch)
-        again = effects(found, images.labels[: len(images.twins)], bootstrap=100)
-        same = rank_correlation(single["effect"].to_numpy(), again["effect"].to_numpy(), bootstrap)
-        rows.append((seed, same.value, same.low, same.high))
-    return pd.DataFrame(rows, columns=["seed", "value", "low", "high"])
+        mode = ours.cheap.mode
+        again = estimate_modes(load(), min(images, ours.images), {mode: exact}, batch)[mode]
+        found = mode_agreement({"ours": ours, "again": again}, draws)
+        for row in found.itertuples():
+            rows.append((seed, row.quantity, row.correlation, row.low, row.high, row.images))
+    return pd.DataFrame(rows, columns=["seed", "quantity", "value", "low", "high", "images"])
+
+
+def stopping(model: nn.Module, half_width: float, most: int, size: int = 8) -> pd.DataFrame:
+    """The history of a zero-ablation sweep of the last layer that stops where its widest interval is narrow enough."""
+    most = max(LEAST_IMAGES, most)
+    stream = ChirpDataset(most, seed=1, split="held-out")
+    parts = (stack(stream, range(start, min(start + size, most))) for start in range(0, most, size))
+    batches = ((part["pixel_values"], part["labels"].double()) for part in parts)
+    last = find_blocks(model).layers - 1
+    return sweep_until(model, batches, half_width=half_width, mode="zero", layers=[last], most=most)[1]
+
+
+def predicted_without(
+    model: nn.Module, images: Material, head: tuple[int, int], mode: str
+) -> dict[str, Tensor]:
+    """Standardized predictions of the controls' images with all heads (`baseline`) and `without` one, and `labels`."""
+    extra = {"reference": images.reference} if mode == "mean" else {}
+    layer, number = head
+    found = predict_without_heads(model, images.pixels, mode, layers=[layer], heads=[number], **extra)
+    return {"baseline": found.baseline, "without": found.ablated[0], "labels": images.labels}
 
 
 @checked_arguments()
 def failure_signatures(
     model: nn.Module,
     images: Material,
-    found: HeadPredictions,
+    found: Estimate,
     layers: pd.DataFrame,
     place: int,
+    reading: Mapping[str, Float[ndarray, "held_out target"]],
 ) -> pd.DataFrame:
     """Signs that would make the sweep meaningless: sign, found, would be alarming.
 
-    `found` and `layers` (its `layer_effects`) are those of one mode; `place` is that of the head of largest effect.
+    `found` and `layers` (its `layer_means`) are those of one mode; `place` is that of the head of largest effect;
+    `reading` holds the `predictions` and `labels` of the held-out set.
     """
-    name = f"L{found.layers[place] + 1}H{found.heads[place] + 1}"
-    changed, baseline = found.losses(images.labels).mean()
+    layer, head = next(iter(found.cheap.sets[place]))
     early = layers["layer"].isin(EARLY)
     maps = attention_maps(model, images.pixels[:4]).flatten(-2).double()
     maps = maps / maps.sum(-1, keepdim=True)
     entropy = -(maps * maps.clamp_min(1e-12).log()).sum(-1).mean(0) / np.log(maps.shape[-1])
-    spreads = (found.baseline.std(0) / images.labels.std(0)).tolist()
+    spreads = (reading["predictions"].std(0) / reading["labels"].std(0)).tolist()
     signs = [
         (
-            f"variance across images: error grows without {name} on this share of images",
-            (changed[place] > baseline).mean(),
+            f"variance across images: error grows without L{layer + 1}H{head + 1} on this share of images",
+            (found.pair()[0][place] > 0).mean(),
             "about 0.5",
         ),
         (
-            "early layers: mean effect of layers 1-3 over that of the rest",
-            layers.loc[early, "effect"].mean() / layers.loc[~early, "effect"].mean(),
+            "early layers: mean shift of layers 1-3 over that of the rest",
+            layers.loc[early, "shift"].mean() / layers.loc[~early, "shift"].mean(),
             "above 1",
         ),
         (

@@ -1,6 +1,7 @@
 """What chapter 04 shows: effects head by head and layer by layer, modes and estimates against each other, controls."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -23,6 +24,7 @@ from vitmech_utils.figures.tables import bullets, judgement_list, pipe_table, pl
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
+from vitmech_utils.studies.coverage import method_for
 from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, Judgement
 
 if TYPE_CHECKING:
@@ -35,13 +37,14 @@ CLAIMED = {"C1": "early heads hardly matter", "C2": "deeper heads matter about t
 
 
 @checked_arguments()
-def opening(profile: Profile, layers: int, heads: int, few: int) -> str:
+def opening(profile: Profile, layers: int, heads: int, held_out: int) -> str:
     """What this run of the chapter is made of."""
     plan = profile.ablation
     return (
         f"This page was made with profile **{profile.name}**: {layers} layers of {heads} heads, {plan.images:,} "
-        f"held-out images for the modes {', '.join(plan.modes)}, the first {few:,} of them for the other modes and the "
-        f"controls, {plan.bootstrap:,} bootstrap draws."
+        f"held-out images to first order; of these {plan.exact_images:,} exactly by {', '.join(plan.modes)} ablation, "
+        f"{plan.other_exact_images:,} by every other mode. All percentages are of the model's loss on {held_out:,} "
+        "held-out images. Intervals are 95 % intervals."
     )
 
 
@@ -95,33 +98,37 @@ def clear_table(clear: pd.DataFrame) -> "Styler":
 
 
 @checked_arguments()
-def layers_figure(layers: Mapping[str, pd.DataFrame], heads: Mapping[str, pd.DataFrame]) -> "Figure":
-    """Mean effects per layer over the single heads', one panel a mode, with the study's two figures."""
-    figure, axes = plt.subplots(1, len(layers), figsize=(WIDE, 3.6), squeeze=False)
-    for ax, (mode, means) in zip(axes[0], layers.items(), strict=True):
-        layer_profile(ax, means, heads[mode], label="this run")
-        ax.hlines(STUDY_EARLY, 0.7, 3.3, color="#D55E00", label="study, layers 1-3")
-        ax.hlines(STUDY_LATE, 5.7, 6.3, color="#009E73", label="study, layer 6")
-        percent_scale(ax)
-        ax.set_title(f"{mode}: layer {int(means.loc[means['effect'].idxmax(), 'layer']) + 1} matters most")
-    axes[0, 0].legend(loc="best")
+def layers_figure(layers: pd.DataFrame, heads: pd.DataFrame, mode: str) -> "Figure":
+    """Mean effect and mean shift per layer over the single heads', with the study's two figures; one mode."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 3.6), sharey=True)
+    layer_profile(left, layers, heads, label="this run")
+    left.hlines(STUDY_EARLY, 0.7, 3.3, color="#D55E00", label="study, layers 1-3")
+    left.hlines(STUDY_LATE, 5.7, 6.3, color="#009E73", label="study, layer 6")
+    as_effect = {"shift": "effect", "low_shift": "low", "high_shift": "high"}
+    moved = layers[["layer", *as_effect]].rename(columns=as_effect)
+    layer_profile(right, moved, heads[["layer", *as_effect]].rename(columns=as_effect))
+    right.set_ylabel("")
+    top = int(layers.loc[layers["effect"].idxmax(), "layer"]) + 1
+    most = int(layers.loc[layers["shift"].idxmax(), "layer"]) + 1
+    left.set_title(f"Effect on the loss: largest in layer {top}")
+    right.set_title(f"Shift of the answer: largest in layer {most}")
+    percent_scale(left)
+    left.set_ylabel(f"% of the held-out loss ({mode})")
+    left.legend(loc="upper left", fontsize=8)
     return figure
 
 
 @checked_arguments()
-def study_table(compared: Mapping[str, Mapping[str, Interval]], images: Mapping[str, int]) -> str:
-    """The study's mean effects and ratio beside those of each mode."""
-    study = ("study", f"{STUDY_EARLY:+.2f}", f"{STUDY_LATE:+.2f}", f"{STUDY_LATE / STUDY_EARLY:.1f}")
-    ours = [
-        (
-            f"{mode} ({images[mode]} images)",
-            f"{c['early']:+.2f}",
-            f"{c['late']:+.2f}",
-            f"{c['ratio']:.1f}",
-        )
-        for mode, c in compared.items()
-    ]
-    return pipe_table(["mode", "layers 1-3 (%)", "layer 6 (%)", "ratio"], [study, *ours])
+def study_table(comparison: pd.DataFrame) -> str:
+    """The study's mean effects and ratio beside those of each mode, by effect and by shift."""
+    rows = [("study", "", f"{STUDY_EARLY:+.2f}", f"{STUDY_LATE:+.2f}", f"{STUDY_LATE / STUDY_EARLY:.1f}")]
+    for mode, part in comparison.groupby("mode", sort=False):
+        found = {row.quantity: Interval(row.value, row.low, row.high) for row in part.itertuples()}
+        images = f"{part['images'].iloc[0]:,}, {part['exact_images'].iloc[0]:,} exactly"
+        for what, ends, sign in (("effect", "", "+"), ("shift", "_shift", "")):
+            means = (f"{found[f'{name}{ends}']:{sign}.2f}" for name in ("early", "late"))
+            rows.append((f"{mode}, {what}", images, *means, f"{found[f'ratio{ends}']:.1f}"))
+    return pipe_table(["mode", "images", "layers 1-3 (%)", "layer 6 (%)", "ratio"], rows)
 
 
 @checked_arguments()
@@ -136,10 +143,11 @@ def per_target(table: pd.DataFrame) -> "Figure":
 
 
 @checked_arguments()
-def ablated_predictions(baseline: np.ndarray, without: np.ndarray, labels: np.ndarray, name: str) -> "Figure":
-    """Predicted start times with all heads and without one; all [image, target], standardized."""
+def ablated_predictions(found: Mapping[str, np.ndarray], name: str) -> "Figure":
+    """Predicted start times with all heads (`baseline`) and `without` one, beside the `labels`; all standardized."""
     true, all_heads, one_less = (
-        np.asarray(values)[:, 0] * LABEL_STD[0] + LABEL_MEAN[0] for values in (labels, baseline, without)
+        np.asarray(found[key])[:, 0] * LABEL_STD[0] + LABEL_MEAN[0]
+        for key in ("labels", "baseline", "without")
     )
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 3.6))
     both = np.concatenate([all_heads, one_less])
@@ -161,8 +169,9 @@ def ablated_predictions(baseline: np.ndarray, without: np.ndarray, labels: np.nd
 def agreement(found: pd.DataFrame, effects: pd.DataFrame, modes: Sequence[str]) -> "Figure":
     """Rank correlations between modes, and the two modes that agree least, head by head.
 
-    `found` has first, second, correlation; `effects` has layer, head, and a column per mode.
+    `found` has first, second, quantity, correlation; `effects` has layer, head, and a column per mode.
     """
+    found = found[found["quantity"] == "effect"].reset_index(drop=True)
     grid = np.eye(len(modes))
     for row in found.itertuples():
         i, j = modes.index(row.first), modes.index(row.second)
@@ -187,63 +196,145 @@ def agreement(found: pd.DataFrame, effects: pd.DataFrame, modes: Sequence[str]) 
 
 @checked_arguments()
 def agreement_table(found: pd.DataFrame) -> "Styler":
-    """The rank correlations between modes, with intervals over heads."""
+    """The rank correlations between modes, by effect and by shift, with intervals over images."""
     return shown(found, dict.fromkeys(("correlation", "low", "high"), ".2f"))
 
 
 @checked_arguments()
-def slopes(
-    exact: Mapping[str, pd.DataFrame],
-    estimates: Mapping[str, pd.DataFrame],
-    agree: Mapping[str, Interval],
-) -> "Figure":
-    """First-order estimates against exact effects, one panel a mode."""
-    figure, axes = plt.subplots(1, len(estimates), figsize=(WIDE, 3.8), squeeze=False)
-    for ax, (mode, estimate) in zip(axes[0], estimates.items(), strict=True):
-        effect_scatter(ax, exact[mode]["effect"], estimate["effect"], head_names(exact[mode]))
-        ax.set(xlabel="exact effect (%)", ylabel="first-order estimate (%)")
-        ax.set_title(f"{mode}: rank correlation {agree[mode].value:.2f}")
-        percent_scale(ax, "xy")
+def answers_table(table: pd.DataFrame, top: int = 8) -> "Styler":
+    """Shift, effect, and readings that break or mend, of the heads that move the answer most."""
+    rows = table.nlargest(top, "shift")
+    percent = {
+        "shift": Column("shift", "low_shift", "high_shift"),
+        "effect": Column("effect", "low", "high"),
+        "effect on whole readings": Column("effect_whole", "low_effect_whole", "high_effect_whole"),
+        "broken": Column("broken", "low_broken", "high_broken", 100),
+        "mended": Column("mended", "low_mended", "high_mended", 100),
+    }
+    cells = {name: column.cells(rows) for name, column in percent.items()}
+    return shown(pd.DataFrame({"head": head_names(rows)} | cells), {})
+
+
+@dataclass(frozen=True)
+class Column:
+    """The three columns of a table that make one cell: a value and its bounds, in percent after `scale`."""
+
+    value: str
+    low: str
+    high: str
+    scale: float = 1
+
+    def cells(self, rows: pd.DataFrame) -> list[str]:
+        """One text a row."""
+        numbers = rows[[self.value, self.low, self.high]].to_numpy(float) * self.scale
+        return [f"{Interval(*row):.1f} %" for row in numbers]
+
+
+@checked_arguments()
+def approximations(table: pd.DataFrame, ranks: pd.DataFrame) -> "Figure":
+    """Effects from the loss's slope and from linearized outputs against exact ones: a row each, a panel a mode."""
+    modes = list(dict.fromkeys(table["mode"]))
+    figure, axes = plt.subplots(2, len(modes), figsize=(WIDE, 5.4), squeeze=False)
+    said = {"slope": "slope of the loss", "linearized": "linearized outputs"}
+    for row, (measure, name) in zip(axes, said.items(), strict=True):
+        for ax, mode in zip(row, modes, strict=True):
+            part = table[table["mode"] == mode].reset_index(drop=True)
+            effect_scatter(ax, part["exact"], part[measure], head_names(part), label=2)
+            found = ranks.query("mode == @mode and measure == @measure")["correlation"].iloc[0]
+            ax.set_title(f"{mode}: {found:.2f}")
+            percent_scale(ax, "xy")
+            ax.set_xlabel("exact effect (%)" if measure == "linearized" else "")
+        row[0].set_ylabel(f"{name} (%)")
     return figure
 
 
 @checked_arguments()
-def slopes_text(exact: pd.DataFrame, estimate: pd.DataFrame, agree: Interval, mode: str) -> str:
-    """How well one mode's estimates rank the heads, how often their sign is wrong, and where they are furthest off."""
-    far = (exact["effect"] - estimate["effect"]).abs().idxmax()
-    signs = float((np.sign(exact["effect"]) != np.sign(estimate["effect"])).mean())
+def approximations_text(table: pd.DataFrame, ranks: pd.DataFrame, mode: str) -> str:
+    """How well both approximations order the heads in one mode, and how they follow single images, low layers last."""
+    part = table[table["mode"] == mode]
+    found = {
+        row.measure: Interval(row.correlation, row.low, row.high)
+        for row in ranks.query("mode == @mode").itertuples()
+    }
+    exact = part.set_index(["layer", "head"])["exact"]
+    wrong = {
+        measure: float((np.sign(part["exact"]) != np.sign(part[measure])).mean())
+        for measure in ("slope", "linearized")
+    }
+    low = part[part["layer"] < 2]["by_image"].median()
+    top = exact.abs().idxmax()
+    leading = part.set_index(["layer", "head"]).loc[top]
     return (
-        f"For {mode} ablation the estimate ranks the heads with a correlation of {agree:.2f} (95 % interval over "
-        f"heads), gets the sign wrong for {signs:.0%} of them, and is furthest off at "
-        f"{head_names(exact.loc[[far]])[0]}: exact {exact.loc[far, 'effect']:+.1f} %, estimated "
-        f"{estimate.loc[far, 'effect']:+.1f} %."
+        f"By {mode} ablation, on {int(part['images'].iloc[0]):,} images: the slope of the loss orders the heads as the "
+        f"exact effects do with a rank correlation of {found['slope']:.2f} and has the wrong sign for "
+        f"{wrong['slope']:.0%} of them; linearized outputs reach {found['linearized']:.2f} and "
+        f"{wrong['linearized']:.0%}. For the largest effect, {leading['exact']:+.1f} %, the slope "
+        f"says {leading['slope']:+.1f} % and linearized outputs "
+        f"{leading['linearized']:+.1f} %. Image by image, linearized and exact effects correlate by "
+        f"{part['by_image'].median():.2f} for the median head, by {low:.2f} in layers 1 and 2."
     )
 
 
 @checked_arguments()
-def widths(found: pd.DataFrame, wanted: float, needed: Mapping[str, int]) -> "Figure":
-    """Half-widths of the widest and the median interval against images, continued by the square-root law."""
+def precision(costs: pd.DataFrame, mode: str) -> "Figure":
+    """Half-widths against processor time for one mode: exact images alone, and linearized ones that they correct."""
+    row = costs[costs["mode"] == mode].iloc[0]
     figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
-    for column, label in (("widest_half_width", "widest head"), ("median_half_width", "median head")):
-        line = ax.plot(found["images"], found[column], "o-", label=label)
-        far = np.array([found["images"].iloc[-1], max(needed.values())])
-        law = found[column].iloc[-1] * np.sqrt(far[0] / far)
-        ax.plot(far, law, ":", color=line[0].get_color())
-    ax.axhline(wanted, color="#444444", linewidth=0.8)
-    ax.set(xscale="log", yscale="log", xlabel="images", ylabel="half-width of the interval (%)")
-    ax.set_title(f"The median head is known to ±{wanted:g} % after about {_rounded(needed['median'])} images")
-    ax.legend()
+    seconds = row["seconds"] * np.geomspace(0.05, 20, 50)
+    for columns, name, colour in (
+        (("half_width_exact", "widest_exact"), "exact images alone", "#888888"),
+        (("half_width", "widest"), "linearized, corrected exactly", "#D55E00"),
+    ):
+        for column, style in zip(columns, ("-", ":"), strict=True):
+            law = row[column] * np.sqrt(row["seconds"] / seconds)
+            ax.plot(
+                seconds / 60,
+                law,
+                style,
+                color=colour,
+                label=f"{name}, {'median' if style == '-' else 'widest'} head",
+            )
+        ax.plot(row["seconds"] / 60, row[columns[0]], "o", color=colour)
+    ax.set(xscale="log", yscale="log", xlabel="processor minutes", ylabel="half-width (% of the loss)")
+    times = f"{row['cheaper']:.1f} times cheaper" if row["cheaper"] >= 1 else "not cheaper here"
+    ax.set_title(f"The median head's interval is {times} than with exact images alone")
+    ax.legend(fontsize=8)
     return figure
 
 
 @checked_arguments()
-def widths_text(wanted: float, needed: Mapping[str, int]) -> str:
-    """How many images a wanted precision takes."""
-    return (
-        f"By that law every head would be known to within ±{wanted:g} percentage point after about "
-        f"**{_rounded(needed['widest'])} images**, and half of them after {_rounded(needed['median'])}. The study took "
-        f"100,000."
-    )
+def precision_table(costs: pd.DataFrame) -> "Styler":
+    """What every mode's intervals cost, and what exact images alone would have bought."""
+    names = {
+        "mode": "mode", "images": "images", "exact_images": "of them exactly",
+        "cheap_seconds": "s an image, linearized",
+        "exact_seconds": "s an image, exact", "half_width": "± % (median head)",
+        "half_width_exact": "± % with exact images alone", "cheaper": "times cheaper",
+    }  # fmt: skip
+    table = costs[list(names)].rename(columns=names)
+    digits = dict.fromkeys(list(names.values())[3:5], ".2f") | dict.fromkeys(list(names.values())[5:7], ".2f")
+    return shown(table, digits | {"times cheaper": ".1f"})
+
+
+@checked_arguments()
+def coverage(table: pd.DataFrame) -> "Figure":
+    """How often nominal 95 % intervals hold the truth, against images: percentile bootstrap and the book's choice."""
+    quantities = list(dict.fromkeys(table["quantity"]))
+    figure, axes = plt.subplots(1, len(quantities), figsize=(WIDE, 3.4), sharey=True, squeeze=False)
+    for ax, quantity in zip(axes[0], quantities, strict=True):
+        part = table[table["quantity"] == quantity].set_index(["images", "method"])["covered"]
+        images = list(dict.fromkeys(table["images"]))
+        for name, colour, how in (
+            ("percentile bootstrap", "#888888", lambda _quantity, _images: "percentile"),
+            ("what this book takes", "#D55E00", method_for),
+        ):
+            covered = [part[number, how(quantity, number)] for number in images]
+            ax.plot(images, covered, "o-", color=colour, label=name)
+        ax.axhline(95, color="#444444", linewidth=0.8, linestyle="--")
+        ax.set(xscale="log", xlabel="images", title=quantity)
+    axes[0, 0].set_ylabel("intervals that hold the truth (%)")
+    axes[0, 0].legend(loc="lower right")
+    return figure
 
 
 @checked_arguments()
@@ -251,8 +342,8 @@ def stopping(history: pd.DataFrame, goal: float) -> str:
     """Where the sweep that stops by itself has stopped."""
     end = history.iloc[-1]
     return (
-        f"After {end['images']} images the widest interval of the last layer is ±{end['widest_half_width']:.1f} "
-        f"percentage points; the goal of ±{goal:g} is "
+        f"After {end['images']} images, {end['exact_images']} of them ablated exactly, the widest interval of the last "
+        f"layer is ±{end['widest_half_width']:.1f} percentage points; the goal of ±{goal:g} is "
         + ("reached." if end["done"] else "not reached within this run's number of images.")
     )
 
@@ -290,14 +381,14 @@ def untrained(random: pd.DataFrame, trained: pd.DataFrame) -> str:
 
 @checked_arguments()
 def other_seeds(agree: pd.DataFrame, seed: int) -> str:
-    """How the order of heads returns in other trainings: seed, value, low, high."""
+    """How the order of heads returns in other trainings: seed, quantity, value, low, high, images."""
     return bullets(
         (
-            f"seeds {seed} and {row.seed}: rank correlation of the heads' effects "
-            f"{Interval(row.value, row.low, row.high):.2f}"
+            f"seeds {seed} and {row.seed}, by {row.quantity}: rank correlation "
+            f"{Interval(row.value, row.low, row.high):.2f} ({row.images:,} images)"
             for row in agree.itertuples()
         ),
-        none="This profile trains one seed, so there is nothing to compare here.",
+        none="This profile has one training, so there is nothing to compare here.",
     )
 
 
@@ -311,10 +402,39 @@ def sign_table(signs: pd.DataFrame) -> "Styler":
 def verdict(found: Mapping[str, Interval], judged: Mapping[str, Judgement], mode: str, images: int) -> str:
     """The layers' mean effects beside the study's, and the verdicts on both claims."""
     return (
-        f"On {images} images, {mode} ablation: a head of layers 1-3 changes the error by {found['early']:+.2f} % on "
-        f"average (95 % interval; study {STUDY_EARLY:+.2f} %), one of layer 6 by {found['late']:+.2f} % (study "
-        f"{STUDY_LATE:+.2f} %), a ratio of {found['ratio']:.1f} (study {STUDY_LATE / STUDY_EARLY:.1f}).\n\n"
-        + judgement_list(judged, CLAIMED)
+        f"On {images:,} images, {mode} ablation: a head of layers 1-3 changes the loss by {found['early']:+.2f} % on "
+        f"average (study {STUDY_EARLY:+.2f} %) and moves the answer by {found['early_shift']:.2f} % of it, one of "
+        f"layer 6 by {found['late']:+.2f} % (study {STUDY_LATE:+.2f} %) and {found['late_shift']:.2f} %. The ratio is "
+        f"{found['ratio']:.1f} by effect and {found['ratio_shift']:.1f} by shift (study "
+        f"{STUDY_LATE / STUDY_EARLY:.1f}).\n\n" + judgement_list(judged, CLAIMED)
+    )
+
+
+def what_you_know(
+    compared: Mapping[str, Mapping[str, Interval]],
+    table: pd.DataFrame,
+    ranks: pd.DataFrame,
+    costs: pd.DataFrame,
+    mode: str,
+) -> str:
+    """The chapter in three sentences; `table` is the mode's sweep."""
+    early, ratio = compared[mode]["early"], compared[mode]["ratio_shift"]
+    others = ", ".join(
+        f"{found['early']:+.1f} % by {name}" for name, found in compared.items() if name != mode
+    )
+    top = table.loc[table["effect"].idxmax()]
+    fit = ranks.query("mode == @mode").set_index("measure")
+    found = {name: Interval(row["correlation"], row["low"], row["high"]) for name, row in fit.iterrows()}
+    cost = costs.set_index("mode").loc[mode]
+    return (
+        f"1. How much early heads matter depends on what taking them away means: {early:+.2f} % of the loss on average "
+        f"by {mode} ablation, {others}.\n"
+        f"2. The answer rests on few heads: without {leader(table)} the loss grows by "
+        f"{Interval(top['effect'], top['low'], top['high']):+.0f} %, and a head of layer 6 moves the answer "
+        f"{ratio:.1f} times as far as one of layers 1-3.\n"
+        f"3. Linearized outputs order the heads as exact ablation does, with a rank correlation of "
+        f"{found['linearized']:.2f}, where the slope of the loss reaches {found['slope']:.2f}; corrected by exact "
+        f"images, they give the median head's interval for 1/{max(cost['cheaper'], 1):.1f} of the time."
     )
 
 
@@ -323,7 +443,3 @@ def _effect_map(ax: "Axes", table: pd.DataFrame, label: str) -> np.ndarray:
     marks = to_grid(table.assign(mark=excludes_zero(table).astype(float)), "mark") == 1
     heatmap(ax, table, label=label, diverging=True, linear=1.0, marked=marks)
     return marks
-
-
-def _rounded(images: int) -> str:
-    return f"{float(f'{images:.2g}'):,.0f}"

@@ -11,6 +11,7 @@ from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (
+    EFFECT,
     FAILS,
     HALF,
     HARDLY,
@@ -19,6 +20,7 @@ from vitmech_utils.studies.verdicts import (
     UNKNOWN,
     Judgement,
     too_few,
+    undecided,
 )
 
 CHAPTER = "10_attacks_through_decorations"
@@ -40,7 +42,7 @@ def decorations_are_an_attack_surface(
     attack clearly does more than *hardly*, or if, wherever one does, random heads clearly carry more of it. Otherwise
     it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, EFFECT):
         return judgement
     if not attacked:
         return Judgement(UNKNOWN, "no decoration was attacked")
@@ -60,11 +62,10 @@ def decorations_are_an_attack_surface(
             f"{len(open_to)} of {total} decorations can be attacked, but other heads than theirs carry it",
         )
     if open_to:
-        return Judgement(
-            UNKNOWN,
+        return undecided(
             f"{len(open_to)} of {total} decorations can be attacked; that their own heads carry it does not show",
         )
-    return Judgement(UNKNOWN, f"the intervals of the attacks reach across {HARDLY:g} %")
+    return undecided(f"the intervals of the attacks reach across {HARDLY:g} %")
 
 
 @checked_arguments()
@@ -80,7 +81,7 @@ def attacks_find_what_ablation_misses(
     heads. Does not hold if no attack on a decoration clearly does more than *hardly*, or if for each ablating its heads
     clearly does more than the attack. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, EFFECT):
         return judgement
     if not attacked:
         return Judgement(UNKNOWN, "no decoration was attacked")
@@ -108,7 +109,7 @@ def attacks_find_what_ablation_misses(
         return Judgement(
             FAILS, "ablating a decoration's heads does clearly more than the attack, for every decoration"
         )
-    return Judgement(UNKNOWN, f"the intervals reach across zero or {HARDLY:g} %")
+    return undecided(f"the intervals reach across zero or {HARDLY:g} %")
 
 
 RULES = {"C8": decorations_are_an_attack_surface, "Q6": attacks_find_what_ablation_misses}

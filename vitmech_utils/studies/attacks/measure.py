@@ -30,11 +30,12 @@ from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.pruning import recovering
 from vitmech_utils.heads.replacements import evaluating
 from vitmech_utils.heads.replay import predict
+from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, effect_intervals, effect_sizes, rank_correlation
+from vitmech_utils.statistics import Interval, effect_sizes, rank_correlation
 from vitmech_utils.studies.attacks.figure_changes import (
     DECORATIONS,
     NATURAL,

@@ -17,12 +17,14 @@ from vitmech_utils.studies.verdicts import (
     HOLDS,
     IN_PART,
     MOST,
+    ON_CHIRP,
     TEXT_OR_EDGE,
-    UNKNOWN,
     Count,
     Judgement,
     text_or_edge_detectors,
     too_few,
+    too_few_heads,
+    undecided,
 )
 
 CHAPTER = "07_inherited_or_emergent"
@@ -38,17 +40,30 @@ _SPECIALIZATION = "Fine-tuning drives the specialization."
 _INHERITED = (
     "Are the text and edge detectors inherited from pre-training? (If not, they emerge in fine-tuning.)"
 )
+KEPT, KEPT_IN_PART, NEW = "kept", "kept in part", "new"
 _UNDECORATED = "Do they also exist where a ViT was fine-tuned on spectrograms without decoration?"
 
 
 @checked_arguments()
 def made_by_fine_tuning(moves: pd.DataFrame) -> Count:
-    """Count, of the heads that are about something after fine-tuning, those that were not about it before.
+    """Count, of the heads that are about something after fine-tuning, those that were about none of it before.
 
-    `moves` is a table of `heads.origin.transitions` from the pre-trained to the fine-tuned network.
+    `moves` is a table of `measure.transitions` from the pre-trained to the fine-tuned network. A head that keeps some
+    of its regions, or drops one, counts as kept in part (`fates`), not as new.
     """
     about = moves[moves["subject_after"] != "nothing"]
-    return _among(about["subject_before"] != about["subject_after"], about["sure"])
+    return _among(fates(about) == NEW, about["sure"])
+
+
+def fates(moves: pd.DataFrame) -> pd.Series:
+    """What became of each head that is about something: `new` regions alone, some `kept in part`, or all `kept`."""
+
+    def fate(before: str, after: str) -> str:
+        was, is_now = (set(regions.split(" + ")) - {""} for regions in (before, after))
+        return KEPT if was == is_now else KEPT_IN_PART if was & is_now else NEW
+
+    named = [fate(*pair) for pair in zip(moves["regions_before"], moves["regions_after"], strict=True)]
+    return pd.Series(named, index=moves.index, dtype=object)
 
 
 @checked_arguments()
@@ -64,15 +79,15 @@ def detectors_shared(moves: pd.DataFrame) -> Count:
 
 @checked_arguments()
 def fine_tuning_drives(made: Count, images: int) -> Judgement:
-    """C7. Holds if *most* heads that are about something after fine-tuning were for sure not about it before, in part
-    if more than *half* were not. Does not hold if even those that may not have been make up no more than *half*.
-    Otherwise it is undecided.
+    """C7. Holds if *most* heads that are about something after fine-tuning were for sure about none of it before, in
+    part if more than *half* were. Does not hold if even those that may have been make up no more than *half*. Otherwise
+    it is undecided. A head that keeps some of its regions, or drops one, was about it before.
     """
     return _judged(
         made,
         images,
         "no head is about anything after fine-tuning",
-        "of the heads that are about something after fine-tuning, {share} were not about it before",
+        "of the heads that are about something after fine-tuning, {share} were about none of it before",
     )
 
 
@@ -97,7 +112,7 @@ def detectors_need_no_decorations(shared: Count, images: int, matched: bool) -> 
     more than *half*. Otherwise, or if the two trainings differ in more than their figures, it is undecided.
     """
     if not matched:
-        return Judgement(UNKNOWN, "the two trainings differ in more than their figures")
+        return undecided("the two trainings differ in more than their figures", "trainings")
     return _judged(
         shared,
         images,
@@ -114,10 +129,12 @@ RULES = {
 
 
 def _judged(heads: Count, images: int, nothing: str, sentence: str) -> Judgement:
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_CHIRP):
         return judgement
     if not heads.total:
-        return Judgement(UNKNOWN, nothing)
+        return undecided(nothing, "heads")
+    if judgement := too_few_heads(heads.total, "head"):
+        return judgement
     least, largest = heads.low / heads.total, heads.high / heads.total
     if least >= MOST:
         return Judgement(HOLDS, sentence.format(share=f"at least {least:.0%}"))
@@ -125,7 +142,7 @@ def _judged(heads: Count, images: int, nothing: str, sentence: str) -> Judgement
         return Judgement(IN_PART, sentence.format(share=f"for sure {least:.0%}, fewer than {MOST:.0%},"))
     if largest <= HALF:
         return Judgement(FAILS, sentence.format(share=f"at most {largest:.0%}"))
-    return Judgement(UNKNOWN, sentence.format(share=f"between {least:.0%} and {largest:.0%}"))
+    return undecided(sentence.format(share=f"between {least:.0%} and {largest:.0%}"))
 
 
 def _among(wanted: pd.Series, sure: pd.Series) -> Count:
@@ -146,7 +163,10 @@ def rows(run: JudgedRun) -> dict[str, Row]:
 
 
 def _c7(run: JudgedRun) -> Row:
-    made = made_by_fine_tuning(_moves(run, "pre-trained", "fine-tuned"))
+    moves = _moves(run, "pre-trained", "fine-tuned")
+    made = made_by_fine_tuning(moves)
+    became = fates(moves[moves["subject_after"] != "nothing"])
+    rest = ", ".join(f"{int((became == fate).sum())} {fate}" for fate in (KEPT, KEPT_IN_PART))
     return _origin_row(
         run,
         made,
@@ -154,7 +174,8 @@ def _c7(run: JudgedRun) -> Row:
         id="C7",
         claim=_SPECIALIZATION,
         study="not tested",
-        ours=f"{made} heads that are about something {word(made.value, 'was', 'were')} not about it before",
+        ours=f"{made} heads that are about something {word(made.value, 'was', 'were')} about none of it before; their "
+        f"regions were {rest}",
         would_change=f"Other heads than these, or surer ones: more than {HALF:.0%} of them for part of the "
         f"claim, {MOST:.0%} for all of it.",
         figure="fig-fates",

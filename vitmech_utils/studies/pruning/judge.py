@@ -11,7 +11,17 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
-from vitmech_utils.studies.verdicts import FAILS, HARDLY, HOLDS, IN_PART, UNKNOWN, Judgement, too_few
+from vitmech_utils.studies.verdicts import (
+    EFFECT,
+    FAILS,
+    HARDLY,
+    HOLDS,
+    IN_PART,
+    UNKNOWN,
+    Judgement,
+    too_few,
+    undecided,
+)
 
 CHAPTER = "08_can_early_heads_go"
 _EFFECTS = tuple(f"{key}{kind}" for kind in ("", "_same_training") for key in ("effect", *BOUNDS))
@@ -33,7 +43,7 @@ def early_heads_can_go(
     Does not hold if the error clearly grows by more than *hardly* even after recovery, or if the model is faster at no
     batch size. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, EFFECT):
         return judgement
     if not speedups:
         return Judgement(UNKNOWN, "no times were taken")
@@ -51,8 +61,8 @@ def early_heads_can_go(
         whole = kept and faster == len(speedups)
         return Judgement(HOLDS if whole else IN_PART, f"{accuracy}; the model is clearly faster {where}")
     if kept or kept_after:
-        return Judgement(UNKNOWN, "accuracy is kept, but the intervals of the speed-up reach across one")
-    return Judgement(UNKNOWN, f"the intervals of the error reach across {HARDLY:g} %")
+        return undecided("accuracy is kept, but the intervals of the speed-up reach across one")
+    return undecided(f"the intervals of the error reach across {HARDLY:g} %")
 
 
 RULES = {"Q1": early_heads_can_go}
@@ -84,7 +94,9 @@ def _q1(run: JudgedRun) -> Row:
         ours=f"error {error:+.0f} %, after recovery {recovered:+.1f} %; "
         + ", ".join(f"{factor} times as fast at batch size {batch}" for batch, factor in speedups.items()),
         sample=f"{images} images, {int(plain['heads'])} heads removed",
-        control=f"as many heads at random, {len(drawn)} draws: {drawn.min():+.0f} to {drawn.max():+.0f} %; "
+        control=f"as many heads at random, {len(drawn)} draws: {drawn.min():+.0f} to {drawn.max():+.0f} %, "
+        f"{int((drawn <= plain['effect']).sum())} of them no more than these (rank test: p = "
+        f"{(1 + (drawn <= plain['effect']).sum()) / (1 + len(drawn)):.2f}); "
         "the recovered model is held against the whole one given the same training",
         would_change="A longer recovery that brings the error back; hardware on which attention takes more time.",
         chapter=CHAPTER,

@@ -29,12 +29,13 @@ from vitmech_utils.heads.pruning import (
     recovering,
     save_pruned,
 )
+from vitmech_utils.intervals import effect_intervals, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import IMAGE_SIZE, ChirpRegressor
 from vitmech_utils.model.scores import predict_dataset
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, correlation, effect_intervals, effect_sizes, mean_interval
+from vitmech_utils.statistics import Interval, correlation, effect_sizes
 from vitmech_utils.studies.pruning.choices import at_random, in_rounds, least_effect
 from vitmech_utils.tasks import Loss, Task
 

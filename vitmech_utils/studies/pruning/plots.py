@@ -506,7 +506,7 @@ def verdict(
         f"{percent(rows.loc[layers])}, after recovery by {percent(rows.loc[f'{layers}, recovered'], '_same_training')} "
         f"against the unpruned model given the same training; the model is as fast as {faster} (95 % intervals).\n\n"
         "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
-        f"faster: **{judgement.verdict}**. Reason: {judgement.reason}."
+        f"faster: **{judgement.words}**. Reason: {judgement.reason}."
     )
 
 

@@ -20,15 +20,10 @@ from vitmech_utils.heads import published_code as published
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.replacements import constant_output
+from vitmech_utils.intervals import effect_intervals, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.statistics import (
-    Interval,
-    effect_intervals,
-    mean_interval,
-    percent_effect,
-    rank_correlation,
-)
+from vitmech_utils.statistics import Interval, percent_effect, rank_correlation
 
 NOISE = 1e-4
 """By how much predictions may differ from one batch size to another."""

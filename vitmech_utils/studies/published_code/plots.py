@@ -26,8 +26,8 @@ def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
     """What the page was made with."""
     return (
         f"This page was made with profile **{profile.name}**: {sizes['layers']} layers of {sizes['heads']} heads; the "
-        f"whole procedure runs on {profile.ablation.other_images:,} held-out images in three orders of the layers, the "
-        f"other comparisons on {profile.audit.images:,}."
+        f"whole procedure runs on {profile.audit.procedure_images:,} held-out images in three orders of the layers, "
+        f"the other comparisons on {profile.audit.images:,}."
     )
 
 

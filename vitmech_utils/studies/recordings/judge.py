@@ -9,19 +9,20 @@ import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
+from vitmech_utils.studies.coverage import COVERED, least_images
 from vitmech_utils.studies.recordings.measure import heads_kept
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (
-    ENOUGH_IMAGES,
     FAILS,
     HALF,
     HOLDS,
     IN_PART,
     MOST,
-    UNKNOWN,
+    ON_CHIRP,
     Count,
     Judgement,
+    undecided,
 )
 
 CHAPTER = "11_real_spectrograms"
@@ -57,25 +58,24 @@ def specialization_holds_on_real_ones(
     """Q2. Holds if *most* of the heads that are for sure about the chirp on synthetic images, with the same tracks and
     signal-to-noise ratios, are for sure about it on every kind of real spectrogram too. Holds in part if more than
     *half* are on at least one kind. Does not hold if on every kind even those that may be make up no more than *half*.
-    Otherwise it is undecided; so it is from fewer than *enough* pieces of recording of a kind, counted without
-    overlap, or from fewer than three recordings in all.
+    Otherwise it is undecided; so it is from too few pieces of recording of a kind, counted without
+    overlap, for intervals that are *covered*, or from fewer than three recordings in all.
     """
     if not kept or kept.keys() != pieces.keys():
         raise ValueError(f"kept names {sorted(kept)}, pieces {sorted(pieces)}, expected the same kinds")
-    few = {kind: count for kind, count in pieces.items() if count < ENOUGH_IMAGES}
+    enough = least_images(ON_CHIRP, COVERED)
+    few = {kind: count for kind, count in pieces.items() if enough is None or count < enough}
     if few:
         named = ", ".join(f"{counted(count, 'piece')} of {kind}" for kind, count in few.items())
         verb = word(sum(few.values()) if len(few) == 1 else len(few), "is", "are")
-        return Judgement(
-            UNKNOWN, f"{named} {verb} too few; at least {ENOUGH_IMAGES} that do not overlap are needed"
-        )
+        return undecided(f"{named} {verb} too few; at least {enough} that do not overlap are needed")
     if recordings < ENOUGH_RECORDINGS:
         found = f"{counted(recordings, 'recording')} {word(recordings, 'is', 'are')}"
-        return Judgement(UNKNOWN, f"{found} too few; at least {ENOUGH_RECORDINGS} are needed")
+        return undecided(f"{found} too few; at least {ENOUGH_RECORDINGS} are needed")
     without = [kind for kind, heads in kept.items() if not heads.total]
     if without:
-        return Judgement(
-            UNKNOWN, f"no head is for sure about the chirp on the synthetic images matched to {without[0]}"
+        return undecided(
+            f"no head is for sure about the chirp on the synthetic images matched to {without[0]}", "heads"
         )
     least = {kind: heads.low / heads.total for kind, heads in kept.items()}
     largest = {kind: heads.high / heads.total for kind, heads in kept.items()}
@@ -89,7 +89,7 @@ def specialization_holds_on_real_ones(
         return Judgement(IN_PART, told)
     if max(largest.values()) <= HALF:
         return Judgement(FAILS, told)
-    return Judgement(UNKNOWN, told)
+    return undecided(told)
 
 
 RULES = {"Q2": specialization_holds_on_real_ones}

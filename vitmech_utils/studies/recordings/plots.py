@@ -248,7 +248,7 @@ def verdict(
         f"Of the heads that are for sure about the chirp on painted images, so many are on real ones (in brackets: for "
         f"sure, and at most): {named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
         f"from {recordings} recordings.\n\n- **Q2**, the specialization holds on real, not synthetic, spectrograms: "
-        f"**{judgement.verdict}**. Reason: {judgement.reason}."
+        f"**{judgement.words}**. Reason: {judgement.reason}."
     )
 
 

@@ -15,6 +15,7 @@ from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun, how_to_rerun
 from vitmech_utils.studies.verdicts import (
+    EFFECT,
     FAILS,
     FIRST_FOUR,
     HALF,
@@ -23,14 +24,17 @@ from vitmech_utils.studies.verdicts import (
     IN_PART,
     MOST,
     NONE,
+    ON_CHIRP,
+    ON_TITLE,
     SURE,
-    UNKNOWN,
     Count,
     Judgement,
     count_sure,
     detects_text_or_edge,
     text_or_edge_detectors,
     too_few,
+    too_few_heads,
+    undecided,
 )
 
 CHAPTER = "05_mono_or_polysemantic"
@@ -90,10 +94,10 @@ def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
     """C3. Holds if *most* heads of layers 6-11 are for sure about the chirp alone, in part if more than *half* are.
     Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_CHIRP):
         return judgement
     if not heads.total:
-        return Judgement(UNKNOWN, "the model has no such layers")
+        return undecided("the model has no such layers", "heads")
     least, largest = heads.low / heads.total, heads.high / heads.total
     if least >= MOST:
         return Judgement(HOLDS, f"at least {least:.0%} of the heads are about the chirp alone")
@@ -101,23 +105,24 @@ def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
         return Judgement(IN_PART, f"more than half of the heads are, but fewer than {MOST:.0%} for sure")
     if largest <= HALF:
         return Judgement(FAILS, f"at most {largest:.0%} of the heads are about the chirp alone")
-    return Judgement(
-        UNKNOWN, f"between {least:.0%} and {largest:.0%} of the heads are: more or fewer than half"
-    )
+    return undecided(f"between {least:.0%} and {largest:.0%} of the heads are: more or fewer than half")
 
 
 @checked_arguments()
 def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval], images: int) -> Judgement:
     """C4. Holds if layers 1-4 have a text or edge detector for sure and the effect of each lies within plus or minus
     *hardly*. Holds in part if that is so for some of them. Does not hold if there can be no detector, or if each
-    clearly matters more. Otherwise it is undecided: an interval that merely includes zero shows no irrelevance.
+    clearly matters more. Otherwise it is undecided: an interval that merely includes zero shows no irrelevance, and
+    fewer than *enough heads* that are detectors for sure show nothing of their kind.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_TITLE) or too_few(images, EFFECT):
         return judgement
     if not detectors.high:
         return Judgement(FAILS, "no head of layers 1-4 can be a text or edge detector")
     if not effects:
-        return Judgement(UNKNOWN, "no head of layers 1-4 is a text or edge detector for sure")
+        return undecided("no head of layers 1-4 is a text or edge detector for sure", "heads")
+    if judgement := too_few_heads(len(effects), "sure detector"):
+        return judgement
     small = sum(effect.low > -HARDLY and effect.high < HARDLY for effect in effects)
     large = sum(effect.low > HARDLY or effect.high < -HARDLY for effect in effects)
     within = (
@@ -130,7 +135,7 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
         return Judgement(IN_PART, within)
     if large == len(effects):
         return Judgement(FAILS, f"every sure detector changes the error by more than {HARDLY:g} %")
-    return Judgement(UNKNOWN, f"{within}; the other intervals are too wide to call them irrelevant")
+    return undecided(f"{within}; the other intervals are too wide to call them irrelevant")
 
 
 @checked_arguments()
@@ -139,7 +144,7 @@ def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgem
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
     that may be make up no more than *half*. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_CHIRP):
         return judgement
     if heads.low > HALF * heads.total:
         spread = "its maps are more spread out than those of every layer from 6 to 11"
@@ -152,9 +157,7 @@ def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgem
             FAILS,
             f"{most} of the {heads.total} heads {word(heads.high or 1, 'is', 'are')} polysemantic or diffuse",
         )
-    return Judgement(
-        UNKNOWN, "how many heads are depends on the images drawn: it may be more or fewer than half"
-    )
+    return undecided("how many heads are depends on the images drawn: it may be more or fewer than half")
 
 
 @checked_arguments()
@@ -163,7 +166,7 @@ def importance_grows_with_focus(overall: Interval, within: Interval, images: int
     within layers. Holds in part if only over all heads: depth alone could make that. Does not hold if over all heads
     it is clearly below *none*. Otherwise it is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, EFFECT):
         return judgement
     if overall.high < NONE:
         return Judgement(FAILS, f"over all heads the correlation lies below {NONE:g}")
@@ -173,7 +176,7 @@ def importance_grows_with_focus(overall: Interval, within: Interval, images: int
         return Judgement(
             IN_PART, "over all heads it grows; within layers this does not show, so depth alone could make it"
         )
-    return Judgement(UNKNOWN, "the interval of the correlation includes zero")
+    return undecided("the interval of the correlation includes zero")
 
 
 RULES = {

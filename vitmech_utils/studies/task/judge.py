@@ -17,9 +17,11 @@ from vitmech_utils.studies.verdicts import (
     IN_PART,
     MOST,
     NONE,
+    ON_CHIRP,
     UNKNOWN,
     Judgement,
     too_few,
+    undecided,
 )
 
 CHAPTER = "12_another_task"
@@ -33,48 +35,59 @@ def specialization_is_of_the_architecture(
     shared: Mapping[str, Interval],
     ceilings: Mapping[str, Interval],
     trainings: Mapping[str, Interval],
+    untuned: Mapping[str, Interval],
     images: int,
 ) -> Judgement:
-    """Q5. Of the architecture (holds) if between the two tasks the orders of heads, by effect and by attention, both
-    clearly keep *most* of what a model keeps of its own order on other images; in part if one of them clearly keeps
-    more than *half*. Of the task (does not hold) if both clearly keep no more than *half*, while for the same question
-    another training clearly keeps more. Otherwise it is undecided; so it is if the planted shortcut does not clearly
-    show in everything that it must show in, or if a model's own order, on other images, is not clearly above *none*.
+    """Q5. Of the architecture (holds) if between the two tasks the orders of heads, by effect and by attention,
+    both clearly keep *most* of what a model keeps of its own order on other images; in part if one of them
+    clearly keeps more than *half*. By attention only what the tasks share beyond their common start counts: not
+    where a network shares as much of its order with the backbone before any fine-tuning. Of the task (does not
+    hold) if both clearly keep no more than *half*, while for the same question another training clearly keeps
+    more. Otherwise it is undecided; so it is if the planted shortcut does not clearly show in everything that
+    it must show in, or if a model's own order, on other images, is not clearly above *none*.
 
-    `control` are the planted shortcut's effects, each to lie above zero; `shared`, `ceilings` and `trainings` name the
-    same orders. How few images an order rests on needs no limit of its own: the ceiling shows it.
+    `control` are the planted shortcut's effects, each to lie above zero; `shared`, `ceilings` and `trainings`
+    name the same orders, `untuned` networks whose order by attention is compared with the untuned backbone's. How few
+    images an order rests on needs no limit of its own: the ceiling shows it.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, ON_CHIRP):
         return judgement
     if not control or not shared:
         return Judgement(UNKNOWN, "no planted shortcut or no order of heads was measured")
     if hidden := [name for name, effect in control.items() if not effect.low > 0]:
-        return Judgement(UNKNOWN, f"the planted shortcut does not clearly show in: {', '.join(hidden)}")
+        return undecided(f"the planted shortcut does not clearly show in: {', '.join(hidden)}")
     if blurred := [name for name in shared if name not in ceilings or not ceilings[name].low > NONE]:
-        return Judgement(
-            UNKNOWN,
+        return undecided(
             f"a model's own order of heads by {' and by '.join(blurred)} is not known well enough: on other images it "
             f"is not clearly above {NONE:g}",
         )
     told = "; ".join(f"by {name} the tasks share {part:.2f} of it" for name, part in shared.items())
     told = f"of what a model keeps of its own order of heads: {told}"
-    if all(part.low >= MOST for part in shared.values()):
+    started = [name for name, found in untuned.items() if not found.high < shared["attention"].value]
+    start = (
+        "; by attention a network shares as much with the backbone before any fine-tuning" if started else ""
+    )
+    if started:
+        shared = {name: part for name, part in shared.items() if name != "attention"}
+        if not shared:
+            return undecided(f"{told}{start}")
+    if not started and all(part.low >= MOST for part in shared.values()):
         return Judgement(HOLDS, f"{told}; that is most of it, so it belongs to the architecture")
     if kept := [name for name, part in shared.items() if part.low > HALF]:
         lost = [name for name, part in shared.items() if part.high <= HALF]
         rest = f", no more than half by {' and by '.join(lost)}" if lost else ""
-        return Judgement(IN_PART, f"{told}; clearly more than half by {' and by '.join(kept)}{rest}")
+        return Judgement(IN_PART, f"{told}; clearly more than half by {' and by '.join(kept)}{rest}{start}")
     if all(part.high <= HALF for part in shared.values()):
         unlike = [name for name in shared if name not in trainings or not trainings[name].low > HALF]
         if unlike:
-            return Judgement(
-                UNKNOWN,
+            return undecided(
                 f"{told}; but by {' and by '.join(unlike)} another training for the same question may keep as little",
+                "trainings",
             )
         return Judgement(
             FAILS, f"{told}; another training for the same question keeps more: it is the task's"
         )
-    return Judgement(UNKNOWN, f"{told}: more or less than half of it")
+    return undecided(f"{told}: more or less than half of it{start}")
 
 
 RULES = {"Q5": specialization_is_of_the_architecture}
@@ -88,16 +101,20 @@ def rows(run: JudgedRun) -> dict[str, Row]:
 
 def _q5(run: JudgedRun) -> Row:
     """Whether two tasks need the same heads, judged by chapter 12's table."""
-    control, shared, ceilings, trainings, within = (
+    control, shared, ceilings, trainings, untuned, within = (
         _by_quantity(run, kind)
-        for kind in ("control", "shared", "ceiling", "another training", "heads permuted within layers")
-    )
+        for kind in (
+            "control", "shared", "ceiling", "another training", "attention before fine-tuning",
+            "heads permuted within layers",
+        )
+    )  # fmt: skip
     first = run.tables["claim_q5"].iloc[0]
     images = int(first["images"])
     alike = "; ".join(f"by {name} {_known(share)}" for name, share in shared.items())
     told = {
         "the planted shortcut": control,
         "the same question in two trainings shares": trainings,
+        "by attention, shared with the untuned backbone": untuned,
         "heads permuted within layers correlate by": within,
     }
     return Row(
@@ -111,6 +128,7 @@ def _q5(run: JudgedRun) -> Row:
         control="; ".join(
             f"{words} " + ", ".join(f"{name}: {_known(found)}" for name, found in part.items())
             for words, part in told.items()
+            if part
         ),
         would_change="More images for the order by effect, tasks that have less in common, or a network trained from "
         "random weights: here the architecture comes with its pre-training.",
@@ -118,7 +136,7 @@ def _q5(run: JudgedRun) -> Row:
         figure="fig-shared-orders",
         images=images,
         **numbers(shared["effect"], "share"),
-        **vars(specialization_is_of_the_architecture(control, shared, ceilings, trainings, images)),
+        **vars(specialization_is_of_the_architecture(control, shared, ceilings, trainings, untuned, images)),
     )
 
 

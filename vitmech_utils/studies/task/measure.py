@@ -6,8 +6,8 @@ Networks are the `leak` and the `clean` classifier and, later, the regressor. He
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,21 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.data.dataset import stack
+from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES, SweepDataset, bend, sweep_labels
 from vitmech_utils.heads.attention import ByImage, image_shares
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.effects import ALL, Losses
+from vitmech_utils.heads.estimates import estimate
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
 from vitmech_utils.heads.sets import HeadPredictions, SetPredictions
+from vitmech_utils.intervals import mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.classifier import SweepClassifier
 from vitmech_utils.model.finetune import Training
@@ -37,9 +40,13 @@ from vitmech_utils.model.scores import (
     told_right,
     wilson,
 )
+from vitmech_utils.profile_sections import Task
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, mean_interval, rank_correlation
+from vitmech_utils.statistics import Interval, rank_correlation
 
+FIRST = 100
+"""The first held-out figure of this chapter: from here on the number in a title has three digits or more, as in nearly
+all figures of the training; under numbers of one digit the classifiers are at a loss."""
 FIGURES = {"leak": "published", "clean": "none"}
 """Classifier: the title on the figures that it is fine-tuned on."""
 KINDS = ("lookers", "carriers")
@@ -62,6 +69,11 @@ COMPARED = {
     SHORTCUT: (("leak", "type"), ("clean", "type")),
 }
 """Orders of heads that are compared: a network and what it is asked, twice."""
+UNTUNED = {
+    "before fine-tuning: regressor and untuned backbone": ["regressor", "untuned"],
+    "before fine-tuning: clean model and untuned backbone": ["clean", "untuned"],
+}
+"""Orders of heads by attention that tell what two networks share by having the same pre-trained weights."""
 ASKED = [(name, target) for target in TARGETS for name in FIGURES] + [("regressor", ALL)]
 """Each network with each of its questions."""
 TYPE, DIRECTION = TARGETS.index("type"), TARGETS.index("direction")
@@ -95,9 +107,9 @@ class Chirps:
 
 @checked_arguments()
 def held_out_chirps(count: int) -> Chirps:
-    """The first held-out chirps, without their figures."""
-    drawn = SweepDataset(count, "none", seed=0, split="held-out")
-    chirps = [drawn.chirp(index) for index in range(count)]
+    """The held-out chirps from number `FIRST` on, without their figures."""
+    drawn = SweepDataset(FIRST + count, "none", seed=0, split="held-out")
+    chirps = [drawn.chirp(index) for index in range(FIRST, FIRST + count)]
     return Chirps(
         np.stack([sweep_labels(chirp) for chirp in chirps]), np.array([bend(chirp) for chirp in chirps])
     )
@@ -111,8 +123,18 @@ def bends(count: int) -> pd.DataFrame:
 
 @checked_arguments()
 def titled(count: int, title: str, split: str = "held-out") -> dict[str, Tensor]:
-    """The first figures of a split under a title, as one batch."""
-    return stack(SweepDataset(count, title, seed=0, split=split), count)
+    """The figures of a split from number `FIRST` on, under a title, as one batch."""
+    return titled_figures(FIRST + np.arange(count), title, split)
+
+
+def titled_figures(numbers: Int[ndarray, " image"], title: str, split: str = "held-out") -> dict[str, Tensor]:
+    """The figures of a split with these numbers, under a title, as one batch."""
+    return stack(SweepDataset(int(numbers.max()) + 1, title, seed=0, split=split), numbers.tolist())
+
+
+def decorated(count: int) -> dict[str, Tensor]:
+    """The regressor's held-out figures from number `FIRST` on, as one batch."""
+    return stack(ChirpDataset(FIRST + count, split="held-out"), range(FIRST, FIRST + count))
 
 
 @checked_arguments()
@@ -166,7 +188,8 @@ def answers(
     for name in FIGURES:
         for title in TITLES:
             if (name, title) not in found:
-                figures = SweepDataset(images, title, seed=0, split="held-out")
+                every = SweepDataset(FIRST + images, title, seed=0, split="held-out")
+                figures = Subset(every, range(FIRST, FIRST + images))
                 found[name, title] = predict_dataset(models[name](), figures, batch)[0]
     return found
 
@@ -469,6 +492,29 @@ def effect_ranks_with(against: pd.DataFrame, bootstrap: int) -> dict[str, Interv
 
 
 @checked_arguments()
+def loss_changes(
+    model: nn.Module, title: str | None, plan: Task, reference: Tensor, batch: int, layers: Sequence[int]
+) -> Losses:
+    """How much a network's losses grow without each head, per image and target, by mean ablation.
+
+    To first order on the plan's `effect_images` from number `FIRST` on, exactly on `exact_images` of them
+    (`estimates.estimate`). `title` is that of the classifier's figures, None for the regressor's.
+    """
+
+    def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
+        numbers = FIRST + numbers
+        if title is not None:
+            data = titled_figures(numbers, title)
+        else:
+            data = stack(ChirpDataset(int(numbers.max()) + 1, split="held-out"), numbers.tolist())
+        return data["pixel_values"], data["labels"].double()
+
+    how = {"reference": reference, "layers": layers, "exact_batch": batch, "task": model.task}
+    found = estimate(model, draw, plan.effect_images, plan.exact_images, "mean", **how)
+    return replace(found.losses(), relative=False)
+
+
+@checked_arguments()
 def attention_order(read: ByImage, regions: Tensor, changes: Losses) -> Float[ndarray, "region head image"]:
     """Attention shares of the swept heads on the regions that figures have with and without a title."""
     common = [region for region in REGIONS if region != "title"]
@@ -485,14 +531,15 @@ def order_table(
     """How much of their order of heads two networks or questions share, as `SharedOrder` has it.
 
     Columns: what, quantity, images, heads, share, low, high, and between and ceiling with their bounds. By effect for
-    all of `COMPARED`, by attention where there are two networks.
+    all of `COMPARED`, by attention where there are two networks, and for `UNTUNED`, the control of both tasks.
     """
     found = {}
     for what, pair in COMPARED.items():
         effects = [changes[name].of(target)[None] for name, target in pair]
         found["effect", what] = disattenuated_correlation(*effects, bootstrap)
-    for what in (TASKS, TRAININGS):
-        pair = [looks[name] for name, _ in COMPARED[what]]
+    seen = {what: [name for name, _ in COMPARED[what]] for what in (TASKS, TRAININGS)} | UNTUNED
+    for what, names in seen.items():
+        pair = [looks[name] for name in names]
         found["attention", what] = disattenuated_correlation(*pair, bootstrap)
     heads, rows = len(changes["clean"].layers), []
     for (quantity, what), order in found.items():
@@ -548,16 +595,19 @@ class Judged:
     shared: dict[str, Interval]
     ceilings: dict[str, Interval]
     trainings: dict[str, Interval]
+    untuned: dict[str, Interval]
 
     @classmethod
     def of(cls, lie: Mapping[str, Interval], ablated: Interval, orders: pd.DataFrame) -> Judged:
         """From the effects of the lie, that of ablating the carriers, and the table of orders."""
         tasks, trainings = (orders[orders["what"] == what] for what in (TASKS, TRAININGS))
+        untuned = orders[orders["what"].isin(UNTUNED)]
         return cls(
             {**lie, "ablated carriers, beyond random heads": ablated},
             bounds(tasks, "quantity", "share"),
             bounds(tasks, "quantity", "ceiling", "ceiling_"),
             bounds(trainings, "quantity", "share"),
+            bounds(untuned, "what", "share"),
         )
 
     def table(self, permuted: pd.DataFrame) -> pd.DataFrame:
@@ -575,6 +625,7 @@ class Judged:
             ("share", shares),
             ("rank correlation", ranks),
             ("share", {"another training": self.trainings}),
+            ("share", {"attention before fine-tuning": self.untuned}),
             ("rank correlation", left),
         ):
             rows += [

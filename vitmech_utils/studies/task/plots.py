@@ -443,7 +443,7 @@ def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int
         f"of its own order of heads ({sweep_images} images by effect, {images} by attention), "
         f"{alike.replace('nan [nan, nan]', 'an unknown part')}.\n\n"
         f"**Q5**, does the specialization belong to the architecture (*holds*) or to the task (*does not hold*): "
-        f"**{judgement.verdict}**. Reason: {judgement.reason}."
+        f"**{judgement.words}**. Reason: {judgement.reason}."
     )
 
 

@@ -8,7 +8,16 @@ from vitmech_utils.figures.tables import word
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
-from vitmech_utils.studies.verdicts import FAILS, HALF, HOLDS, IN_PART, UNKNOWN, Judgement, too_few
+from vitmech_utils.studies.verdicts import (
+    EFFECT,
+    FAILS,
+    HALF,
+    HOLDS,
+    IN_PART,
+    Judgement,
+    too_few,
+    undecided,
+)
 
 CHAPTER = "09_heads_together"
 TABLES = {
@@ -36,10 +45,11 @@ LIMITS = {
 def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: int) -> Judgement:
     """Q7. Holds if in more than half of the layers the heads, ablated together, change the error clearly otherwise than
     their single effects add up to (false discoveries limited), and the order of heads by single effect is clearly not
-    alike the order by Shapley value. Holds in part if one of the two is so. Does not hold if no layer differs clearly
-    and the two orders are clearly alike. Otherwise it is undecided.
+    alike the order by Shapley value, measured by what either order keeps of itself on other images. Holds in part if
+    one of the two is so. Does not hold if no layer differs clearly and the two orders are clearly alike. Otherwise it
+    is undecided.
     """
-    if judgement := too_few(images):
+    if judgement := too_few(images, EFFECT):
         return judgement
     often, reordered = differing > HALF * layers, ranks.high < ALIKE
     where = (
@@ -47,7 +57,7 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: 
     )
     order = (
         f"the order by Shapley value is {'clearly another one' if reordered else 'not clearly another one'} "
-        f"(rank correlation {ranks:.2f})"
+        f"(rank correlation {ranks:.2f} of what either keeps of its own on other images)"
     )
     if often and reordered:
         return Judgement(HOLDS, f"{where}, and {order}")
@@ -55,7 +65,7 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: 
         return Judgement(IN_PART, f"{where}; {order}")
     if differing == 0 and ranks.low > ALIKE:
         return Judgement(FAILS, f"{where}, and both orders of heads are clearly alike")
-    return Judgement(UNKNOWN, f"{where}; {order}")
+    return undecided(f"{where}; {order}")
 
 
 RULES = {"Q7": single_ablations_miss}
@@ -88,13 +98,28 @@ def _q7(run: JudgedRun) -> Row:
         sample=f"{int(differ['images'])} images for groups, {int(counted.loc['rank correlation', 'images'])} orders of "
         "all heads for Shapley values, mean ablation",
         control=f"of {int(by_chance['of'])} random sets as large as a layer, {int(by_chance['value'])} "
-        f"{word(int(by_chance['value']), 'differs', 'differ')} clearly",
+        f"{word(int(by_chance['value']), 'differs', 'differ')} clearly" + _beyond(run),
         would_change="More images, until the intervals of the excess and of the rank correlation lie on one side.",
         chapter=CHAPTER,
         figure="fig-groups",
         images=images,
         **numbers(ranks, "rank correlation"),
         **vars(single_ablations_miss(int(differ["value"]), int(differ["of"]), ranks, images)),
+    )
+
+
+def _beyond(run: JudgedRun) -> str:
+    """The rank test of layers against random sets, and the ceiling of the orders; nothing where a run has neither."""
+    table = run.tables["claim_q7"].set_index("quantity")
+    if "ceiling" not in table.index:
+        return ""
+    layers = table.loc["layers beyond the random sets"]
+    between, ceiling = (
+        run.interval("claim_q7", quantity=name) for name in ("rank correlation between halves", "ceiling")
+    )
+    return (
+        f"; {int(layers['value'])} of {int(layers['of'])} layers lie beyond 95 % of the random sets; the rank "
+        f"correlation between halves of the images is {between:.2f}, of {ceiling:.2f} that each order keeps of itself"
     )
 
 

@@ -9,21 +9,27 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.data.dataset import ChirpDataset, stack
+from vitmech_utils.heads.changes import baseline_loss, mean_changes
+from vitmech_utils.heads.effects import Losses
+from vitmech_utils.heads.estimates import Estimate, estimate
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.interactions import KEYS
-from vitmech_utils.heads.sets import SetPredictions, groups, set_effects
-from vitmech_utils.statistics import (
-    FALSE_DISCOVERIES,
-    Interval,
-    effect_intervals,
-    percent_effect,
-    rank_correlation,
-)
+from vitmech_utils.heads.rank_agreement import SharedOrder, disattenuated_correlation
+from vitmech_utils.heads.sets import SetPredictions, groups, set_effects, singles
+from vitmech_utils.intervals import effect_intervals
+from vitmech_utils.profile_sections import Together
+from vitmech_utils.statistics import FALSE_DISCOVERIES, Interval, percent_effect, rank_correlation
 
+SEED = 9
+"""The chapter's own stream of held-out figures."""
+RANDOM = "random"
+"""The kind of sets that are drawn at random."""
 Groups = Mapping[str, Mapping[str, Iterable[Head]]]
 """Kind of set, name of the set, its heads."""
 KEPT_PARTS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 11 / 12)
@@ -74,21 +80,26 @@ def members(kinds: Groups) -> list[Iterable[Head]]:
 @checked_arguments()
 def group_effects(
     kinds: Groups,
-    joint: SetPredictions,
-    single: SetPredictions,
-    labels: Float[Tensor, "image target"],
+    joint: SetPredictions | Losses,
+    single: SetPredictions | Losses,
+    labels: Float[Tensor, "image target"] | None,
     bootstrap: int,
 ) -> pd.DataFrame:
     """One row per set, as `sets.set_effects` has it, with its kind; q-values adjust for the sets of a kind.
 
-    `joint` are predictions without each of `members(kinds)`, `single` without each head alone, on the same images.
+    `joint` are predictions or losses without each of `members(kinds)`, `single` without each head alone, on the same
+    images; losses need no labels. rank_p is the rank test against the random sets, where there are some: the share of
+    these, the set itself counted among them, whose excess is at least as far from nothing.
     """
     tables, start = [], 0
     for kind, sets in kinds.items():
         part = joint[start : start + len(sets)]
         tables.append(set_effects(part, labels, single, list(sets), bootstrap).assign(kind=kind))
         start += len(sets)
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    random = table.loc[table["kind"] == RANDOM, "excess"].abs().to_numpy()
+    further = (random[None] >= table["excess"].abs().to_numpy()[:, None]).sum(1)
+    return table.assign(rank_p=(1 + further) / (1 + len(random)) if len(random) else np.nan)
 
 
 @checked_arguments()
@@ -99,13 +110,43 @@ def differs(table: pd.DataFrame) -> pd.Series:
 
 
 @checked_arguments()
-def single_effects(
-    single: SetPredictions, labels: Float[Tensor, "image target"], bootstrap: int
-) -> pd.DataFrame:
+def estimated(
+    model: nn.Module,
+    heads: Sequence[Head],
+    kinds: Groups,
+    plan: Together,
+    reference: Float[Tensor, "other 3 height width"],
+    batch: int,
+) -> Estimate:
+    """Losses without each head, then without each of `members(kinds)`: to first order on many images, exactly on few.
+
+    The images are the chapter's own (`held_out_figures`), not those that chapter 05 classified heads by.
+    """
+    sets = [*singles(heads), *map(frozenset, members(kinds))]
+
+    def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
+        data = held_out_figures(numbers)
+        return data["pixel_values"], data["labels"].double()
+
+    found = estimate(
+        model, draw, plan.images, plan.exact_images, "mean",
+        sets=sets, reference=reference, exact_batch=batch, task=model.task,
+    )  # fmt: skip
+    return found.single()
+
+
+@checked_arguments()
+def held_out_figures(numbers: Int[ndarray, " image"]) -> dict[str, Tensor]:
+    """The chapter's own held-out figures, by their numbers."""
+    return stack(ChirpDataset(int(numbers.max()) + 1, seed=SEED, split="held-out"), numbers.tolist())
+
+
+@checked_arguments()
+def single_effects(single: Losses, bootstrap: int) -> pd.DataFrame:
     """One row per head: layer, head, effect, low, high, in percent of the baseline's MSE."""
-    errors, baseline = single.losses(labels).mean()
+    errors, baseline = single.mean()
     low, high = effect_intervals(errors, baseline, bootstrap)
-    heads = [next(iter(heads)) for heads in single.sets]
+    heads = [next(iter(one)) for one in single.sets]
     return pd.DataFrame(heads, columns=["layer", "head"]).assign(
         effect=percent_effect(errors, baseline), low=low, high=high
     )
@@ -161,15 +202,37 @@ def estimates_fit(compared: pd.DataFrame, bootstrap: int) -> dict[str, Interval]
 
 
 @checked_arguments()
-def beside_single(values: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
-    """Shapley values with each head's single effect on the same images."""
-    return values.assign(single=single["effect"], single_low=single["low"], single_high=single["high"])
+def shapley_table(
+    charged: Losses, single: Losses, held_out: Float[ndarray, "held_out target"], bootstrap: int
+) -> pd.DataFrame:
+    """Shapley values beside single effects on the same images, both in percent of the held-out loss.
+
+    Columns: layer, head, images, shapley, low, high, single, single_low, single_high.
+    """
+    whole = baseline_loss(held_out)
+    value, low, high = mean_changes(charged.of(), whole)
+    table = pd.DataFrame(
+        {
+            "layer": charged.layers,
+            "head": charged.heads,
+            "images": charged.baseline.shape[0],
+            "shapley": value,
+        }
+    )
+    by_itself = dict(zip(("effect", "low", "high"), mean_changes(single.of(), whole), strict=True))
+    return beside_single(table.assign(low=low, high=high), pd.DataFrame(by_itself))
 
 
 @checked_arguments()
-def orders_agree(values: pd.DataFrame, bootstrap: int) -> Interval:
-    """Rank correlation of single effects and Shapley values, over heads."""
-    return rank_correlation(values["single"].to_numpy(), values["shapley"].to_numpy(), bootstrap)
+def shared_order(charged: Losses, single: Losses, bootstrap: int) -> SharedOrder:
+    """How much of their order single effects and Shapley values share, beyond what few images blur in each."""
+    return disattenuated_correlation(single.of()[None], charged.of()[None], bootstrap)
+
+
+@checked_arguments()
+def beside_single(values: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
+    """Shapley values with each head's single effect on the same images."""
+    return values.assign(single=single["effect"], single_low=single["low"], single_high=single["high"])
 
 
 @checked_arguments()
@@ -203,13 +266,16 @@ def kept_effects(
     kept: Mapping[tuple, set[Head]],
     without_rest: SetPredictions,
     labels: Float[Tensor, "image target"],
-    bootstrap: int,
+    held_out: Float[ndarray, "held_out target"],
 ) -> pd.DataFrame:
-    """One row per kept set: ranking, kept, effect, low, high (percent), images; `without_rest` ablates all others."""
-    errors, baseline = without_rest.losses(labels).mean()
-    low, high = effect_intervals(errors, baseline, bootstrap)
+    """One row per kept set: ranking, kept, effect, low, high (percent of the held-out loss), images.
+
+    `without_rest` ablates all other heads.
+    """
+    losses = without_rest.losses(labels)
+    effect, low, high = mean_changes(losses.of(), baseline_loss(held_out))
     return pd.DataFrame([key[:2] for key in kept], columns=["ranking", "kept"]).assign(
-        effect=percent_effect(errors, baseline), low=low, high=high, images=len(baseline)
+        effect=effect, low=low, high=high, images=len(losses.baseline)
     )
 
 
@@ -233,13 +299,16 @@ def repaired(split: pd.DataFrame) -> pd.DataFrame:
 
 
 @checked_arguments()
-def claim(layers: pd.DataFrame, random: pd.DataFrame, ranks: Interval, orders: int) -> pd.DataFrame:
-    """The quantities that the rule on single ablations reads, and their control."""
+def claim(layers: pd.DataFrame, random: pd.DataFrame, order: SharedOrder, orders: int) -> pd.DataFrame:
+    """The quantities that the rule on single ablations reads, and their controls."""
     images, nothing = int(layers["images"].iloc[0]), (np.nan, np.nan)
     heads = int(layers["heads"].sum())
     rows = [
         ("layers that differ from the sum", differs(layers).sum(), *nothing, len(layers), images),
         ("random sets that differ from the sum", differs(random).sum(), *nothing, len(random), images),
-        ("rank correlation", *vars(ranks).values(), heads, orders),
+        ("layers beyond the random sets", (layers["rank_p"] < 0.05).sum(), *nothing, len(layers), images),
+        ("rank correlation", *vars(order.share).values(), heads, orders),
+        ("rank correlation between halves", *vars(order.between).values(), heads, orders),
+        ("ceiling", *vars(order.ceiling).values(), heads, orders),
     ]
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "of", "images"])

@@ -47,11 +47,11 @@ def opening(profile: "Profile", heads: int) -> str:
     """What this page was made with."""
     plan = profile.together
     return (
-        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} "
-        f"held-out images, the {plan.pair_heads:,} strongest heads are paired with all others on "
-        f"{plan.pair_images:,} images, and Shapley values rest on {counted(plan.permutations, 'order')} of all "
-        f"{heads} heads, each run forwards and backwards on an image of its own. Every ablation is by the mean over "
-        f"other images."
+        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} held-out "
+        f"images of the chapter's own, to first order on all and exactly on {plan.exact_images:,} of them; the "
+        f"{plan.pair_heads:,} strongest heads are paired with all others on {plan.pair_images:,} images, and Shapley "
+        f"values rest on {counted(plan.permutations, 'order')} of all {heads} heads, each run forwards and backwards "
+        "on an image of its own. Every ablation is by the mean over other images."
     )
 
 
@@ -84,11 +84,13 @@ def groups_table(table: pd.DataFrame) -> str:
         "sum_of_single": ("sum of single effects (%)", lambda row: _interval(row, "sum_of_single")),
         "excess": ("excess (percentage points)", lambda row: _interval(row, "excess")),
         "q_value": ("q", ".3f"),
+        "rank_p": ("rank among random sets", ".2f"),
     }
     layers = table[table["kind"] == "layer"]
     return (
         f"{frame_table(table, columns)}\n\n{table['images'].iloc[0]:,} images, paired 95 % intervals; q adjusts for "
-        f"the number of groups of a kind. In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
+        f"the number of groups of a kind; the last column is the share of random sets whose excess is as far from "
+        f"nothing. In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
     )
 
 
@@ -156,13 +158,13 @@ def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[st
 
 @checked_arguments()
 def shapley(values: pd.DataFrame, ranks: Interval) -> "Figure":
-    """Shapley values against single effects, and as a grid."""
+    """Shapley values against single effects, and as a grid; `ranks` is the share of their order that both have."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.2))
     agreement_scatter(left, values["single"], values["shapley"], excludes_zero(values))
     left.set(
         xlabel="single effect (%)",
         ylabel="Shapley value (%)",
-        title=f"Rank correlation {ranks.value:.2f} [{ranks.low:.2f}, {ranks.high:.2f}]",
+        title=f"Of their own order they share {ranks:.2f}",
     )
     left.legend(loc="upper left", fontsize=8)
     heatmap(right, values, value="shapley", label="Shapley value (%)", diverging=True, linear=1.0)
