@@ -106,7 +106,7 @@ def token_norms(
 
         return hook
 
-    handles = [block.block.register_forward_hook(watch(block.index)) for block in anatomy.blocks]
+    handles = [block.block.register_forward_hook(watch(block.index)) for block in find_blocks(model).blocks]
     try:
         with without_gradients(model):
             device = next(model.parameters()).device
