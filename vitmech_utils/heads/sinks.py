@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitmech_utils.arguments import check_finite, checked_arguments
 from vitmech_utils.heads.check import check_heads, watch_projections
 from vitmech_utils.heads.projections import mean_of_queries, patch_queries, without_gradients
+from vitmech_utils.model.anatomy import find_blocks
 
 
 @dataclass(frozen=True)
