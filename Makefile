@@ -108,7 +108,7 @@ audit: env
 
 # All files that the index has of each release, for every platform and the three Pythons. Torch is installed by its
 # version alone: the builds for processors, CUDA and macOS come from different places.
-HASH := uv pip compile --quiet --no-deps --universal --python-version 3.11.9 --generate-hashes --no-annotate --no-header \
+HASH := uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-config --no-emit-package torch
 hashes:
 	@command -v uv > /dev/null || { echo "make hashes wants uv: pip install uv"; exit 1; }
