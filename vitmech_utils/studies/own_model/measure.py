@@ -15,10 +15,11 @@ from vitmech_utils.model.backbones import without_progress_bars
 from vitmech_utils.own_folders import write_folder
 
 CLASSES = ("cross", "disk", "square")
+COLOURS = ((120, 0, 0), (0, 120, 0), (0, 0, 120))
 SIDES = ("bar left", "bar right")
 REGIONS = {1: "shape", 2: "bar"}
 SIDE, PATCH, RADIUS = 48, 8, 7
-STEPS, BATCH, RATE = 240, 64, 1e-3
+STEPS, BATCH, RATE = 160, 64, 2e-3
 PER_CLASS = 32
 MARK = "toy.txt"
 
@@ -83,9 +84,9 @@ def _draw(rng: np.random.Generator, shape: int) -> tuple[np.ndarray, np.ndarray,
     )
     side = int(rng.integers(2))
     bar = (x < 4) if side == 0 else (x >= SIDE - 4)
-    picture = rng.normal(70, 30, (SIDE, SIDE, 3))
-    picture[bar] += (80, 80, 0)
-    picture[shapes[shape]] += (0, 45, 80)
+    picture = rng.normal(60, 25, (SIDE, SIDE, 3))
+    picture[bar] += (90, 90, 0)
+    picture[shapes[shape]] += COLOURS[shape]
     mask = np.where(shapes[shape], 1, np.where(bar, 2, 0)).astype(np.uint8)
     return np.clip(picture, 0, 255).astype(np.uint8), mask, side
 
@@ -114,7 +115,8 @@ def _train(
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     for (pixels, labels), _step in zip(_batches(rng, what), range(STEPS), strict=False):
-        loss = nn.functional.cross_entropy(model(pixels).logits, labels)
+        # Smoothed, so that it is never sure without end: the effects of heads can then be seen.
+        loss = nn.functional.cross_entropy(model(pixels).logits, labels, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
