@@ -302,6 +302,7 @@ def one_image(model: nn.Module, anatomy: Anatomy, pixel_values: Tensor | None) -
     return image
 
 
+@checked_arguments()
 def image_size(model: nn.Module) -> tuple[int, int] | None:
     """The height and width of images that a model says it takes, of the outermost module that says so."""
     for module in model.modules():
