@@ -328,7 +328,7 @@ class TestNumbers:
     @pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 95.0, NAN])
     def test_a_confidence_is_between_0_and_1(self, confidence: float) -> None:
         for call in (
-            lambda: statistics.mean_interval(self.VALUES, confidence=confidence),
+            lambda: statistics.median_interval(self.VALUES, confidence=confidence),
             lambda: statistics.rank_correlation(self.VALUES, self.VALUES, confidence=confidence),
             lambda: intervals.mean_intervals(self.VALUES[None], confidence=confidence),
         ):
@@ -338,11 +338,11 @@ class TestNumbers:
     def test_draws_are_some_and_not_without_end(self) -> None:
         for draws in (0, -1, 10**9):
             with pytest.raises(ValueError, match=f"bootstrap is {draws}"):
-                statistics.mean_interval(self.VALUES, draws=draws)
+                statistics.median_interval(self.VALUES, draws=draws)
 
     def test_nothing_and_what_is_not_finite_are_refused(self) -> None:
         for call in (
-            lambda: statistics.mean_interval(np.zeros(0)),
+            lambda: statistics.median_interval(np.zeros(0)),
             lambda: statistics.median_interval(np.zeros(0)),
             lambda: statistics.effect_draws(np.zeros((2, 0)), np.zeros(0), 5),
         ):
@@ -443,7 +443,7 @@ class TestTables:
 
 
 def test_a_page_shows_a_function_without_the_check_of_its_arguments() -> None:
-    shown_code = tables.source(statistics.mean_interval, tables.heading).data
+    shown_code = tables.source(statistics.median_interval, tables.heading).data
     assert "checked_arguments" not in shown_code
-    assert shown_code.startswith("def mean_interval(")
-    assert [node.name for node in ast.parse(shown_code).body] == ["mean_interval", "heading"]
+    assert shown_code.startswith("def median_interval(")
+    assert [node.name for node in ast.parse(shown_code).body] == ["median_interval", "heading"]

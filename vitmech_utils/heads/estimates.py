@@ -115,6 +115,7 @@ class Estimate:
         )  # fmt: skip
 
 
+@checked_arguments()
 def estimate(
     model: nn.Module,
     draw: Draw,

@@ -226,6 +226,7 @@ def shapley_values(
     )
 
 
+@checked_arguments()
 def shapley_charges(
     model: nn.Module,
     pixel_values: Float[Tensor, "image ..."],

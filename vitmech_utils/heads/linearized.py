@@ -78,6 +78,7 @@ def predict_linearized(
     return found[mode]
 
 
+@checked_arguments()
 def predict_linearized_modes(
     model: nn.Module,
     pixel_values: Float[Tensor, "image 3 height width"] | Iterable[Tensor],

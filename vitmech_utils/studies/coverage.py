@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import pandas as pd
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.intervals import METHOD
 from vitmech_utils.strict_text import parse_json
 
@@ -28,6 +29,7 @@ def quantities() -> list[str]:
     return list(dict.fromkeys(measured()["quantity"]))
 
 
+@checked_arguments()
 def method_for(quantity: str, images: int, covered: float = COVERED) -> str:
     """The interval to take for a quantity measured on so many images: the narrowest that is known to cover.
 
@@ -44,6 +46,7 @@ def method_for(quantity: str, images: int, covered: float = COVERED) -> str:
     return str(good["half_width"].idxmin() if len(good) else rows["covered"].idxmax())
 
 
+@checked_arguments()
 @cache
 def least_images(quantity: str, covered: float = COVERED) -> int | None:
     """From how many images on `method_for` gives intervals that hold the truth in at least `covered` percent.

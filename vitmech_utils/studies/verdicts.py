@@ -72,11 +72,13 @@ class Judgement:
         return in_words(self.verdict, self.lacks)
 
 
+@checked_arguments()
 def in_words(verdict: str, lacks: str = "") -> str:
     """A verdict, and where it is undecided what there is too little of."""
     return f"{verdict} (too few {lacks})" if lacks else verdict
 
 
+@checked_arguments()
 def undecided(reason: str, lacks: str = "images") -> Judgement:
     """No verdict, for want of images, heads or trainings (`LACKS`)."""
     if lacks not in LACKS:
@@ -113,6 +115,7 @@ def too_few(images: int, quantity: str) -> Judgement | None:
     )
 
 
+@checked_arguments()
 def too_few_heads(heads: int, what: str) -> Judgement | None:
     """Refuse to judge a claim about heads of some kind by fewer than *enough heads*."""
     if heads >= ENOUGH_HEADS:

@@ -515,6 +515,7 @@ def seed_agreement(
     return pd.DataFrame(rows, columns=["seed", "quantity", "value", "low", "high", "images"])
 
 
+@checked_arguments()
 def stopping(model: nn.Module, half_width: float, most: int, size: int = 8) -> pd.DataFrame:
     """The history of a zero-ablation sweep of the last layer that stops where its widest interval is narrow enough."""
     most = max(LEAST_IMAGES, most)
@@ -525,6 +526,7 @@ def stopping(model: nn.Module, half_width: float, most: int, size: int = 8) -> p
     return sweep_until(model, batches, half_width=half_width, mode="zero", layers=[last], most=most)[1]
 
 
+@checked_arguments()
 def predicted_without(
     model: nn.Module, images: Material, head: tuple[int, int], mode: str
 ) -> dict[str, Tensor]:

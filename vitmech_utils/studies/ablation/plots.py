@@ -410,6 +410,7 @@ def verdict(found: Mapping[str, Interval], judged: Mapping[str, Judgement], mode
     )
 
 
+@checked_arguments()
 def what_you_know(
     compared: Mapping[str, Mapping[str, Interval]],
     table: pd.DataFrame,

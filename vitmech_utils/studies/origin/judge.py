@@ -55,6 +55,7 @@ def made_by_fine_tuning(moves: pd.DataFrame) -> Count:
     return _among(fates(about) == NEW, about["sure"])
 
 
+@checked_arguments()
 def fates(moves: pd.DataFrame) -> pd.Series:
     """What became of each head that is about something: `new` regions alone, some `kept in part`, or all `kept`."""
 

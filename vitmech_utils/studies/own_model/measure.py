@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.model.backbones import without_progress_bars
 from vitmech_utils.own_folders import write_folder
 
@@ -24,6 +25,7 @@ PER_CLASS = 32
 MARK = "toy.txt"
 
 
+@checked_arguments()
 def settings(asked: Mapping[str, object], folder: Path, seed: int = 0) -> dict[str, object]:
     """What a `Study` is made of: what was asked for, or the toy in `folder` (made where it is not there yet)."""
     given = {name: value for name, value in asked.items() if value is not None}
@@ -36,6 +38,7 @@ def settings(asked: Mapping[str, object], folder: Path, seed: int = 0) -> dict[s
     }  # fmt: skip
 
 
+@checked_arguments()
 def toy(folder: Path, seed: int = 0) -> Path:
     """Write a base model, a model fine-tuned from it, images by class and their masks; whole or not at all.
 
@@ -66,6 +69,7 @@ def toy(folder: Path, seed: int = 0) -> Path:
     return write_folder(folder, fill, ("base", "tuned", "val", "masks", MARK), (MARK,), ValueError)
 
 
+@checked_arguments()
 def sections(page: Path) -> list[str]:
     """The headings of a report, in order."""
     text = page.read_text(encoding="utf-8")

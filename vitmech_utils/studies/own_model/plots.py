@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import ATTENTION, DIVERGING, WIDE, WIDTH
 
 
+@checked_arguments()
 def checked(facts: Mapping[str, str]) -> str:
     """What was found of a model, one fact a line."""
     width = max(map(len, facts))
     return "\n".join(f"{name.ljust(width)}  {fact}" for name, fact in facts.items())
 
 
+@checked_arguments()
 def effect_grid(table: pd.DataFrame, unit: str) -> Figure:
     """The grid of effects; a dot marks those whose interval leaves out zero."""
     shape = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
@@ -35,6 +38,7 @@ def effect_grid(table: pd.DataFrame, unit: str) -> Figure:
     return figure
 
 
+@checked_arguments()
 def strongest_maps(table: pd.DataFrame, maps: np.ndarray, shown: np.ndarray, count: int = 4) -> Figure:
     """Maps of the heads with the largest effects, over the first image."""
     rows = table.nlargest(count, "effect")
@@ -47,6 +51,7 @@ def strongest_maps(table: pd.DataFrame, maps: np.ndarray, shown: np.ndarray, cou
     return figure
 
 
+@checked_arguments()
 def headings(names: Sequence[str]) -> str:
     """The parts of a report, as a list."""
     return "\n".join(f"- {name}" for name in names)

@@ -127,11 +127,13 @@ def titled(count: int, title: str, split: str = "held-out") -> dict[str, Tensor]
     return titled_figures(FIRST + np.arange(count), title, split)
 
 
+@checked_arguments()
 def titled_figures(numbers: Int[ndarray, " image"], title: str, split: str = "held-out") -> dict[str, Tensor]:
     """The figures of a split with these numbers, under a title, as one batch."""
     return stack(SweepDataset(int(numbers.max()) + 1, title, seed=0, split=split), numbers.tolist())
 
 
+@checked_arguments()
 def decorated(count: int) -> dict[str, Tensor]:
     """The regressor's held-out figures from number `FIRST` on, as one batch."""
     return stack(ChirpDataset(FIRST + count, split="held-out"), range(FIRST, FIRST + count))
