@@ -81,6 +81,21 @@ def polysemantic_or_diffuse(classes: pd.DataFrame) -> Count:
 
 
 @checked_arguments()
+def over_thresholds(every: pd.DataFrame, count: Callable[[pd.DataFrame], Count]) -> Count:
+    """What is counted with the usual thresholds, its bounds those of all `semantics.classes_over_thresholds`.
+
+    A claim that rests on it holds only if it holds wherever one may well put a threshold.
+    """
+    found = {
+        key: count(part.reset_index(drop=True))
+        for key, part in every.groupby(["threshold", "value"], dropna=False, sort=False)
+    }
+    usual = next(counted for (name, _), counted in found.items() if name == "none")
+    low, high = min(it.low for it in found.values()), max(it.high for it in found.values())
+    return Count(usual.value, low, high, usual.total)
+
+
+@checked_arguments()
 def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
     """Whether the last layer's mean map entropy exceeds that of every one of layers 6-11."""
     by_layer = classes.groupby("layer")["map_entropy"].mean()
@@ -92,7 +107,8 @@ def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
 @checked_arguments()
 def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
     """C3. Holds if *most* heads of layers 6-11 are for sure about the chirp alone, in part if more than *half* are.
-    Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided.
+    Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided. *For sure* means
+    over all thresholds that one may well put between the classes, *may be* by any of them.
     """
     if judgement := too_few(images, ON_CHIRP):
         return judgement
@@ -142,7 +158,7 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
 def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgement:
     """C5. Holds if more than *half* of the last layer's heads are for sure polysemantic or diffuse, and its maps are
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
-    that may be make up no more than *half*. Otherwise it is undecided.
+    that may be make up no more than *half*. Otherwise it is undecided. *For sure* and *may be* as in C3.
     """
     if judgement := too_few(images, ON_CHIRP):
         return judgement
@@ -179,6 +195,8 @@ def importance_grows_with_focus(overall: Interval, within: Interval, images: int
     return undecided("the interval of the correlation includes zero")
 
 
+COUNTED = {about_chirp_alone: "C3", polysemantic_or_diffuse: "C5"}
+"""What is counted over all thresholds, and for which claim."""
 RULES = {
     "C3": layers_attend_to_chirp_alone,
     "C4": some_detectors_are_irrelevant,
@@ -297,4 +315,13 @@ def _counted(run: JudgedRun, count: Callable[[pd.DataFrame], Count]) -> tuple[Co
         f"random weights: {count(run.tables['untrained_classes'])}; "
         f"before fine-tuning: {count(run.tables['pretrained_classes'])}"
     )
-    return count(run.tables["classes"]), control
+    return _over_thresholds(run, count) or count(run.tables["classes"]), control
+
+
+def _over_thresholds(run: JudgedRun, count: Callable[[pd.DataFrame], Count]) -> Count | None:
+    """What chapter 05 counted over all thresholds; None where it did not, or for another count."""
+    table, claim = run.tables["claims_c3_c6"], COUNTED.get(count)
+    if claim is None or "high" not in table:
+        return None
+    row = table[table["claim"] == claim].iloc[0]
+    return Count(*(int(row[name]) for name in ("value", "low", "high", "total")))
