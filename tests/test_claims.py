@@ -259,7 +259,7 @@ def test_a_count_over_thresholds_is_as_sure_as_the_strictest_and_may_be_as_the_m
         ],
         ignore_index=True,
     )
-    found = semantics.over_thresholds(every, semantics.about_chirp_alone)
+    found = verdicts.over_thresholds(every, semantics.about_chirp_alone)
     assert found == verdicts.Count(7, 2, 20, 36)
 
 

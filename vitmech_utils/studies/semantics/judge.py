@@ -31,6 +31,7 @@ from vitmech_utils.studies.verdicts import (
     Judgement,
     count_sure,
     detects_text_or_edge,
+    over_thresholds,
     text_or_edge_detectors,
     too_few,
     too_few_heads,
@@ -78,21 +79,6 @@ def polysemantic_or_diffuse(classes: pd.DataFrame) -> Count:
     """Count the heads of the last layer that are about several things, or about none."""
     last = classes[classes["layer"] == classes["layer"].max()]
     return count_sure(last, last["class"].isin(["polysemantic", "diffuse"]))
-
-
-@checked_arguments()
-def over_thresholds(every: pd.DataFrame, count: Callable[[pd.DataFrame], Count]) -> Count:
-    """What is counted with the usual thresholds, its bounds those of all `semantics.classes_over_thresholds`.
-
-    A claim that rests on it holds only if it holds wherever one may well put a threshold.
-    """
-    found = {
-        key: count(part.reset_index(drop=True))
-        for key, part in every.groupby(["threshold", "value"], dropna=False, sort=False)
-    }
-    usual = next(counted for (name, _), counted in found.items() if name == "none")
-    low, high = min(it.low for it in found.values()), max(it.high for it in found.values())
-    return Count(usual.value, low, high, usual.total)
 
 
 @checked_arguments()
@@ -197,6 +183,14 @@ def importance_grows_with_focus(overall: Interval, within: Interval, images: int
 
 COUNTED = {about_chirp_alone: "C3", polysemantic_or_diffuse: "C5"}
 """What is counted over all thresholds, and for which claim."""
+
+
+@checked_arguments()
+def counted_over_thresholds(every: pd.DataFrame) -> dict[str, Count]:
+    """What C3 and C5 count, with bounds over all thresholds; `every` is of `semantics.classes_over_thresholds`."""
+    return {claim: over_thresholds(every, count) for count, claim in COUNTED.items()}
+
+
 RULES = {
     "C3": layers_attend_to_chirp_alone,
     "C4": some_detectors_are_irrelevant,
