@@ -12,6 +12,8 @@
 PROFILE ?= quick
 SET ?=
 VENV ?= .venv
+# Of each chapter: on quick, where much is imports and figures, two chapters side by side take less time than two threads.
+THREADS ?= $(if $(filter quick,$(PROFILE)),1,2)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
@@ -41,7 +43,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 .PHONY: cluster lint how-long
 
 book: how-long env backbone
-	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)" threads=1
+	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)" threads=$(THREADS)
 	vitmech book --profile $(PROFILE)
 
 how-long:
@@ -106,7 +108,7 @@ audit: env
 
 # All files that the index has of each release, for every platform and the three Pythons. Torch is installed by its
 # version alone: the builds for processors, CUDA and macOS come from different places.
-HASH := uv pip compile --quiet --no-deps --universal --python-version 3.11.9 --generate-hashes --no-annotate --no-header \
+HASH := uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-config --no-emit-package torch
 hashes:
 	@command -v uv > /dev/null || { echo "make hashes wants uv: pip install uv"; exit 1; }

@@ -148,6 +148,7 @@ def test_what_fits_reaches_the_function_as_it_is() -> None:
     assert example(np.zeros(2), draws=2, pairs=[(1, np.int64(2))], more=pd.Series({"a": 1.0})) == "2 None"
     assert example(values=np.array([1, 2])) == "1 None"
     assert example(torch.zeros(2, dtype=torch.bfloat16)) == "1 None"  # as an array
+    assert example(pd.Series([1.0, 2.0])) == "1 None"
     assert example.__name__ == "example"
     table = pd.DataFrame({"effect": [1.5], "low": [0.0]})
     assert example(np.zeros(1), table=table) == "2.5"

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from heads_zoo import LAYERS, zoo
+from heads_zoo import pictures as random_pictures
 from transformers import Dinov2Config, Dinov2Model
 
 from vitmech_utils.data.regions import REGIONS
@@ -21,6 +23,7 @@ from vitmech_utils.heads.attention_shares import patch_coverage
 from vitmech_utils.heads.attention_sums import RunningSums
 from vitmech_utils.heads.check import watch_projections
 from vitmech_utils.heads.projections import output_gram, value_norms
+from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.heads.sinks import find_sinks, token_norms
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
@@ -347,3 +350,12 @@ def test_token_norms_find_a_planted_outlier() -> None:
 def test_false_discoveries_are_rare_on_random_regions() -> None:
     table = region_shares(tiny(layers=3, heads=5), random_images(24, seed=5))
     assert (table["q_value"] < 0.05).mean() < 0.01
+
+
+def test_token_norms_of_a_pruned_model_are_its_own() -> None:
+    model, (pixels, _) = zoo("vit"), random_pictures()
+    pruned = prune_heads(model, {(0, 1), (2, 0)})
+    norms = token_norms(pruned, pixels)
+    again = token_norms(pruned, pixels, batch=2)
+    assert list(norms["layer"]) == list(range(LAYERS))
+    np.testing.assert_allclose(norms["cls_over_median"], again["cls_over_median"])

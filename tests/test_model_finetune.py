@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
+from transformers.trainer_pt_utils import safe_globals
 
 from vitmech_utils.artefacts import folder_hashes, write_json
 from vitmech_utils.data.dataset import ChirpDataset
@@ -102,6 +103,19 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path, precision):
         assert list(training.history.loc[training.history["held_out_loss"].notna(), "step"]) == [4, 8, 12]
     before = json.loads((tmp_path / "parts" / "checkpoint-12" / "elapsed.json").read_text())["seconds"]
     assert training.seconds > before > 0
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_and_is_open_to_the_umask(tmp_path):
+    fine_tune(ChirpRegressor.build("tiny"), Stripes(84, 0), Stripes(21, 1), RECIPE, tmp_path)
+    found = [path for path in (tmp_path / "checkpoint-12").iterdir() if path.is_file()]
+    assert {path.suffix for path in found} == {".safetensors", ".json", ".pt", ".pth"}
+    for path in found:
+        if path.suffix in (".pt", ".pth"):  # else it would hold other objects than these
+            with safe_globals():
+                torch.load(path, weights_only=True)
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in found} == {plain.stat().st_mode}
 
 
 SHORT = {

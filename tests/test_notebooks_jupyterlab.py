@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jupyterlab_driver as jupyterlab
 import pytest
-from conftest import NEEDS_BROWSER
+from conftest import ALL, NEEDS_BROWSER
 from small_book import ROOT
 
 from vitmech_utils.model.backbones import cache_folder
@@ -16,7 +16,6 @@ pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
 pytestmark = [pytest.mark.browser, pytest.mark.slow, NEEDS_BROWSER]
 SHORT = ("01_chirp_spectrograms", "03_attention_maps")
-ALL = os.environ.get("VITMECH_JUPYTERLAB") == "all"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def server(tmp_path_factory):
 @pytest.mark.parametrize("name", chapters(ROOT))
 def test_run_all_cells(name: str, server) -> None:
     if not ALL and name not in SHORT:
-        pytest.skip("VITMECH_JUPYTERLAB=all runs every chapter in JupyterLab")
+        pytest.skip("make test-all (VITMECH_TESTS=all) runs every chapter in JupyterLab")
     url, run = server
     errors: list[str] = []
     with jupyterlab.chromium() as page:

@@ -15,7 +15,7 @@ from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.attention import attention_maps, attention_statistics
 from vitmech_utils.heads.check import check_heads
 from vitmech_utils.heads.hooks import HeadHookError, capture_heads, change_heads
-from vitmech_utils.heads.pruning import PruningError, prune_heads
+from vitmech_utils.heads.pruning import PruningError, load_pruned, prune_heads, save_pruned
 from vitmech_utils.model.anatomy import AnatomyError, find_blocks
 from vitmech_utils.model.told_heads import Heads, tell_heads
 
@@ -476,3 +476,24 @@ def _ablated_by_hand(model: OwnViT) -> Tensor:
             handle.remove()
     assert math.isfinite(float(found[0].sum()))
     return torch.stack(found)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "without pooler"])
+def test_a_pruned_model_of_transformers_is_read_from_its_folder_alone(tmp_path, kind: str) -> None:
+    config = T.ViTConfig(**SIZES, **PIXELS, num_labels=3)
+    make = (
+        T.ViTForImageClassification
+        if kind == "classifier"
+        else lambda c: T.ViTModel(c, add_pooling_layer=False)
+    )
+    model = big(make(config))
+    pruned = prune_heads(model, [(0, 1), (1, 0), (1, 1), (1, 2)], pixel_values=pixels())
+    save_pruned(pruned, tmp_path / "small", model)
+    again = load_pruned(tmp_path / "small")
+    with torch.no_grad():
+        own, found = pruned(pixels())[0], again(pixels())[0]
+    assert torch.equal(own, found)
+    record = (tmp_path / "small" / "pruned.json").read_text()
+    (tmp_path / "small" / "pruned.json").write_text(record.replace(type(model).__name__, "AutoModel"))
+    with pytest.raises(PruningError, match="which is no model of transformers"):
+        load_pruned(tmp_path / "small")

@@ -85,7 +85,9 @@ def test_the_book_is_printed_whole_and_offered_on_the_opening_page(
     html = shutil.copytree(built_book, tmp_path / "html")
     opening = (html / "book" / "intro.html").read_text(encoding="utf-8")
     assert '<p id="book-pdf" hidden></p>' in opening
-    file = pdf.print_book(ROOT, html)
+    done = vitmech("pdf", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = html / pdf.NAME
     data = file.read_bytes()
     assert data.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", data)) > 5 * len(toc_files(ROOT))

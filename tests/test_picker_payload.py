@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import traitlets
+from bad_inputs import outcome
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from vitmech_utils.report.picker import (
@@ -251,3 +254,39 @@ def test_a_misspelt_argument_is_refused_with_the_one_that_was_meant(name, meant)
 def test_maps_without_images_are_refused():
     with pytest.raises(ValueError, match="images: expected"):
         HeadPicker(np.ones((2, 3, 4, 5, 6)))
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text("ab\ud800<", max_size=3),
+    st.binary(max_size=3),
+    st.lists(st.one_of(st.text("ab", max_size=2), st.integers(0, 9), st.none()), max_size=8),
+    st.builds(
+        lambda shape, kind, value: np.full(shape, value).astype(kind),
+        st.lists(st.integers(0, 8), max_size=6), st.sampled_from(["f4", "f8", "u1", "i8", "?", "S2", "U2", "O", "c8"]),
+        st.sampled_from([0, 1, 255, 0.5]),
+    ),
+    st.builds(
+        lambda name, at, value: spoilt(small()[name], at, value),
+        st.sampled_from(["maps", "effect", "shares", "twin_maps", "lift"]), st.integers(0, 10**6),
+        st.sampled_from([np.nan, np.inf, -np.inf, -1.0, 1e300]),
+    ),
+    st.just({"a": 1}), st.just(object()), st.just(len),
+)  # fmt: skip
+
+
+def spoilt(values, at, value):
+    """A copy with one number replaced."""
+    copy = np.array(values, dtype=float)
+    copy.flat[at % copy.size] = value
+    return copy
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(small())), ODD)
+def test_any_argument_makes_a_picker_or_is_refused_by_its_name(name, value):
+    made, told = outcome(lambda: HeadPicker(**small(**{name: value})), ValueError, traitlets.TraitError)
+    if told is None:
+        assert "data-vm-host" in made.html()
+    else:
+        assert any(argument in told for argument in small()), told  # the one, or what it does not go with
+        assert len(told) < 1500

@@ -1,6 +1,9 @@
 """The backward slice of a chapter: what decides what it keeps is in it, and what only shows is not."""
 
 import ast
+import json
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -14,14 +17,52 @@ from vitmech_utils.runs.code import (
     module_files,
     notebook_hashes,
     notebook_source,
+    read_cells,
+    read_notebook,
     saving_source,
     shows,
     training_files,
 )
-from vitmech_utils.runs.manifests import NON_RESULT_MODULES
+from vitmech_utils.runs.manifests import NON_RESULT_MODULES, RunError
 from vitmech_utils.runs.slicing import computing_statements
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_read_as_nbformat_reads_them(path: Path) -> None:
+    expected = [(cell.cell_type, cell.source, cell.metadata) for cell in read_notebook(path).cells]
+    assert [(cell.cell_type, cell.source, cell.metadata) for cell in read_cells(path)] == expected
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"nbformat": 4}', '{"nbformat": 4, "cells": [{}]}', "null"])
+def test_what_is_no_notebook_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "01_first.ipynb"
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"01_first\.ipynb: not a notebook"):
+        read_cells(path)
+
+
+def test_an_older_format_is_left_to_nbformat(tmp_path: Path) -> None:
+    cell = {"cell_type": "code", "input": ["a = 1"], "outputs": [], "language": "python", "collapsed": False}
+    old = {
+        "nbformat": 3,
+        "nbformat_minor": 0,
+        "metadata": {},
+        "worksheets": [{"metadata": {}, "cells": [cell]}],
+    }
+    path = tmp_path / "01_first.ipynb"
+    path.write_text(json.dumps(old))
+    assert notebook_source(path) == "a = 1"
+
+
+def test_opening_a_chapter_loads_no_notebook_library() -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom vitmech_utils.runs.code import code_of\n"
+        f"code_of(Path({str(NOTEBOOKS[0])!r}))\nprint(*{{'nbformat', 'jsonschema', 'torch'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def sliced(program: str) -> list[str]:

@@ -53,10 +53,10 @@ def checked_arguments(
     """Let a function raise `error` for an argument that is not of its annotation's kind, before anything is done.
 
     Names, kinds and number types are looked at, shapes and ranges are the function's own. A whole number of any kind
-    passes for an `int` and reaches the function as one, a tensor for a NumPy array; True and False are no numbers, and
-    neither is NaN. Arrays and
-    tensors named in `finite` hold finite numbers alone, numbers named in `least` are of at least that size. A table
-    without a column that the function reads is told by that column's name, with `error`, too.
+    passes for an `int` and reaches the function as one, a tensor or a column of a table for an array; True and False
+    are no numbers, and neither is NaN. Arrays and tensors named in `finite` hold finite numbers alone, numbers named in
+    `least` are of at least that size. A table without a column that the function reads is told by that column's name,
+    with `error`, too.
     """
 
     def decorate(function: F) -> F:
@@ -84,6 +84,8 @@ def checked_arguments(
                 value = _plain(value)
             if kind is not None and not kind.accepts(value):
                 raise error(f"{where}: {name} is {shown(value)}, expected {kind.words}")
+            if kind is not None and kind.is_array and _is_column(value):
+                value = value.to_numpy()
             if kind is not None and kind.is_array and _is_tensor(value):
                 value = value.detach().cpu()
                 value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
@@ -357,11 +359,13 @@ def _array_kind(hint: Any) -> Kind:
     of_numpy = hint.array_type is np.ndarray
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, hint.array_type) and not (of_numpy and _is_tensor(value)):
+        if not isinstance(value, hint.array_type) and not (
+            of_numpy and (_is_tensor(value) or _is_column(value))
+        ):
             return False
         kind = _number_kind(value)
         if numbers in FLOATING:
-            return kind == "f" or (kind in "iu" and isinstance(value, np.ndarray))
+            return kind == "f" or (kind in "iu" and not _is_tensor(value))
         return kind in {"Bool": "b"}.get(numbers, "iu" if numbers in WHOLE else "biuf")
 
     named = {"Bool": "True and False"} | dict.fromkeys(FLOATING, "floating-point numbers")
@@ -373,6 +377,11 @@ def _array_kind(hint: Any) -> Kind:
 def _is_tensor(value: Any) -> bool:
     """Whether a value is a tensor of torch, which is not imported for this."""
     return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "is_floating_point")
+
+
+def _is_column(value: Any) -> bool:
+    """Whether a value is a column of a table of pandas, which is not imported for this, as NumPy holds it."""
+    return type(value).__name__ == "Series" and isinstance(getattr(value, "dtype", None), np.dtype)
 
 
 def _number_kind(value: Any) -> str:
@@ -395,6 +404,10 @@ _SIMPLE: dict[Any, Kind] = {
     Real: Kind(_is_number, "a number"),
     str: Kind(lambda value: isinstance(value, str), "text"),
     Path: Kind(lambda value: isinstance(value, Path), "a path"),
-    np.ndarray: Kind(lambda value: isinstance(value, np.ndarray) or _is_tensor(value), "a NumPy array", True),
+    np.ndarray: Kind(
+        lambda value: isinstance(value, np.ndarray) or _is_tensor(value) or _is_column(value),
+        "a NumPy array",
+        True,
+    ),
     type(None): Kind(lambda value: value is None, "None"),
 }

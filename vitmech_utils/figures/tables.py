@@ -1,5 +1,6 @@
 """Tables and numbers for readers: Markdown tables, counts, intervals and names in words."""
 
+import html
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -98,8 +99,14 @@ def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
             raise ValueError(
                 f"the row {list(row)} has {len(row)} cells, expected {len(headings)}: {headings}"
             )
-        lines.append([str(cell).replace("|", r"\|") for cell in row])
+        lines.append([_cell(cell) for cell in row])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(value: Any) -> str:
+    """A cell's text, which may hold Markdown, on one line: no HTML, no picture from elsewhere, no cell more."""
+    text = " ".join(str(value).split())
+    return text.replace("<", "&lt;").replace("![", "&#33;[").replace("|", r"\|")
 
 
 @checked_arguments()
@@ -123,9 +130,10 @@ def shown(
     table: pd.DataFrame, formats: Mapping[str, str], caption: str = "", index: bool = False
 ) -> "Styler":
     """A table as the page shows it: `formats` maps columns to specifications such as `+.2f`, headings are words."""
-    styled = table.style.format({name: f"{{:{spec}}}".format for name, spec in formats.items()})
-    styled = styled.format_index(heading, axis="columns")
-    styled = styled.set_caption(caption) if caption else styled
+    looks = {name: f"{{:{spec}}}".format for name, spec in formats.items()}
+    styled = table.style.format(looks, escape="html")
+    styled = styled.format_index(lambda name: html.escape(heading(str(name))), axis="columns")
+    styled = styled.set_caption(html.escape(caption)) if caption else styled
     return styled if index else styled.hide(axis="index")
 
 

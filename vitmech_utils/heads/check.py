@@ -302,6 +302,7 @@ def one_image(model: nn.Module, anatomy: Anatomy, pixel_values: Tensor | None) -
     return image
 
 
+@checked_arguments()
 def image_size(model: nn.Module) -> tuple[int, int] | None:
     """The height and width of images that a model says it takes, of the outermost module that says so."""
     for module in model.modules():
@@ -394,7 +395,8 @@ def _look(model: nn.Module, anatomy: Anatomy, image: Tensor) -> list[_Look]:
                 f"({_first_line(error)}); pass the part that takes pixel_values, such as .vision_model or .encoder, or "
                 "images of the size that it takes: check_heads(model, pixel_values)"
             ) from error
-    looks[0].answer = answer(output)
+    # What a bare backbone pools is nobody's answer yet: its default query stays CLS.
+    looks[0].answer = None if getattr(output, "pooler_output", None) is answer(output) else answer(output)
     return looks
 
 

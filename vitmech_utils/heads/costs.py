@@ -48,13 +48,14 @@ def costs(model: nn.Module, image_size: int) -> Costs:
     activations and biases are left out, as `torch.utils.flop_counter` leaves them out; a layer without heads takes
     nothing. What is saved by heads is thus linear in k. Merge LoRA adapters first.
     """
-    anatomy = check_heads(model).anatomy
+    anatomy = check_heads(model).anatomy  # its tokens; the blocks may be those of another copy
+    blocks = find_blocks(model).blocks
     patches = anatomy.grid(image_size) ** 2
     tokens = patches + anatomy.prefix
-    inside = {id(m): block for block in anatomy.blocks for m in block.block.modules()}
-    of_attention = {id(m) for block in anatomy.blocks for m in block.attention.modules()}
+    inside = {id(m): block for block in blocks for m in block.block.modules()}
+    of_attention = {id(m) for block in blocks for m in block.attention.modules()}
     attention, rest = 0, 0
-    for block in anatomy.blocks:
+    for block in blocks:
         width, hidden = block.numbers.width, block.output.weight.shape[0]
         attention += 2 * tokens * hidden * 4 * width + 2 * 2 * tokens**2 * width
     for module in model.modules():
@@ -64,7 +65,7 @@ def costs(model: nn.Module, image_size: int) -> Costs:
             rest += 2 * module.weight.numel() * (tokens if id(module) in inside else 1)
     return Costs(
         parameters=sum(weight.numel() for weight in model.parameters()),
-        attention_parameters=sum(w.numel() for block in anatomy.blocks for w in block.attention.parameters()),
+        attention_parameters=sum(w.numel() for block in blocks for w in block.attention.parameters()),
         flops=attention + rest,
         attention_flops=attention,
     )

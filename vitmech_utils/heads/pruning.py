@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.check import TOLERANCE, check_heads, one_image, remember
@@ -188,6 +189,10 @@ def save_pruned(model: nn.Module, folder: Path | str, origin: nn.Module | str) -
             "backbone_fingerprint": model.fingerprint,
             "config": model.backbone.config.to_dict(),
         }
+    elif isinstance(model, PreTrainedModel) and getattr(transformers, type(model).__name__, None) is type(
+        model
+    ):
+        record |= {"architecture": type(model).__name__, "config": model.config.to_dict()}
 
     def fill(ready: Path) -> None:
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -203,9 +208,9 @@ def load_pruned(
 ) -> ChirpRegressor | nn.Module:
     """Read a folder of `save_pruned`, strictly: every weight, and their fingerprint, must be as written.
 
-    A `ChirpRegressor` is rebuilt from its record, needing neither backbone nor adapter; with `origin`, the
-    unpruned model, any model is rebuilt on a copy of it. Raises `PruningError` where a file is missing or damaged,
-    where `origin` is not the model that was pruned, or where it is needed and not given.
+    A `ChirpRegressor` and any model of transformers is rebuilt from its record, needing nothing but the folder; with
+    `origin`, the unpruned model, any other is rebuilt on a copy of it. Raises `PruningError` where a file is missing or
+    damaged, where `origin` is not the model that was pruned, or where it is needed and not given.
     """
     folder = restore_folder(Path(folder))
     record, state = _read(folder)
@@ -216,11 +221,14 @@ def load_pruned(
                 f"one has {found[:12]}. Give the model that it was made from."
             )
         whole = origin
+    elif "architecture" in record:
+        whole = _unpruned_transformer(folder, record, state)
     elif "config" in record:
         whole = _unpruned_regressor(folder, record, state, attention)
     else:
         raise PruningError(
-            f"{folder}: holds no ChirpRegressor, expected its unpruned model as `origin` to rebuild it"
+            f"{folder}: holds neither a ChirpRegressor nor a model of transformers, expected its unpruned model as "
+            "`origin` to rebuild it"
         )
     try:
         model = _cut(whole, record)
@@ -236,6 +244,38 @@ def load_pruned(
     if weights_fingerprint(model) != record["fingerprint"]:
         raise PruningError(f"{folder}: its weights are not those that were saved. Prune and save again.")
     return model.requires_grad_(False).eval()
+
+
+def _unpruned_transformer(folder: Path, record: dict, state: dict[str, Tensor]) -> nn.Module:
+    """A model of the recorded class and configuration with meaningless weights, for the saved ones to replace."""
+    name = record["architecture"]
+    kind = getattr(transformers, name, None) if name.isidentifier() else None
+    if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
+        raise PruningError(
+            f"{folder}: {RECORD} names {name!r:.80}, which is no model of transformers. Prune and save again."
+        )
+    try:
+        config = kind.config_class.from_dict(record["config"])
+        if config.num_hidden_layers != len(record["kept"]):
+            raise ValueError(
+                f"num_hidden_layers is not {len(record['kept'])}, as the record of its heads has it"
+            )
+        with torch.device("meta"):  # sizes alone: a wrong number would ask for all memory there is
+            asked = sum(weight.numel() for weight in kind(config).parameters())
+        if asked > (most := MOST_OF_FILE * sum(weight.numel() for weight in state.values())):
+            raise ValueError(f"it describes {asked:,} weights, expected at most {most:,} for this file")
+        with torch.random.fork_rng(devices=[]):
+            made = kind(config)
+    except DAMAGED as error:
+        raise PruningError(
+            f"{folder}: {RECORD} describes no model ({error}). Restore it, or prune and save again."
+        ) from error
+    for holder in made.modules():  # what transformers' add_pooling_layer=False gives
+        if isinstance(getattr(holder, "pooler", None), nn.Module) and not any(
+            "pooler." in key for key in state
+        ):
+            holder.pooler = None
+    return made.eval()
 
 
 def _cut(whole: nn.Module, record: dict) -> nn.Module:
@@ -371,7 +411,9 @@ def _wrong_in(record: Any) -> str | None:
     if not isinstance(record, dict):
         return f"holds {type(record).__name__}, expected keys and values"
     kinds = {"origin_fingerprint": str, "fingerprint": str, "heads": int, "kept": list}
-    if "config" in record:
+    if "architecture" in record:
+        kinds |= {"config": dict, "architecture": str}
+    elif "config" in record:
         kinds |= {"config": dict, "backbone": str, "backbone_fingerprint": str}
     for key, kind in kinds.items():
         if type(record.get(key)) is not kind:

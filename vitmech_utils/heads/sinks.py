@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitmech_utils.arguments import check_finite, checked_arguments
 from vitmech_utils.heads.check import check_heads, watch_projections
 from vitmech_utils.heads.projections import mean_of_queries, patch_queries, without_gradients
+from vitmech_utils.model.anatomy import find_blocks
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def token_norms(
 
         return hook
 
-    handles = [block.block.register_forward_hook(watch(block.index)) for block in anatomy.blocks]
+    handles = [block.block.register_forward_hook(watch(block.index)) for block in find_blocks(model).blocks]
     try:
         with without_gradients(model):
             device = next(model.parameters()).device

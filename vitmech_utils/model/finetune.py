@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from vitmech_utils.arguments import check_fields, checked_arguments
 from vitmech_utils.artefacts import file_hash, folder_hashes, write_json
@@ -151,6 +151,9 @@ class _Clock(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        (folder / TRAINING_ARGS_NAME).unlink(
+            missing_ok=True
+        )  # a pickle of any kind of object, which nobody reads
         open_to_umask(folder)
         write_json(folder / ELAPSED, {"seconds": self.seconds, "files": folder_hashes(folder)})
 
@@ -229,7 +232,10 @@ def fine_tune(
     """Train the adapter and head in place and return the best checkpoint's weights, judged on `held_out`.
 
     With as many training images as `steps * batch_size`, every image is seen once. A call that finds checkpoints in
-    the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's. `metrics` names what the
+    the folder `checkpoints` goes on from the last one; the result is the uninterrupted one's. Weights are safetensors.
+    The states of optimizer, schedule and random numbers are the trainer's own files, which `torch.save` pickles: they
+    are read as tensors and plain values alone, and only where their hashes are those noted when they were written.
+    `metrics` names what the
     history records of held-out predictions and labels; by default their `correlations`. `workers` processes draw images
     (see `drawing_workers`).
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vitmech_utils.pipeline.provenance import day, duration, hardware, version
+from vitmech_utils.pipeline.provenance import day, duration, hardware, literal, version
 from vitmech_utils.runs.manifests import RunError
 
 RECORD = Path("published", "benchmarks.json")
@@ -129,7 +129,7 @@ def _page_of(path: Path) -> str:
 def as_page(record: Record) -> str:
     """The record as MyST: where it comes from, the table of rows, the versions."""
     packages = ["| package | version |", "|---|---|"]
-    packages += [f"| {name} | {number} |" for name, number in record.packages.items()]
+    packages += [f"| {literal(name)} | {literal(number)} |" for name, number in record.packages.items()]
     return "\n\n".join([_provenance(record), as_table(record), "## Versions", "\n".join(packages)])
 
 

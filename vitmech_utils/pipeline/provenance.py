@@ -28,17 +28,26 @@ def banner(manifest: dict[str, Any], advice: str = "") -> str:
     )
     return (
         f"```{{admonition}} {title}\n:class: {kind} provenance\n"
-        f"{caution}Profile `{profile}` ({literal(manifest['profile']['values']['backbone'])}; "
-        f"{images['attention']} images for attention, {images['ablation']} for ablation), computed on "
-        f"{hardware(manifest)} on {day(manifest)}, in {duration(manifest['wall_seconds'])} and "
+        f"{caution}Profile {inline_code(profile)} ({literal(manifest['profile']['values']['backbone'])}; "
+        f"{literal(images['attention'])} images for attention, {literal(images['ablation'])} for ablation), computed "
+        f"on {hardware(manifest)} on {day(manifest)}, in {duration(manifest['wall_seconds'])} and "
         f"{manifest['peak_memory_mib'] / 1024:.1f} GiB of memory, by code version {version(manifest)}."
         f"{_drawn(manifest)}{' ' + advice if advice else ''}\n```"
     )
 
 
-def literal(text: str) -> str:
+def literal(text: object) -> str:
     """A value as text that no markup can leave: MyST's own characters and HTML's are escaped, lines joined."""
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", " ".join(str(text).split()))
+
+
+def inline_code(text: object) -> str:
+    """A value as code within a line: its fence is longer than any run of backticks in it, and it stays on one line."""
+    line = " ".join(str(text).split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return (
+        f"{fence} {line} {fence}" if line[:1] == "`" or line[-1:] == "`" else f"{fence}{line or ' '}{fence}"
+    )
 
 
 def _drawn(manifest: dict[str, Any]) -> str:

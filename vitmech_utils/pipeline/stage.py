@@ -17,7 +17,7 @@ from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked, re
 from vitmech_utils.pipeline.benchmarks import fill_benchmarks
 from vitmech_utils.pipeline.launch import add_launch_buttons
 from vitmech_utils.pipeline.made_pages import fill_made
-from vitmech_utils.pipeline.provenance import banner, day, duration, hardware, version
+from vitmech_utils.pipeline.provenance import banner, day, duration, hardware, inline_code, literal, version
 from vitmech_utils.profiles import Profile
 from vitmech_utils.report.picker.static import share_notebook_data
 from vitmech_utils.runs.code import read_notebook
@@ -109,7 +109,8 @@ def state(root: Path, run: Path, manifest: dict[str, Any]) -> State:
         return State("up to date")
     again = command(there.verb, chapter, run, root, profile)
     return State(
-        "to redraw", f"Its page is older than its code: {there.to_redraw}. `{again}` draws it again."
+        "to redraw",
+        f"Its page is older than its code: {literal(there.to_redraw)}. {inline_code(again)} draws it again.",
     )
 
 
@@ -283,7 +284,14 @@ def _fill(
                 raise RunError(
                     f"book/{page}: {{{{ run:{where} }}}}: no {key!r} in {chapter}/{artefact}.json"
                 ) from error
-        return format(found, form)
+        try:
+            shown = format(found, form)
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"book/{page}: {{{{ run:{where} }}}}: {chapter}/{artefact}.json holds {str(found)[:80]!r} there, which "
+                f"{form!r} cannot write"
+            ) from error
+        return literal(shown) if isinstance(found, str) else shown
 
     return TOKEN.sub(value, text)
 
@@ -306,7 +314,7 @@ def _status(manifests: dict[str, dict[str, Any]], states: dict[str, State]) -> s
         cpu = duration(manifest["cpu_seconds"]) if manifest.get("cpu_seconds") else "not recorded"
         cells = [
             f"[](../notebooks/{name}.ipynb)",
-            manifest["profile"]["name"],
+            literal(manifest["profile"]["name"]),
             hardware(manifest),
             day(manifest),
         ]

@@ -2,8 +2,10 @@
 
 import ast
 import functools
+import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ ASSETS = (".js", ".css", ".html", ".json", ".yaml")
 TRAINING_MODULES = ("model.finetune", "model.classifier", "heads.pruning")
 """The modules whose functions train: what they import decides whether a half-finished training can go on."""
 KINDS = ("computes", "saves", "shows")
+NBFORMAT = 4
 KEEPING = frozenset({"keep"})
 SAVING = frozenset({"save_table", "save_json", "save_arrays"})
 Wanted = dict[str, frozenset[str] | None]
@@ -36,14 +39,40 @@ def read_notebook(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cells without ids
             return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
         raise RunError(f"{path}: not a notebook ({str(error).splitlines()[0]})") from error
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a chapter's code is read from: a cell's kind (`cell_type`), its text and its metadata."""
+
+    cell_type: str
+    source: str
+    metadata: dict[str, Any]
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """Read a notebook's cells without its outputs; raises `RunError` where it is none.
+
+    A notebook of today's format is read as JSON: nbformat would be a second of every kernel's start, for its checks of
+    addresses. Whatever does not look like one is left to nbformat to read or to refuse.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["nbformat"] == NBFORMAT:
+            return [
+                Cell(cell["cell_type"], "".join(cell["source"]), dict(cell["metadata"]))
+                for cell in found["cells"]
+            ]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return [Cell(cell.cell_type, cell.source, cell.metadata) for cell in read_notebook(path).cells]
 
 
 def notebook_source(notebook: Path) -> str:
     """Join a notebook's code cells into one module's text, magics left out."""
-    cells = read_notebook(notebook).cells
-    lines = "\n".join(cell.source for cell in cells if cell.cell_type == "code").splitlines()
+    lines = "\n".join(cell.source for cell in read_cells(notebook) if cell.cell_type == "code").splitlines()
     return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines)
 
 
@@ -81,7 +110,7 @@ def _slice(source: str, calls: frozenset[str], where: str) -> str:
 
 def notebook_hashes(path: Path) -> dict[str, str]:
     """Hash what a notebook computes with, what it saves with, and its page (code, prose, metadata; no outputs)."""
-    cells = read_notebook(path).cells
+    cells = read_cells(path)
     sources = [(cell.cell_type, cell.source) for cell in cells]
     metadata = [
         {key: value for key, value in cell.metadata.items() if key in ("tags", "mystnb")} for cell in cells

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def package_versions() -> dict[str, str]:
 def cpu_seconds() -> float:
     """CPU seconds that this process and those that it started and that have ended used so far, imports included."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return time.process_time() + times.children_user + times.children_system
 
 
 def peak_memory_mib() -> int:

@@ -1,5 +1,6 @@
 """Whether a finished run may be read: what it kept must stand, and its page may wait to be drawn again."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def code_changes(manifest: dict[str, Any], root: Path) -> dict[str, list[str]]:
 
 def command(verb: str, name: str, run: Path, root: Path, profile: Profile) -> str:
     """The command that runs (or redraws) a chapter in this run folder."""
-    elsewhere = "" if run == (root / "results" / profile.name).resolve() else f" --run-dir {run}"
+    elsewhere = (
+        "" if run == (root / "results" / profile.name).resolve() else f" --run-dir {shlex.quote(str(run))}"
+    )
     return f"vitmech {verb} {name[:2]} --profile {profile.name}{elsewhere}"
 
 
