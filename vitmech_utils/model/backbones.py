@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -196,11 +198,18 @@ def _first_line(error: BaseException) -> str:
 
 
 def _quietly(*args, **kwargs):
-    """`AutoModel.from_pretrained` without its progress bar, which would freeze into notebooks' outputs."""
+    """`AutoModel.from_pretrained` without its progress bar."""
+    with without_progress_bars():
+        return AutoModel.from_pretrained(*args, **kwargs)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Let transformers draw no progress bar for a while: it would freeze into notebooks' outputs."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:
-        return AutoModel.from_pretrained(*args, **kwargs)
+        yield
     finally:
         if shown:
             hf_logging.enable_progress_bar()

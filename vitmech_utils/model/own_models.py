@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from vitmech_utils.model.backbones import DAMAGED, BackboneError, load_backbone
+from vitmech_utils.model.backbones import DAMAGED, BackboneError, load_backbone, without_progress_bars
 from vitmech_utils.model.classifier import SweepClassifier
 from vitmech_utils.model.lora import AdapterError
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -94,9 +94,10 @@ def _whole(source: str | Path | nn.Module) -> nn.Module:
             raise BackboneError(
                 f"{name}: its architecture {architecture!r} is none of transformers; load it yourself"
             )
-        model, report = kind.from_pretrained(
-            name, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-        )
+        with without_progress_bars():
+            model, report = kind.from_pretrained(
+                name, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+            )
     except BackboneError:
         raise
     except DAMAGED as error:

@@ -1,0 +1,52 @@
+"""Figures and sentences of the chapter on one's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vitmech_utils.figures.plots import ATTENTION, DIVERGING, WIDE, WIDTH
+
+
+def checked(facts: Mapping[str, str]) -> str:
+    """What was found of a model, one fact a line."""
+    width = max(map(len, facts))
+    return "\n".join(f"{name.ljust(width)}  {fact}" for name, fact in facts.items())
+
+
+def effect_grid(table: pd.DataFrame, unit: str) -> Figure:
+    """The grid of effects; a dot marks those whose interval leaves out zero."""
+    shape = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
+    grid = np.full(shape, np.nan)
+    grid[table["layer"], table["head"]] = table["effect"]
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.5 * shape[0] + 1.4), layout="constrained")
+    most = float(np.nanmax(np.abs(grid))) or 1.0
+    drawn = axis.imshow(grid, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto")
+    sure = table[(table["low"] > 0) | (table["high"] < 0)]
+    axis.plot(sure["head"], sure["layer"], "k.", markersize=7)
+    axis.set(xlabel="head", ylabel="layer")
+    axis.set_xticks(range(shape[1]), [str(number + 1) for number in range(shape[1])])
+    axis.set_yticks(range(shape[0]), [str(number + 1) for number in range(shape[0])])
+    figure.colorbar(drawn, label=f"effect, {unit}")
+    return figure
+
+
+def strongest_maps(table: pd.DataFrame, maps: np.ndarray, shown: np.ndarray, count: int = 4) -> Figure:
+    """Maps of the heads with the largest effects, over the first image."""
+    rows = table.nlargest(count, "effect")
+    figure, axes = plt.subplots(1, count, figsize=(WIDE, WIDE / count + 0.4), layout="constrained")
+    for axis, layer, head in zip(np.atleast_1d(axes), rows["layer"], rows["head"], strict=False):
+        axis.imshow(shown[0], extent=(0, 1, 0, 1))
+        axis.imshow(maps[0, layer, head], extent=(0, 1, 0, 1), cmap=ATTENTION, alpha=0.6)
+        axis.set_title(f"layer {layer + 1}, head {head + 1}")
+        axis.axis("off")
+    return figure
+
+
+def headings(names: Sequence[str]) -> str:
+    """The parts of a report, as a list."""
+    return "\n".join(f"- {name}" for name in names)
