@@ -360,8 +360,6 @@ def test_without_the_type_checks_of_these_tests_the_same_is_refused() -> None:
     """In a process of its own: the tests' annotations are checked by jaxtyping, which would be first."""
     calls = {
         "statistics.ratio_of_medians(VALUES, VALUES[:2])": "got shapes (3,), (2,)",
-        "statistics.ratio_of_effects(VALUES, VALUES, VALUES[:2])": "got shapes (2,), (3,), (3,)",
-        "statistics.effect_intervals(ROWS, VALUES[:2])": "got shapes (2, 3) and (2,)",
         "statistics.percent_effect(ROWS, VALUES[:1])": "got shapes (2, 3) and (1,)",
         "statistics.effect_sizes(VALUES, VALUES)": "got shapes (3,) and (3,)",
         "statistics.rank_correlation(VALUES, VALUES[:2])": "got 3 and 2 values",
