@@ -247,6 +247,33 @@ def test_the_fewer_images_of_two_chapters_count(tmp_path: Path) -> None:
     assert not board.loc[["C3", "C5"], "reason"].str.contains("too few").any()
 
 
+def test_a_count_over_thresholds_is_as_sure_as_the_strictest_and_may_be_as_the_mildest() -> None:
+    usual, strict, mild = (made_up() for _ in range(3))
+    for tables, count, sure in ((usual, 7, 5), (strict, 3, 2), (mild, 20, 9)):
+        on_chirp(count, sure)(tables)
+    every = pd.concat(
+        [
+            usual["classes"].assign(threshold="none", value=np.nan),
+            strict["classes"].assign(threshold="part", value=0.4),
+            mild["classes"].assign(threshold="part", value=0.15),
+        ],
+        ignore_index=True,
+    )
+    found = verdicts.over_thresholds(every, semantics.about_chirp_alone)
+    assert found == verdicts.Count(7, 2, 20, 36)
+
+
+def test_the_scoreboard_reads_counts_over_thresholds_where_chapter_05_has_them(tmp_path: Path) -> None:
+    tables = made_up()
+    on_chirp(32, 30)(tables)
+    frame = pd.DataFrame({"claim": ["C3", "C5", "C6"], "verdict": [FAILS, FAILS, HOLDS]})
+    tables["claims_c3_c6"] = frame.assign(
+        value=[32, 0, -1], low=[12, 0, -1], high=[34, 2, -1], total=[36, 6, -1]
+    )
+    row = scoreboard(write_run(tmp_path, tables)).set_index("id").loc["C3"]
+    assert (row["value"], row["low"], row["high"], row["verdict"]) == (32, 12, 34, UNKNOWN)
+
+
 def test_counts_know_what_is_sure_and_what_may_be() -> None:
     tables = made_up()
     on_chirp(7, 5)(tables)

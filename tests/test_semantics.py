@@ -11,7 +11,15 @@ from test_attention import attention_statistics, pictures, planted, random_image
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.data.style import Style
 from vitmech_utils.heads.attention_shares import AttentionStatistics
-from vitmech_utils.heads.semantics import CLASSES, Thresholds, class_changes, classify, sensitivity, unmix
+from vitmech_utils.heads.semantics import (
+    CLASSES,
+    Thresholds,
+    class_changes,
+    classes_over_thresholds,
+    classify,
+    sensitivity,
+    unmix,
+)
 from vitmech_utils.heads.sinks import find_sinks
 from vitmech_utils.studies.semantics.measure import (
     CHANGES,
@@ -128,6 +136,18 @@ def test_sensitivity_counts_every_head_once() -> None:
     assert set(table["class"]) == set(CLASSES)
     part = table.query("threshold == 'part' and value == 1.0").set_index("class")["heads"]
     assert part["polysemantic"] == 0
+
+
+def test_heads_are_classified_at_either_end_of_every_threshold() -> None:
+    statistics = made_up([[0.8, 0.05, 0.15], [0.64, 0.35, 0.01]])
+    every = classes_over_thresholds(statistics)
+    usual = every[every["threshold"] == "none"].drop(columns=["threshold", "value"])
+    pd.testing.assert_frame_equal(usual, classify(statistics))
+    assert every.groupby("threshold")["value"].nunique().drop("none").eq(2).all()
+    strict = every.query("threshold == 'part' and value == 0.4").reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        strict.drop(columns=["threshold", "value"]), classify(statistics, thresholds=Thresholds(part=0.4))
+    )
 
 
 @pytest.mark.parametrize("settings", [{"sink": 1.2}, {"part": -0.1}, {"information": -1.0}])

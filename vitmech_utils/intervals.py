@@ -158,7 +158,7 @@ def mean_interval(
 def joint_interval(
     values: Float[ndarray, "row image"],
     statistic: Callable[[Float[ndarray, "draw row"]], Float[ndarray, " draw"]],
-    method: str = "corrected",
+    method: str = "percentile",
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,

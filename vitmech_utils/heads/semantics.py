@@ -142,6 +142,32 @@ def sensitivity(
     return pd.DataFrame(rows)
 
 
+REASONABLE = {
+    "sink": (0.6, 0.9),
+    "information": (0.15, 0.5),
+    "part": (0.15, 0.4),
+    "follow": (0.2, 0.5),
+    "position": (0.35, 0.65),
+}
+"""Between which values one may well put each threshold; a claim about classes is to hold over all of them."""
+
+
+@checked_arguments()
+def classes_over_thresholds(
+    statistics: AttentionStatistics, twins: pd.DataFrame | None = None, sinks: Sinks | None = None
+) -> pd.DataFrame:
+    """Classify with the usual thresholds, then with one of them at a time at either end of what is `REASONABLE`.
+
+    Returns the rows of `classify` one under the other, with threshold and value ("none" and NaN for the usual ones).
+    """
+    parts = [classify(statistics, twins, sinks).assign(threshold="none", value=math.nan)]
+    for name, ends in REASONABLE.items():
+        for value in ends:
+            moved = replace(Thresholds(), **{name: value})
+            parts.append(classify(statistics, twins, sinks, moved).assign(threshold=name, value=value))
+    return pd.concat(parts, ignore_index=True)
+
+
 @checked_arguments()
 def unmix(
     shares: Float[ndarray, "*head region"], profiles: Float[ndarray, "region region"]

@@ -28,12 +28,12 @@ FOOT = (
 # What is wider than the paper is made smaller as a whole; figures keep their own rule.
 FIT = """
 (width) => {
-  for (const box of document.querySelectorAll("table, mjx-container[display=true], .vm-picker")) {
-    if (box.parentElement.closest("table, .vm-picker")) continue;
-    box.style.zoom = 1;
-    const needed = Math.max(box.scrollWidth, box.getBoundingClientRect().width);
-    if (needed > width) box.style.zoom = Math.max(width / needed, 0.2);
-  }
+  const boxes = [...document.querySelectorAll("table, mjx-container[display=true], .vm-picker")];
+  for (let turn = 0; turn < 4; turn++)  // what is smaller may break its lines elsewhere
+    for (const box of boxes) {
+      const needed = box.getBoundingClientRect().width;
+      if (needed > width) box.style.zoom = (Number(box.style.zoom) || 1) * width / needed * 0.99;
+    }
 }
 """
 

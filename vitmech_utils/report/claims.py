@@ -25,6 +25,11 @@ LIMITS = {
     **{name: limit for judge in JUDGES for name, limit in getattr(judge, "LIMITS", {}).items()},
 }
 TABLES = {name: (judge.CHAPTER, columns) for judge in JUDGES for name, columns in judge.TABLES.items()}
+OPTIONAL = {
+    name: (judge.CHAPTER, columns)
+    for judge in JUDGES
+    for name, columns in getattr(judge, "OPTIONAL", {}).items()
+}
 _OLDER_WORDS = {"cannot be told": verdicts.UNKNOWN}  # runs of before the word was chosen
 
 
@@ -36,7 +41,7 @@ def scoreboard(run: str | Path) -> pd.DataFrame:
     `RunError` when a chapter or a table is missing, changed since its run, without a column or a row, or when the
     chapters are of different profiles; the message names the chapter to run.
     """
-    artefacts = read_judged(Path(run), TABLES, [judge.CHAPTER for judge in NEEDED])
+    artefacts = read_judged(Path(run), TABLES, [judge.CHAPTER for judge in NEEDED], OPTIONAL)
     found = {name: row for judge in JUDGES for name, row in judge.rows(artefacts).items()}
     frame = pd.DataFrame([vars(found[name]) for name in RULES]).astype({"images": "Int64"})
     name = artefacts.profile["name"]

@@ -1,5 +1,6 @@
 """The tables that the scoreboard judges: read from a run folder, and checked."""
 
+import types
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,12 +88,15 @@ class JudgedRun:
 
 
 def read_judged(
-    run: Path, contract: Mapping[str, tuple[str, tuple[str, ...]]], needed: Collection[str]
+    run: Path,
+    contract: Mapping[str, tuple[str, tuple[str, ...]]],
+    needed: Collection[str],
+    optional: Mapping[str, tuple[str, tuple[str, ...]]] = types.MappingProxyType({}),
 ) -> JudgedRun:
     """Read what the scoreboard judges; raises `RunError`, as `scoreboard` says.
 
     `contract` names, for every table, the chapter that leaves it and the columns it must have; `needed` lists the
-    chapters that the run must hold.
+    chapters that the run must hold. `optional` is a contract for tables that are read where a chapter has left them.
     """
     present = {chapter for chapter, _ in contract.values() if chapter in needed or (run / chapter).is_dir()}
     profiles = {}
@@ -106,6 +110,12 @@ def read_judged(
             f"{run}: chapters {made} were made with different profile values; run `vitmech run all` on it"
         )
     chapters = {name: chapter for name, (chapter, _) in contract.items() if chapter in present}
+    chapters |= {
+        name: chapter
+        for name, (chapter, _) in optional.items()
+        if chapter in present and (run / chapter / f"{name}.parquet").is_file()
+    }
+    contract = {**optional, **contract}
     tables = {name: _table(run, name, *contract[name]) for name in chapters}
     return JudgedRun(run, next(iter(profiles.values())), tables, chapters)
 

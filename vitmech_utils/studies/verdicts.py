@@ -4,6 +4,7 @@ A rule is a pure function of measured values; it stands in its study's `judge.py
 words mean, not from what a run gave.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -134,3 +135,18 @@ def count_sure(classes: pd.DataFrame, wanted: pd.Series) -> Count:
     """Count the heads that are wanted: as classified, for sure at least, and at most."""
     sure = classes["confidence"] >= SURE
     return Count(int(wanted.sum()), int((wanted & sure).sum()), int((wanted | ~sure).sum()), len(classes))
+
+
+@checked_arguments()
+def over_thresholds(every: pd.DataFrame, count: Callable[[pd.DataFrame], Count]) -> Count:
+    """What is counted with the usual thresholds, its bounds those of all `semantics.classes_over_thresholds`.
+
+    A claim that rests on it holds only if it holds wherever one may well put a threshold.
+    """
+    found = {
+        key: count(part.reset_index(drop=True))
+        for key, part in every.groupby(["threshold", "value"], dropna=False, sort=False)
+    }
+    usual = next(counted for (name, _), counted in found.items() if name == "none")
+    low, high = min(it.low for it in found.values()), max(it.high for it in found.values())
+    return Count(usual.value, low, high, usual.total)

@@ -21,6 +21,7 @@ from vitmech_utils.studies.verdicts import (
     TEXT_OR_EDGE,
     Count,
     Judgement,
+    over_thresholds,
     text_or_edge_detectors,
     too_few,
     too_few_heads,
@@ -36,6 +37,7 @@ TABLES = {
     "recipe": ("what", "fine-tuned", "bare"),
     "by_chance": ("subject_before", "subject_after", "sure"),
 }
+OPTIONAL = {"made_over_thresholds": ("value", "low", "high", "total")}
 _SPECIALIZATION = "Fine-tuning drives the specialization."
 _INHERITED = (
     "Are the text and edge detectors inherited from pre-training? (If not, they emerge in fine-tuning.)"
@@ -49,13 +51,20 @@ def made_by_fine_tuning(moves: pd.DataFrame) -> Count:
     """Count, of the heads that are about something after fine-tuning, those that were about none of it before.
 
     `moves` is a table of `measure.transitions` from the pre-trained to the fine-tuned network. A head that keeps some
-    of its regions, or drops one, counts as kept in part (`fates`), not as new.
+    of its regions, or drops one, counts as kept in part (`kept_or_new`), not as new.
     """
     about = moves[moves["subject_after"] != "nothing"]
-    return _among(fates(about) == NEW, about["sure"])
+    return _among(kept_or_new(about) == NEW, about["sure"])
 
 
-def fates(moves: pd.DataFrame) -> pd.Series:
+@checked_arguments()
+def made_over_thresholds(moves: pd.DataFrame) -> Count:
+    """`made_by_fine_tuning` with bounds over all thresholds; `moves` are those of `measure.moves_over_thresholds`."""
+    return over_thresholds(moves, made_by_fine_tuning)
+
+
+@checked_arguments()
+def kept_or_new(moves: pd.DataFrame) -> pd.Series:
     """What became of each head that is about something: `new` regions alone, some `kept in part`, or all `kept`."""
 
     def fate(before: str, after: str) -> str:
@@ -81,7 +90,8 @@ def detectors_shared(moves: pd.DataFrame) -> Count:
 def fine_tuning_drives(made: Count, images: int) -> Judgement:
     """C7. Holds if *most* heads that are about something after fine-tuning were for sure about none of it before, in
     part if more than *half* were. Does not hold if even those that may have been make up no more than *half*. Otherwise
-    it is undecided. A head that keeps some of its regions, or drops one, was about it before.
+    it is undecided. A head that keeps some of its regions, or drops one, was about it before. *For sure* means over all
+    thresholds that one may well put between the classes, *may* by any of them.
     """
     return _judged(
         made,
@@ -165,7 +175,10 @@ def rows(run: JudgedRun) -> dict[str, Row]:
 def _c7(run: JudgedRun) -> Row:
     moves = _moves(run, "pre-trained", "fine-tuned")
     made = made_by_fine_tuning(moves)
-    became = fates(moves[moves["subject_after"] != "nothing"])
+    if "made_over_thresholds" in run.tables:
+        row = run.tables["made_over_thresholds"].iloc[0]
+        made = Count(*(int(row[name]) for name in ("value", "low", "high", "total")))
+    became = kept_or_new(moves[moves["subject_after"] != "nothing"])
     rest = ", ".join(f"{int((became == fate).sum())} {fate}" for fate in (KEPT, KEPT_IN_PART))
     return _origin_row(
         run,

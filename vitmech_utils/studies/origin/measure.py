@@ -221,6 +221,22 @@ def subjects(classes: pd.DataFrame, groups: Groups = GROUPS) -> pd.Series:
 
 
 @checked_arguments()
+def moves_over_thresholds(before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95) -> pd.DataFrame:
+    """`transitions` between two tables of `semantics.classes_over_thresholds`, threshold by threshold.
+
+    The columns of `transitions` with threshold and value.
+    """
+    key = ["threshold", "value"]
+    later = dict(list(after.groupby(key, dropna=False, sort=False)))
+    parts = []
+    for name, part in before.groupby(key, dropna=False, sort=False):
+        same = next(found for other, found in later.items() if str(other) == str(name))
+        moved = transitions(part.reset_index(drop=True), same.reset_index(drop=True), sure)
+        parts.append(moved.assign(threshold=name[0], value=name[1]))
+    return pd.concat(parts, ignore_index=True)
+
+
+@checked_arguments()
 def transitions(
     before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95, groups: Groups = GROUPS
 ) -> pd.DataFrame:

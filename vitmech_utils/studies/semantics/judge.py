@@ -31,6 +31,7 @@ from vitmech_utils.studies.verdicts import (
     Judgement,
     count_sure,
     detects_text_or_edge,
+    over_thresholds,
     text_or_edge_detectors,
     too_few,
     too_few_heads,
@@ -92,7 +93,8 @@ def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
 @checked_arguments()
 def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
     """C3. Holds if *most* heads of layers 6-11 are for sure about the chirp alone, in part if more than *half* are.
-    Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided.
+    Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided. *For sure* means
+    over all thresholds that one may well put between the classes, *may be* by any of them.
     """
     if judgement := too_few(images, ON_CHIRP):
         return judgement
@@ -142,7 +144,7 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
 def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgement:
     """C5. Holds if more than *half* of the last layer's heads are for sure polysemantic or diffuse, and its maps are
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
-    that may be make up no more than *half*. Otherwise it is undecided.
+    that may be make up no more than *half*. Otherwise it is undecided. *For sure* and *may be* as in C3.
     """
     if judgement := too_few(images, ON_CHIRP):
         return judgement
@@ -177,6 +179,16 @@ def importance_grows_with_focus(overall: Interval, within: Interval, images: int
             IN_PART, "over all heads it grows; within layers this does not show, so depth alone could make it"
         )
     return undecided("the interval of the correlation includes zero")
+
+
+COUNTED = {about_chirp_alone: "C3", polysemantic_or_diffuse: "C5"}
+"""What is counted over all thresholds, and for which claim."""
+
+
+@checked_arguments()
+def counted_over_thresholds(every: pd.DataFrame) -> dict[str, Count]:
+    """What C3 and C5 count, with bounds over all thresholds; `every` is of `semantics.classes_over_thresholds`."""
+    return {claim: over_thresholds(every, count) for count, claim in COUNTED.items()}
 
 
 RULES = {
@@ -297,4 +309,13 @@ def _counted(run: JudgedRun, count: Callable[[pd.DataFrame], Count]) -> tuple[Co
         f"random weights: {count(run.tables['untrained_classes'])}; "
         f"before fine-tuning: {count(run.tables['pretrained_classes'])}"
     )
-    return count(run.tables["classes"]), control
+    return _over_thresholds(run, count) or count(run.tables["classes"]), control
+
+
+def _over_thresholds(run: JudgedRun, count: Callable[[pd.DataFrame], Count]) -> Count | None:
+    """What chapter 05 counted over all thresholds; None where it did not, or for another count."""
+    table, claim = run.tables["claims_c3_c6"], COUNTED.get(count)
+    if claim is None or "high" not in table:
+        return None
+    row = table[table["claim"] == claim].iloc[0]
+    return Count(*(int(row[name]) for name in ("value", "low", "high", "total")))

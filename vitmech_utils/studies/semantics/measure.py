@@ -28,7 +28,7 @@ from vitmech_utils.heads.attention_shares import (
 from vitmech_utils.heads.check import check_heads, watch_projections
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.projections import mean_of_queries, without_gradients
-from vitmech_utils.heads.semantics import CLASSES, Thresholds, classify, unmix
+from vitmech_utils.heads.semantics import CLASSES, Thresholds, classes_over_thresholds, classify, unmix
 from vitmech_utils.heads.sinks import Sinks, find_sinks
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval, percentile_bounds, rank_correlation
@@ -243,6 +243,12 @@ def classified_otherwise(found: Examined) -> pd.DataFrame:
     stricter = classify(found.statistics, found.effects, found.sinks, Thresholds(part=0.5))
     tables = {"part 0.5": stricter, "patch queries": classified_by_patches(found)}
     return pd.concat([table.assign(rule=rule) for rule, table in tables.items()], ignore_index=True)
+
+
+@checked_arguments()
+def classified_over_thresholds(found: Examined) -> pd.DataFrame:
+    """An examined network's classes at either end of every threshold, as `semantics.classes_over_thresholds`."""
+    return classes_over_thresholds(found.statistics, found.effects, found.sinks)
 
 
 @checked_arguments()

@@ -280,18 +280,28 @@ def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: 
         "C5": f"{counts['C5']} heads of the last layer are polysemantic or diffuse",
         "C6": f"rank correlation {over_all} over all heads, {within} within layers, {focus['mode'].iloc[0]} ablation",
     }
-    return pd.DataFrame(
-        [(claim, here[claim], found.verdict, found.reason) for claim, found in judged.items()],
-        columns=["claim", "here", "verdict", "reason"],
-    )
+    rows = [
+        (
+            claim,
+            here[claim],
+            found.verdict,
+            found.reason,
+            *(vars(counts[claim]).values() if claim in counts else [-1] * 4),
+        )
+        for claim, found in judged.items()
+    ]
+    return pd.DataFrame(rows, columns=["claim", "here", "verdict", "reason", "value", "low", "high", "total"])
 
 
 @checked_arguments()
 def verdicts(claims: pd.DataFrame) -> str:
     """The claims with what is found here, the verdicts and their reasons."""
-    return "In brackets: heads that are so for sure, and heads that may be.\n\n" + bullets(
-        f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
-        for row in claims.itertuples()
+    return (
+        "In brackets: heads that are so for sure, and heads that may be, over all reasonable thresholds.\n\n"
+        + bullets(
+            f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
+            for row in claims.itertuples()
+        )
     )
 
 
