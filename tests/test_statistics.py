@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 
 from vitmech_utils.intervals import effect_intervals, mean_interval, ratio_of_effects, redrawn
 from vitmech_utils.statistics import (
+    Interval,
     adjust,
     paired_p_values,
     percent_effect,
@@ -120,3 +121,8 @@ def test_a_single_image_has_an_effect_and_no_interval():
     low, high = effect_intervals(np.array([[2.0], [1.0]]), np.array([1.0]))
     assert np.isnan(low).all()
     assert np.isnan(high).all()
+
+
+def test_an_interval_without_a_value_is_unknown_in_words() -> None:
+    assert f"{Interval(np.nan, np.nan, np.nan):.2f}" == "unknown"
+    assert f"{Interval(0.5, 0.25, 0.75):+.1f}" == "+0.5 [+0.2, +0.8]"

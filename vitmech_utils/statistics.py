@@ -49,7 +49,10 @@ class Interval:
         return (self.high - self.low) / 2
 
     def __format__(self, spec: str) -> str:
+        """The value and its bounds in brackets; "unknown" where there is no value."""
         spec = spec or ".2f"
+        if self.value != self.value:
+            return "unknown"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 

@@ -110,7 +110,7 @@ def _q5(run: JudgedRun) -> Row:
     )  # fmt: skip
     first = run.tables["claim_q5"].iloc[0]
     images = int(first["images"])
-    alike = "; ".join(f"by {name} {_known(share)}" for name, share in shared.items())
+    alike = "; ".join(f"by {name} {share:.2f}" for name, share in shared.items())
     told = {
         "the planted shortcut": control,
         "the same question in two trainings shares": trainings,
@@ -126,7 +126,7 @@ def _q5(run: JudgedRun) -> Row:
         sample=f"{int(first['heads'])} heads; {images} images for attention and for the shortcut, "
         f"{int(first['sweep_images'])} for effects, mean ablation",
         control="; ".join(
-            f"{words} " + ", ".join(f"{name}: {_known(found)}" for name, found in part.items())
+            f"{words} " + ", ".join(f"{name}: {found:.2f}" for name, found in part.items())
             for words, part in told.items()
             if part
         ),
@@ -138,10 +138,6 @@ def _q5(run: JudgedRun) -> Row:
         **numbers(shared["effect"], "share"),
         **vars(specialization_is_of_the_architecture(control, shared, ceilings, trainings, untuned, images)),
     )
-
-
-def _known(found: Interval) -> str:
-    return f"{found:.2f}" if found.value == found.value else "unknown"
 
 
 def _by_quantity(run: JudgedRun, kind: str) -> dict[str, Interval]:

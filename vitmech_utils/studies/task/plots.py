@@ -363,7 +363,7 @@ def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFr
     within, among = (
         bounds(permuted[permuted["moved"] == moved], "quantity") for moved in ("within layers", "among all")
     )
-    listing = frame_table(table, columns).replace("nan [nan, nan]", "unknown")
+    listing = frame_table(table, columns)
     return (
         f"{listing}\n\nRank correlations over {table['heads'].iloc[0]} heads, 95 % intervals over heads. Regressor "
         f"against clean model with all images: by effect {as_they_are:.2f}. With heads that change places within their "
