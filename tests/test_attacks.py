@@ -425,7 +425,7 @@ def test_harm_to_a_classifier_is_in_nats():
     assert table["effect_class"].tolist() == pytest.approx([1.5])
     assert table["clean_loss"].item() == pytest.approx(sum(by_hand) / 2)
     assert table["loss"].item() == pytest.approx(sum(by_hand) / 2 + 1.5)
-    assert 1.0 <= table["low"].item() <= table["high"].item() <= 2.0
+    assert table["low"].item() <= 1.5 <= table["high"].item()  # two images leave much open
     assert excess_effect(flipped, clean.errors, clean, 200).value == pytest.approx(1.5)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import vitmech
-from test_claims import SEMANTICS, classes, made_up, set_classes, set_effects, write_run
+from test_claims import MANY, SEMANTICS, classes, made_up, set_classes, set_effects, write_run
 
 from vitmech_utils.pipeline.compare import compare, difference, effect_differences
 from vitmech_utils.report.claims import scoreboard
@@ -104,7 +104,7 @@ def test_what_one_run_lacks_is_named_and_the_rest_compared(runs: tuple[Path, Pat
 def test_other_profile_values_are_named(runs: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_run(tmp_path / "third", made_up(images=60), images=60)
     told = {name: pair for name, *pair in compare(runs[0], other).facts}
-    assert told["profile: semantics.images"] == ["50", "60"]
+    assert told["profile: semantics.images"] == [str(MANY), "60"]
 
 
 def test_an_edited_table_is_refused(runs: tuple[Path, Path]) -> None:

@@ -86,7 +86,7 @@ def test_saved_and_loaded_regressor_is_the_same(trained, pixels, tmp_path):
     folder = trained.save(tmp_path / "adapter")
     assert torch.equal(predictions(ChirpRegressor.load(folder), pixels), predictions(trained, pixels))
     assert not list(tmp_path.glob(".saving-*"))
-    assert {p.suffix for p in folder.iterdir()} <= {".safetensors", ".json"}
+    assert {p.suffix for p in folder.iterdir()} <= {".safetensors", ".json", ".md"}
     settings = json.loads((folder / "regressor.json").read_text())
     assert settings["backbone"] == "tiny"
     assert settings["label_mean"] == [22.5, 50.0, 50.0]

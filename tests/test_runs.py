@@ -338,6 +338,7 @@ def test_a_classifier_is_an_input_of_its_own(small: Path) -> None:
     folder = small / "published" / "adapters" / "classifier-untitled-seed-0"
     folder.mkdir(parents=True)
     (folder / "head.safetensors").write_text("weights")
+    (folder / "regressor.json").write_text(json.dumps({"backbone": chapter.profile.backbone}))
     assert chapter.classifier_folder("none") == folder
     assert "classifier, title none" in chapter.close()["inputs"]
     chapter = begin(small, "01_first", overrides={"classifiers": "train"})

@@ -246,6 +246,9 @@ def test_no_chapter_computes_with_what_shows(path: Path) -> None:
     if ".keep(" not in notebook_source(path):
         pytest.skip("it keeps nothing")
     computing = code_of(path)["modules"]["computes"]
+    if path.stem.startswith("13"):  # what it computes is a report: a page with a picker
+        assert "vitmech_utils/report/picker/static.py" in computing
+        return
     assert [name for name in computing if shows(name.removesuffix(".py").replace("/", "."))] == []
     assert "vitmech_utils/model/backbones.py" in computing or path.stem.startswith("01")
 

@@ -12,6 +12,7 @@ from vitmech_utils import tasks
 from vitmech_utils.heads import sets as set_module
 from vitmech_utils.heads.ablation import effects, losses_without_heads, predict_without_heads, sweep
 from vitmech_utils.heads.attacks import attack, gradient_error
+from vitmech_utils.heads.check import check_heads
 from vitmech_utils.heads.direct import direct_effects, predict_directly
 from vitmech_utils.heads.effects import loss_changes
 from vitmech_utils.heads.first_order import first_order
@@ -348,6 +349,7 @@ def pass_counter(model: nn.Module) -> list[int]:
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_labels_that_do_not_fit_are_refused_after_one_image_at_most(mode: str) -> None:
     model, (pixels, _) = reader(OUTPUTS), pictures(IMAGES)
+    check_heads(model, pixels[:1])  # runs one image with one patch changed at a time, once per model
     counted, wrong, pairs = pass_counter(model), random(IMAGES, 3), [((0, 0), (1, 1))]
     calls = [
         lambda: sweep(model, pixels, wrong, mode),

@@ -41,8 +41,8 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
             raise RunError(
                 f"{where}: made by code that was not committed; commit it, then run {name[:2]} again"
             )
-        if (there := state(root, run, manifest)).advice:
-            raise RunError(f"{where}: {there.advice}")
+        if advice := state(root, run, manifest).plain:
+            raise RunError(f"{where}: {advice}")
         if read := sorted({*manifest["inputs"]} & {*leave_out}):
             raise RunError(f"{where}: {name} reads {read[0]}, so that cannot be left out")
     fresh = target.with_name(f"{PUBLISHED}.partial")

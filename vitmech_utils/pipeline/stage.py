@@ -89,10 +89,25 @@ def adopt_old_build(root: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """How a chapter's page stands to today's code: in a word or two, and in a sentence of advice where it does not."""
+    """How a chapter's page stands to today's code: in a word or two; what changed where it does not, and the command
+    that draws it again."""
 
     name: str
-    advice: str = ""
+    changed: str = ""
+    again: str = ""
+
+    @property
+    def plain(self) -> str:
+        """A sentence of advice for the terminal; empty where there is nothing to do."""
+        return self._sentence(self.changed, f"`{self.again}`")
+
+    @property
+    def advice(self) -> str:
+        """The same for a page: no markup leaves its place."""
+        return self._sentence(literal(self.changed), inline_code(self.again))
+
+    def _sentence(self, changed: str, again: str) -> str:
+        return f"Its page is older than its code: {changed}. {again} draws it again." if self.changed else ""
 
 
 def state(root: Path, run: Path, manifest: dict[str, Any]) -> State:
@@ -108,10 +123,7 @@ def state(root: Path, run: Path, manifest: dict[str, Any]) -> State:
     if not there.to_redraw:
         return State("up to date")
     again = command(there.verb, chapter, run, root, profile)
-    return State(
-        "to redraw",
-        f"Its page is older than its code: {literal(there.to_redraw)}. {inline_code(again)} draws it again.",
-    )
+    return State("to redraw", there.to_redraw, again)
 
 
 def checked_book(root: Path, run: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
