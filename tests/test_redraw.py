@@ -14,6 +14,7 @@ from small_book import ROOT, write_notebook
 
 from vitmech_utils.artefacts import folder_hashes
 from vitmech_utils.pipeline.execute import run_chapter, up_to_date
+from vitmech_utils.pipeline.provenance import literal
 from vitmech_utils.pipeline.stage import stage
 from vitmech_utils.profiles import load_profile
 from vitmech_utils.runs.code import code_of
@@ -234,7 +235,8 @@ def test_pages_and_status_say_what_is_to_be_drawn_again(keeping: Path) -> None:
     edit(keeping, "A claim.", "A better claim.")
     stage(keeping, run_of(keeping), keeping / "staged")
     page = (keeping / "staged" / "notebooks" / "01_first.ipynb").read_text()
-    assert "Its page is older than its code: notebooks/01_first.ipynb changed since." in page
+    changed = literal("notebooks/01_first.ipynb changed since")
+    assert f"Its page is older than its code: {changed}." in page
     assert "`vitmech redraw 01 --profile quick` draws it again." in page
     rows = (keeping / "staged" / "book" / "intro.md").read_text().splitlines()
     states = [row.split("|")[-2].strip() for row in rows if "01_first" in row or "02_second" in row]

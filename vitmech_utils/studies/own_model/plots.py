@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.figures.marks import head_names
 from vitmech_utils.figures.plots import ATTENTION, DIVERGING, WIDE, WIDTH
+from vitmech_utils.figures.tables import shown
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 
 @checked_arguments()
@@ -39,12 +45,12 @@ def effect_grid(table: pd.DataFrame, unit: str) -> Figure:
 
 
 @checked_arguments()
-def strongest_maps(table: pd.DataFrame, maps: np.ndarray, shown: np.ndarray, count: int = 4) -> Figure:
+def strongest_maps(table: pd.DataFrame, maps: np.ndarray, images: np.ndarray, count: int = 4) -> Figure:
     """Maps of the heads with the largest effects, over the first image."""
     rows = table.nlargest(count, "effect")
     figure, axes = plt.subplots(1, count, figsize=(WIDE, WIDE / count + 0.4), layout="constrained")
     for axis, layer, head in zip(np.atleast_1d(axes), rows["layer"], rows["head"], strict=False):
-        axis.imshow(shown[0], extent=(0, 1, 0, 1))
+        axis.imshow(images[0], extent=(0, 1, 0, 1))
         axis.imshow(maps[0, layer, head], extent=(0, 1, 0, 1), cmap=ATTENTION, alpha=0.6)
         axis.set_title(f"layer {layer + 1}, head {head + 1}")
         axis.axis("off")
@@ -55,3 +61,15 @@ def strongest_maps(table: pd.DataFrame, maps: np.ndarray, shown: np.ndarray, cou
 def headings(names: Sequence[str]) -> str:
     """The parts of a report, as a list."""
     return "\n".join(f"- {name}" for name in names)
+
+
+@checked_arguments()
+def origin_table(table: pd.DataFrame, count: int = 8) -> Styler:
+    """The heads whose maps changed most since the base, with their classes before and after where masks tell them."""
+    rows = table.nsmallest(count, "map_correlation")
+    columns: dict[str, object] = {"head": head_names(rows), "maps correlate": rows["map_correlation"]}
+    for when in ("before", "after"):
+        if f"class_{when}" in rows:
+            about = [f" ({regions})" if regions else "" for regions in rows[f"regions_{when}"]]
+            columns[when] = [f"{kind}{what}" for kind, what in zip(rows[f"class_{when}"], about, strict=True)]
+    return shown(pd.DataFrame(columns), {"maps correlate": ".2f"})
