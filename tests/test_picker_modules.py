@@ -43,7 +43,7 @@ def test_modules_are_joined_in_order_without_imports_and_exports(tmp_path: Path)
     write(
         tmp_path,
         picker='// Entry.\n\nimport { twice } from "./b.js";\nexport const f = twice(2);\nexport default { f };\n',
-        b='// B.\n\nimport { one } from "./a.js";\n/** @import { T } from "./t.js" */\nexport const twice = () => one;\n',
+        b='// B.\n\nimport { one } from "./a.js";\n/** @import { T } from "./t" */\nexport const twice = () => one;\n',
         a="// A.\n\nexport const one = 1;\n",
     )
     body = joined(tmp_path).split("\n", 1)[1]
