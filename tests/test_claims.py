@@ -397,3 +397,86 @@ def test_the_published_run_can_be_judged_and_its_figures_are_there() -> None:
             cells = json.loads((folder / f"{row.chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
             figures = [cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
             assert row.figure in figures
+
+
+SAID = {"+": HOLDS, "/": IN_PART, "-": FAILS, "?": UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("trainings", "verdict", "lacks"),
+    [
+        ("+++", HOLDS, ""),
+        ("---", FAILS, ""),
+        ("///", IN_PART, ""),
+        ("+--", IN_PART, ""),
+        ("++/", IN_PART, ""),
+        ("--/", IN_PART, ""),
+        ("+-?", IN_PART, ""),
+        ("??/", IN_PART, ""),
+        ("++?", UNKNOWN, "images"),
+        ("--?", UNKNOWN, "images"),
+        ("???", UNKNOWN, "images"),
+        ("++", UNKNOWN, "trainings"),
+        ("-", UNKNOWN, "trainings"),
+    ],
+)
+def test_a_claim_about_models_is_judged_by_its_trainings(trainings: str, verdict: str, lacks: str) -> None:
+    found = {
+        f"seed {number}": verdicts.Judgement(SAID[sign], f"reason {number}", "images" if sign == "?" else "")
+        for number, sign in enumerate(trainings)
+    }
+    for order in (found, dict(reversed(found.items()))):
+        judged = verdicts.across(order)
+        assert (judged.verdict, judged.lacks) == (verdict, lacks)
+    # what is undecided may turn out in any way: where it matters, and only there, the claim is undecided too
+    ways = [HOLDS, IN_PART, FAILS]
+    settled = {
+        verdicts.across(
+            {
+                name: verdicts.Judgement(way if one.verdict == UNKNOWN else one.verdict, "")
+                for name, one in found.items()
+            }
+        ).verdict
+        for way in ways
+    }
+    if len(trainings) >= verdicts.ENOUGH_TRAININGS:
+        assert (len(settled) > 1) == (verdict == UNKNOWN)
+
+
+def test_trainings_are_counted_in_words() -> None:
+    one = {name: verdicts.Judgement(name, "") for name in (HOLDS, FAILS, UNKNOWN)}
+    assert verdicts.in_trainings(one) == "holds in 1, does not hold in 1, is undecided in 1 of 3 trainings"
+    three = {str(number): one[FAILS] for number in range(3)}
+    assert verdicts.in_trainings(three) == "does not hold in all 3 trainings"
+    assert verdicts.in_trainings({"0": one[UNKNOWN]}) == "is undecided in one training"
+    with pytest.raises(ValueError, match="a training's verdict is 'open'"):
+        verdicts.across({"0": verdicts.Judgement(OPEN, "")})
+
+
+def with_trainings(folder: Path, *others: str) -> pd.DataFrame:
+    """The scoreboard of a run whose chapter 04 judged other trainings on C1 as well."""
+    judged = [("C1", "seed 0", "", "passed over", "", MANY)]
+    judged += [
+        ("C1", f"seed {number}", verdict, "another", "", MANY) for number, verdict in enumerate(others, 1)
+    ]
+    write_run(folder, made_up())
+    columns = ["claim", "training", "verdict", "reason", "lacks", "images"]
+    pd.DataFrame(judged, columns=columns).to_parquet(folder / ABLATION / "trainings_04.parquet")
+    seal(folder / ABLATION)
+    return scoreboard(folder).set_index("id")
+
+
+def test_the_scoreboard_judges_all_trainings_where_there_are_several(tmp_path: Path) -> None:
+    alone = scoreboard(write_run(tmp_path / "alone", made_up())).set_index("id")
+    assert alone.loc["C1", ["verdict", "trainings"]].tolist() == [HOLDS, ""]
+    same = with_trainings(tmp_path / "same", HOLDS, HOLDS)
+    assert same.loc["C1", "verdict"] == HOLDS
+    assert same.loc["C1", "trainings"] == "seed 0: holds; seed 1: holds; seed 2: holds"
+    assert alone.loc["C1", "reason"] in same.loc["C1", "reason"]
+    other = with_trainings(tmp_path / "other", HOLDS, FAILS)
+    assert other.loc["C1", "verdict"] == IN_PART
+    assert other.loc["C1", "reason"].startswith("it holds in 2, does not hold in 1 of 3 trainings")
+    assert other.loc["C2"].equals(alone.loc["C2"]), "what one training alone was asked about stays"
+    two = with_trainings(tmp_path / "two", HOLDS)
+    assert two.loc["C1", ["verdict", "lacks"]].tolist() == [UNKNOWN, "trainings"]
+    assert "In several trainings" in scoreboard_page.full(scoreboard(tmp_path / "two"))

@@ -95,6 +95,7 @@ def _section(row: Any) -> str:
         "Found here": row.ours,
         "Resting on": row.sample,
         "Compared with": row.control,
+        "In several trainings": row.trainings,
         "Because": row.reason,
         "What would change the verdict": row.would_change,
     }

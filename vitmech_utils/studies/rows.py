@@ -1,13 +1,15 @@
 """One row of the scoreboard, and the small pieces that every row is made with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from vitmech_utils.statistics import Interval
-from vitmech_utils.studies.verdicts import OPEN, Count, Judgement
+from vitmech_utils.studies.verdicts import OPEN, Count, Judgement, across
 
+TRAININGS = ("claim", "training", "verdict", "reason", "lacks", "images")
+"""The columns of a chapter's verdicts on several trainings: a row per claim and training, the first training first."""
 _NO_CHAPTER = "A chapter of its own, which this run does not have."
 
 
@@ -17,7 +19,8 @@ class Row:
 
     `lacks` says of an undecided one what there is too little of.
     `study` and `ours` are the two figures in words, `value`, `low`, `high` ours as numbers in `unit` (None where
-    there is none), `sample` what they rest on, `control` what they were compared with, and its value. `chapter` and
+    there is none), `sample` what they rest on, `trainings` what several trainings say (empty where
+    there is one), `control` what they were compared with, and its value. `chapter` and
     `figure` say where it is shown, `would_change` what would lead to another verdict.
     """
 
@@ -38,6 +41,28 @@ class Row:
     unit: str | None = None
     images: int | None = None
     lacks: str = ""
+    trainings: str = ""
+
+
+def over_trainings(row: Row, judged: pd.DataFrame) -> Row:
+    """A row whose verdict is that on all trainings (`verdicts.across`); as it is where one alone was judged.
+
+    `judged` is a chapter's table of verdicts (`TRAININGS`), of which that on the row's own training, the first, is
+    passed over: the row has it already.
+    """
+    rows = judged[judged["claim"] == row.id]
+    if rows.empty:
+        return row
+    own = str(rows["training"].iloc[0])
+    found = {own: Judgement(row.verdict, row.reason, row.lacks)}
+    found |= {
+        str(other.training): Judgement(other.verdict, other.reason, other.lacks)
+        for other in rows.iloc[1:].itertuples()
+    }
+    verdict = across(found)
+    listed = "; ".join(f"{name}: {one.words}" for name, one in found.items())
+    reason = f"{verdict.reason}; {own}: {row.reason}" if row.reason not in verdict.reason else verdict.reason
+    return replace(row, verdict=verdict.verdict, reason=reason, lacks=verdict.lacks, trainings=listed)
 
 
 def open_row(

@@ -4,7 +4,7 @@ A rule is a pure function of measured values; it stands in its study's `judge.py
 words mean, not from what a run gave.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,7 +21,7 @@ VERDICTS = (HOLDS, IN_PART, FAILS, UNKNOWN, OPEN)
 # What the benchmark of intervals calls what several rules rest on.
 WHOLE, EFFECT = "loss of the whole model", "effect of a head"
 ON_CHIRP, ON_TITLE = (f"attention share of a head on the {region}" for region in ("chirp", "title"))
-ENOUGH_HEADS = 10
+ENOUGH_HEADS, ENOUGH_TRAININGS = 10, 3
 LACKS = ("images", "heads", "trainings")
 HARDLY = 1.0
 MOST, HALF = 0.8, 0.5
@@ -34,6 +34,10 @@ LIMITS = {
         "quantity and number of images (see the page on benchmarks)",
     ),
     "enough heads": (ENOUGH_HEADS, "among fewer, one or two heads decide"),
+    "enough trainings": (
+        ENOUGH_TRAININGS,
+        "with two, one that says otherwise could be the exception or the rule",
+    ),
     "hardly (percent)": (
         HARDLY,
         "a model whose squared error changes by this much is off by half of that in seconds or hertz; nobody who "
@@ -85,6 +89,51 @@ def undecided(reason: str, lacks: str = "images") -> Judgement:
     if lacks not in LACKS:
         raise ValueError(f"lacks is {lacks!r}, expected one of {', '.join(LACKS)}")
     return Judgement(UNKNOWN, reason, lacks)
+
+
+# Several trainings
+
+
+@checked_arguments()
+def across(found: Mapping[str, Judgement]) -> Judgement:
+    """The verdict on a claim about models from those on several trainings, which are named.
+
+    It holds if it holds in every training, does not hold if it holds in none, and holds in part if it holds in some or
+    in part in any. Trainings in which it is undecided leave it undecided, unless the others settle it whatever these
+    may say; so do fewer than *enough trainings*. Raises `ValueError` for a verdict that is none of these.
+    """
+    said = [one.verdict for one in found.values()]
+    if unknown := sorted({*said} - {HOLDS, IN_PART, FAILS, UNKNOWN}):
+        raise ValueError(
+            f"a training's verdict is {unknown[0]!r}, expected {HOLDS}, {IN_PART}, {FAILS} or {UNKNOWN}"
+        )
+    told = in_trainings(found)
+    if len(found) < ENOUGH_TRAININGS:
+        return undecided(
+            f"it {told}; a claim about models asks for {ENOUGH_TRAININGS} trainings", "trainings"
+        )
+    known = {*said} - {UNKNOWN}
+    if IN_PART in known or known == {HOLDS, FAILS}:
+        return Judgement(IN_PART, f"it {told}")
+    if UNKNOWN not in said:
+        return Judgement(said[0], f"it {told}")
+    open_ones = {name: one for name, one in found.items() if one.verdict == UNKNOWN}
+    name, first = next(iter(open_ones.items()))
+    return Judgement(UNKNOWN, f"it {told}; {name}: {first.reason}", first.lacks)
+
+
+@checked_arguments()
+def in_trainings(found: Mapping[str, Judgement]) -> str:
+    """In how many trainings a claim holds, holds in part, does not hold, is undecided: what follows "it"."""
+    counts = {verdict: sum(one.verdict == verdict for one in found.values()) for verdict in VERDICTS}
+    parts = [(verdict, count) for verdict, count in counts.items() if count]
+    if len(found) == 1:
+        return f"{parts[0][0] if parts[0][0] != UNKNOWN else f'is {UNKNOWN}'} in one training"
+    told = []
+    for verdict, count in parts:
+        said = f"is {verdict}" if verdict == UNKNOWN else verdict
+        told.append(f"{said} in {'all ' if count == len(found) else ''}{count}")
+    return f"{', '.join(told)}{'' if len(parts) == 1 else f' of {len(found)}'} trainings"
 
 
 # What is counted
