@@ -14,6 +14,7 @@ from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.model.finetune import Training
 from vitmech_utils.model.regressor import ChirpRegressor, read_training
+from vitmech_utils.model.scores import kept_reading
 from vitmech_utils.profiles import load_profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.ablation import measure as ablation
@@ -23,6 +24,7 @@ from vitmech_utils.studies.fine_tuning import measure as fine_tuning
 from vitmech_utils.studies.fine_tuning import plots as training_plots
 from vitmech_utils.studies.images import measure as images
 from vitmech_utils.studies.images import plots as image_plots
+from vitmech_utils.studies.trainings import measure as trainings
 
 
 class TestImages:
@@ -84,13 +86,19 @@ class TestFineTuning:
         monkeypatch.setattr(ChirpRegressor, "save", _save_record)
         model = ChirpRegressor.tiny(layers=1, heads=1)
         trained = {
-            seed: (Training(model, pd.DataFrame({"step": [1]}), 1.0), {"seed": seed}) for seed in (3, 5)
+            seed: (
+                Training(model, pd.DataFrame({"step": [1]}), 1.0),
+                {"seed": seed},
+                np.full((2, 2, 3), float(seed)),
+            )
+            for seed in (3, 5)
         }
         assert fine_tuning.save_trainings(trained, None) == [{"seed": 3}, {"seed": 5}]
         assert not list(tmp_path.iterdir())
         fine_tuning.save_trainings(trained, tmp_path)
         assert read_training(tmp_path / "adapter") == {"seed": 3}
         assert read_training(tmp_path / "adapter-seed-5") == {"seed": 5}
+        assert (kept_reading(tmp_path / "adapter-seed-5")["predictions"] == 5).all()
 
     def test_a_constant_shifts_every_patch_alike(self) -> None:
         pixels = held_out(1)["pixel_values"]
@@ -259,20 +267,25 @@ class TestAblation:
         assert sets["top 3"]["effect"].tolist() == [29.0, 28.0, 27.0]
         assert ablation.heads_of(sets["bottom 3"]) == [(0, 2), (0, 1), (0, 0)]
 
-    def test_the_page_says_so_where_there_is_one_seed(self) -> None:
-        ours = ablation.estimate_modes(ChirpRegressor.tiny(layers=1, heads=2), 2, {"zero": 2})["zero"]
-        none = ablation.seed_agreement({}, ours, 2, 2)
-        assert "one training" in ablation_plots.other_seeds(none, 0)
-        some = pd.DataFrame(
-            [(4, "shift", 0.5, 0.25, 0.75, 3)], columns=["seed", "quantity", "value", "low", "high", "images"]
-        )
-        assert ablation_plots.other_seeds(some, 0).startswith("- seeds 0 and 4, by shift")
-
-    def test_another_training_of_the_same_weights_agrees_fully(self) -> None:
+    def test_another_training_of_the_same_weights_is_estimated_alike(self) -> None:
         model = ChirpRegressor.tiny(layers=2, heads=3)
-        ours = ablation.estimate_modes(model, 4, {"zero": 4})["zero"]
-        agree = ablation.seed_agreement({7: lambda: model}, ours, 4, 4, draws=20)
-        assert agree[["seed", "quantity", "value"]].values.tolist() == [[7, "effect", 1], [7, "shift", 1]]
+        ours = ablation.estimate_modes(model, 4, {"zero": 4})
+        plan = load_profile("quick").trainings.model_copy(
+            update={"images": 4, "exact_images": 4, "modes": ["zero"]}
+        )
+        again = ablation.estimate_again({"seed 7": lambda: model}, plan)
+        assert ablation.estimate_again({}, plan) == {}
+        values = ablation.values_of({"seed 0": ours} | again, "zero")
+        for what in ("effect", "shift"):
+            np.testing.assert_allclose(values["seed 0"][what], values["seed 7"][what], rtol=1e-5)
+        reading = {"predictions": ours["zero"].cheap.baseline ** 0.5, "labels": np.zeros((4, 3))}
+        swept = ablation.sweep_again(again["seed 7"], reading, draws=100)
+        by_hand = 100 * values["seed 7"]["effect"].mean(1) / (reading["predictions"] ** 2).mean()
+        np.testing.assert_allclose(swept["effect"], by_hand, rtol=1e-4)
+        assert trainings.joined({"seed 0": swept, "seed 7": swept})["training"].value_counts().tolist() == [
+            6,
+            6,
+        ]
 
     def test_the_table_beside_the_study_has_two_rows_for_each_mode(self) -> None:
         names = [f"{name}{ends}" for ends in ("", "_shift") for name in ("early", "late", "ratio")]

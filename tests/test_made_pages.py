@@ -4,13 +4,15 @@ import importlib
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
-from small_book import ROOT
+from small_book import ROOT, manifest_for
 
+from vitmech_utils.artefacts import digest, write_json
 from vitmech_utils.pipeline import api
 from vitmech_utils.pipeline.made_pages import PICKER_FILE, citation, fill_made
-from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.runs.manifests import RunError, write_manifest
 
 
 @pytest.mark.parametrize(("module", "name"), [(m, n) for m, names in api.PUBLIC_API.items() for n in names])
@@ -93,3 +95,57 @@ def test_the_opening_picker_is_small_and_the_same_in_every_build(tmp_path: Path)
 def test_a_run_without_maps_makes_no_picker(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="vitmech run 03"):
         fill_made("{{ run:picker }}", ROOT, tmp_path, tmp_path)
+
+
+def a_run(folder: Path, trainings: int, backbone: str = "dinov2-small", recordings: int = 0) -> Path:
+    values = {
+        "name": "made-up",
+        "hash": digest("made-up"),
+        "values": {"backbone": backbone, "semantics": {"images": 48}},
+    }
+    for name in (
+        "02_lora_fine_tuning",
+        "04_head_ablation",
+        "05_mono_or_polysemantic",
+        "11_real_spectrograms",
+    ):
+        (folder / name).mkdir(parents=True)
+    write_json(folder / "02_lora_fine_tuning" / "verdict.json", {"score": [{"images": 5000}]})
+    sweep = pd.DataFrame({"mode": ["mean", "zero"], "images": [1000, 200]})
+    sweep.to_parquet(folder / "04_head_ablation" / "sweep.parquet")
+    judged = pd.DataFrame({"training": [f"seed {number}" for number in range(trainings)]})
+    judged.to_parquet(folder / "04_head_ablation" / "trainings_04.parquet")
+    if recordings:
+        real = pd.DataFrame({"kind": ["strain", "calls"], "recordings": recordings})
+        real.to_parquet(folder / "11_real_spectrograms" / "claim_q2.parquet")
+    for name in ("02_lora_fine_tuning", "04_head_ablation", "05_mono_or_polysemantic"):
+        write_manifest(folder / name, manifest_for(folder / name, profile=values))
+    return folder
+
+
+def test_the_opening_page_counts_what_all_rests_on(tmp_path: Path) -> None:
+    three = a_run(tmp_path / "three", 3, recordings=7)
+    said = fill_made("{{ run:foundations }}", ROOT, three, tmp_path).splitlines()
+    assert said[0].endswith(
+        "one, `dinov2-small`; the study's own, `google/vit-base-patch16-224`, was not at hand"
+    )
+    assert said[1] == (
+        "- **Trainings:** 3 of the same recipe from different seeds in chapter 04, one in all others"
+    )
+    assert "5,000 for the model's own loss, 1,000 for the effects of heads, 48 for what" in said[2]
+    assert said[3] == "- **Recordings:** 7 real recordings (strain, calls), in one chapter"
+    one = fill_made(
+        "{{ run:foundations }}", ROOT, a_run(tmp_path / "one", 1, "google/vit-base-patch16-224"), tmp_path
+    )
+    assert "one, so every claim is about a single model" in one
+    assert "not at hand" not in one
+    assert "none in this run" in one
+
+
+def test_what_all_rests_on_needs_its_chapters(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 1)
+    (run / "02_lora_fine_tuning" / "verdict.json").write_text("{}")
+    with pytest.raises(RunError, match=r"verdict.json: not what chapter 02 saves"):
+        fill_made("{{ run:foundations }}", ROOT, run, tmp_path)
+    with pytest.raises(RunError, match=r"vitmech run 02"):
+        fill_made("{{ run:foundations }}", ROOT, tmp_path / "nothing", tmp_path)

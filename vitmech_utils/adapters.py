@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from vitmech_utils.arguments import at_least, exit_status
-from vitmech_utils.artefacts import to_plain, write_atomically, write_json
+from vitmech_utils.artefacts import to_plain, write_json
 from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError, code_version, machine, package_versions
 from vitmech_utils.runs.run_folders import ADAPTERS, at_home, checkpoint_folder, find_run_dir
 
-ANSWERS, SCORE = "answers.safetensors", "score.json"
+SCORE = "score.json"
 TRAINED_IN = {"published": "02_lora_fine_tuning", "bare": "07_inherited_or_emergent"}
 Wanted = tuple[str, int]
 
@@ -92,14 +92,12 @@ def train_one(
     `workers` processes draw its images; `kept` is a folder with their parts (`vitmech_utils.data.kept`). The
     score's images are those of chapter 02 (or 12): held-out, seed 0.
     """
-    from safetensors.numpy import save_file
-
     from vitmech_utils.data.dataset import ChirpDataset
     from vitmech_utils.data.kept import KeptImages, keep
     from vitmech_utils.data.sweep_labels import SweepDataset
     from vitmech_utils.model.classifier import fine_tune_classifier
     from vitmech_utils.model.finetune import computes_in_bfloat16, fine_tune_profile
-    from vitmech_utils.model.scores import predict_dataset
+    from vitmech_utils.model.scores import predict_dataset, save_answers
 
     if kept is not None:
         asked_for = (
@@ -147,7 +145,7 @@ def train_one(
         "score_seconds": round(time.perf_counter() - began, 1),
     }
     training.regressor.save(folder, training=record)
-    write_atomically(folder / ANSWERS, lambda path: save_file({"answers": answers}, path))
+    save_answers(folder, answers, labels)
     short = {key: value for key, value in record.items() if key not in ("history", "code")}
     write_json(folder / SCORE, to_plain(short))
     return record
@@ -174,7 +172,6 @@ def rescore(folder: Path, workers: int | None = None) -> bool:
     replaced one by one, so that a stopped call is repeated as a whole.
     """
     import torch
-    from safetensors.numpy import save_file
 
     from vitmech_utils.data.dataset import ChirpDataset
     from vitmech_utils.data.sweep_labels import SweepDataset
@@ -182,7 +179,7 @@ def rescore(folder: Path, workers: int | None = None) -> bool:
     from vitmech_utils.model.cards import write_card
     from vitmech_utils.model.classifier import SweepClassifier
     from vitmech_utils.model.regressor import ChirpRegressor, read_training
-    from vitmech_utils.model.scores import predict_dataset
+    from vitmech_utils.model.scores import predict_dataset, save_answers
     from vitmech_utils.strict_text import read_json
 
     short = read_json(folder / SCORE, LARGEST_TRAINING)
@@ -204,7 +201,7 @@ def rescore(folder: Path, workers: int | None = None) -> bool:
         "score_device": machine(str(device))["name"],
         "score_seconds": round(time.perf_counter() - began, 1),
     }
-    write_atomically(folder / ANSWERS, lambda path: save_file({"answers": answers}, path))
+    save_answers(folder, answers, labels)
     write_json(folder / TRAINING, to_plain(read_training(folder) | found))
     write_card(folder)
     write_json(folder / SCORE, to_plain(short | found))

@@ -183,6 +183,33 @@ class Together(Section):
         return self
 
 
+class Trainings(Section):
+    """Further trainings beside that of the first seed: their `seeds`, and the `chapters` that ask them too.
+
+    A seed that the profile does not train itself is that of a published adapter. Heads are ablated by `modes` to first
+    order on `images`, exactly on `exact_images` of them; chapter 07 classes heads by `attention_images`, and `twins` of
+    each pair of twin images.
+    """
+
+    seeds: list[Annotated[int, BeforeValidator(no_bool), Field(ge=0, lt=2**31)]]
+    chapters: list[Literal["04", "07"]]
+    images: Annotated[Count, Field(ge=2)]
+    exact_images: Annotated[Count, Field(ge=2)]
+    modes: Annotated[list[Literal["mean", "zero", "resample", "qkv-weights"]], Field(min_length=1)]
+    attention_images: Annotated[Count, Field(ge=2)]
+    twins: Annotated[Count, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Trainings":
+        if self.exact_images > self.images:
+            raise ValueError(
+                f"exact_images is {self.exact_images}, expected at most images, {self.images}: they are among these"
+            )
+        if len({*self.seeds}) < len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}, expected each once")
+        return self
+
+
 class Recordings(Section):
     """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against."""
 

@@ -25,6 +25,7 @@ from vitmech_utils.profile_sections import (
     Task,
     Together,
     Train,
+    Trainings,
     no_bool,
 )
 from vitmech_utils.strict_text import LARGEST_YAML, parse_yaml
@@ -62,6 +63,7 @@ class Profile(Section):
     pruning: Pruning
     attacks: Attacks
     together: Together
+    trainings: Trainings
     recordings: Recordings
     task: Task
 
@@ -80,6 +82,18 @@ class Profile(Section):
                 "google/vit-base-patch16-224, or a folder, written with ./ or / before it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _further_trainings_are_others(self) -> "Profile":
+        if self.seeds[0] in self.trainings.seeds:
+            raise ValueError(
+                f"trainings: seeds is {self.trainings.seeds}, expected others than the first of seeds, {self.seeds[0]}"
+            )
+        return self
+
+    def further_seeds(self, chapter: str) -> list[int]:
+        """The seeds of the further trainings that a chapter, named by its two digits, asks too."""
+        return self.trainings.seeds if chapter in self.trainings.chapters else []
 
     def rehearsal(self) -> "Profile":
         """The same run with trainings of at most `REHEARSAL` steps, to show that training runs.

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
+from safetensors.numpy import load_file, save_file
 from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.artefacts import RunError, write_atomically
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_STD, LABEL_UNITS
 from vitmech_utils.data.sweep_labels import TARGETS
 from vitmech_utils.devices import drawing_workers
@@ -24,6 +27,8 @@ CHIRP_TARGETS = {
     name: (float(std), unit) for name, std, unit in zip(LABEL_NAMES, LABEL_STD, LABEL_UNITS, strict=True)
 }
 """What a `ChirpRegressor` predicts: the standard deviation of each label, and its unit."""
+ANSWERS = "answers.safetensors"
+"""The file in an adapter's folder with its answers on the first held-out images."""
 UNREAD = 0.1
 """An image whose squared error, averaged over the targets, is more than this is unread; always guessing costs 1."""
 
@@ -46,6 +51,32 @@ def predict_dataset(
             predictions.append(regressor(pixels).logits.float().cpu().numpy())
             labels.append(batch["labels"].numpy())
     return np.concatenate(predictions), np.concatenate(labels)
+
+
+@checked_arguments()
+def save_answers(
+    folder: Path, answers: Float[ndarray, "image target"], labels: Float[ndarray, "image target"]
+) -> Path:
+    """Keep a model's answers on the first held-out images, and their labels, beside its adapter, as `ANSWERS`."""
+    return write_atomically(
+        folder / ANSWERS, lambda path: save_file({"answers": answers, "labels": labels}, path)
+    )
+
+
+@checked_arguments()
+def kept_reading(folder: Path) -> dict[str, Float[ndarray, "image target"]]:
+    """A regressor's standardized `predictions` of the first held-out images, kept beside it, and their `labels`.
+
+    Raises `RunError` where its adapter's folder keeps none.
+    """
+    path = folder / ANSWERS
+    if not path.is_file():
+        raise RunError(
+            f"{path} is not there: a further training is judged by its own loss on the held-out images; restore it, or "
+            "train that adapter again (chapter 02, or python -m vitmech_utils.adapters)"
+        )
+    found = load_file(path)
+    return {"predictions": found["answers"], "labels": found["labels"]}
 
 
 @checked_arguments()

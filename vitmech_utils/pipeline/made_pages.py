@@ -10,6 +10,7 @@ import yaml
 
 from vitmech_utils.artefacts import write_json
 from vitmech_utils.pipeline.api import reference
+from vitmech_utils.pipeline.foundations import foundations
 from vitmech_utils.runs.manifests import RunError
 
 PICKER_FILE, PICKER_IMAGES = "opening_picker.html", 3
@@ -125,6 +126,7 @@ _PARTS: dict[str, Callable[[Path, Path, Path], str]] = {
     "scoreboard": _scoreboard,
     "scoreboard-short": _scoreboard_short,
     "verdict-rules": _rules,
+    "foundations": lambda root, run, folder: foundations(run),
     "picker": _picker,
     "api": lambda root, run, folder: reference(),
     "citation": lambda root, run, folder: citation(root / "CITATION.cff"),

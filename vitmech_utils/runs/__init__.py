@@ -163,6 +163,7 @@ class Chapter:
     def adapter_folder(self, seed: int | None = None, figures: str = "published") -> Path:
         """Return the folder of the adapter that this profile reads, and record its hash among the inputs.
 
+        A seed that this profile does not train is that of a published adapter.
         `figures` is what it was fine-tuned on: `published` (decorated, as the study has them) or `bare`. An adapter
         for bare figures that this run is to train itself lies in no folder yet: chapter 07 makes and keeps it.
         Raises `RunError` when it is not there, `ValueError` for other figures.
@@ -171,7 +172,8 @@ class Chapter:
             raise ValueError(f"figures is {figures!r}, expected one of {', '.join(FIGURES)}")
         seed = self.profile.seeds[0] if seed is None else seed
         bare = figures == "bare"
-        if (self.profile.bare_adapter if bare else self.profile.adapter) == "published":
+        of_this_run = seed in self.profile.seeds
+        if not of_this_run or (self.profile.bare_adapter if bare else self.profile.adapter) == "published":
             return self._published(figures, seed, "-p bare_adapter=train" if bare else "--profile laptop")
         if bare:
             raise RunError(
@@ -220,6 +222,7 @@ class Chapter:
                 "leave the backbone as it is. For a model that needs no training: vitmech study MODEL IMAGES"
             )
         source = {"published": "adapter", "bare": "bare adapter"}.get(kind, kind)
+        source += "" if seed == self.profile.seeds[0] else f", seed {seed}"
         self._inputs[source] = {"path": name, "digest": adapter_digest(folder)}
         return folder
 

@@ -19,6 +19,7 @@ from vitmech_utils.studies.ablation.measure import (
     STUDY_EARLY,
     STUDY_EARLY_DEVIATION,
     STUDY_LATE,
+    intervals,
 )
 from vitmech_utils.studies.rows import Row, by, numbers
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
@@ -124,6 +125,19 @@ def deeper_heads_matter_more(ratio: Mapping[str, Interval], images: int) -> Judg
         f"the interval lies within {span} by no ablation mode, outside by {_listed(off) or 'none'}, above 1 by "
         f"{_listed(above) or 'none'}"
     )
+
+
+@checked_arguments()
+def judged(comparison: pd.DataFrame, sweep: pd.DataFrame) -> dict[str, Judgement]:
+    """Both claims by one training: its `measure.layer_comparison` of all modes, and its effects by its first one."""
+    compared = intervals(comparison)
+    early, ratio = ({mode: found[name] for mode, found in compared.items()} for name in ("early", "ratio"))
+    images = int(comparison["images"].min())
+    first = sweep[sweep["mode"] == sweep["mode"].iloc[0]]
+    return {
+        "C1": early_heads_hardly_matter(early, heads_beyond(first), images),
+        "C2": deeper_heads_matter_more(ratio, images),
+    }
 
 
 def _listed(modes: Sequence[str]) -> str:

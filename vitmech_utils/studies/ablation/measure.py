@@ -34,7 +34,8 @@ from vitmech_utils.intervals import (
 )
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.profile_sections import Ablation
+from vitmech_utils.model.scores import held_out_losses
+from vitmech_utils.profile_sections import Ablation, Trainings
 from vitmech_utils.statistics import Interval, effect_sizes, rank_correlation, spearman
 from vitmech_utils.studies.coverage import method_for
 from vitmech_utils.tasks import Loss, Task
@@ -148,6 +149,12 @@ def material(images: int, twins: int) -> Material:
         training_figures(max(16, twins))["pixel_values"],
         held_out(twins, "bare")["pixel_values"],
     )
+
+
+@checked_arguments()
+def shape_of(model: nn.Module) -> tuple[int, int]:
+    """How many layers a model has, and heads in each."""
+    return find_blocks(model).shape
 
 
 @checked_arguments()
@@ -492,27 +499,28 @@ def untrained_effects(model: ChirpRegressor, images: Material, count: int, batch
 
 
 @checked_arguments()
-def seed_agreement(
-    models: Mapping[int, Callable[[], nn.Module]],
-    ours: Estimate,
-    images: int,
-    exact: int,
-    batch: int = 32,
-    draws: int = 2000,
-) -> pd.DataFrame:
-    """Rank correlation of the heads' changes with those of other trainings, by effect and by shift, on the same images.
+def estimate_again(
+    models: Mapping[str, Callable[[], nn.Module]], plan: Trainings, batch: int = 32
+) -> dict[str, dict[str, Estimate]]:
+    """The changes without each head in further trainings, by training and mode, on the same first held-out images."""
+    exact = dict.fromkeys(plan.modes, plan.exact_images)
+    return {name: estimate_modes(load(), plan.images, exact, batch) for name, load in models.items()}
 
-    `ours` is the first training's estimate; the others are estimated on `images` images, `exact` of them exactly, by
-    the same mode. Returns seed, quantity, value, low, high, images.
-    """
-    rows = []
-    for seed, load in models.items():
-        mode = ours.cheap.mode
-        again = estimate_modes(load(), min(images, ours.images), {mode: exact}, batch)[mode]
-        found = mode_agreement({"ours": ours, "again": again}, draws)
-        for row in found.itertuples():
-            rows.append((seed, row.quantity, row.correlation, row.low, row.high, row.images))
-    return pd.DataFrame(rows, columns=["seed", "quantity", "value", "low", "high", "images"])
+
+@checked_arguments()
+def sweep_again(
+    found: Mapping[str, Estimate], reading: Mapping[str, Float[ndarray, "held_out target"]], draws: int = 2000
+) -> pd.DataFrame:
+    """The `sweep_table` of another training, by its own loss: `reading` holds its `predictions` and the `labels`."""
+    return sweep_table(found, held_out_losses(reading), reading_limit(reading["labels"]), draws)
+
+
+@checked_arguments()
+def values_of(found: Mapping[str, Mapping[str, Estimate]], mode: str) -> dict[str, dict[str, Any]]:
+    """By training and quantity (effect, shift) one value per head and image, of one mode."""
+    return {
+        name: {what: one[mode].values(what) for what in ("effect", "shift")} for name, one in found.items()
+    }
 
 
 @checked_arguments()

@@ -20,7 +20,7 @@ from vitmech_utils.figures.marks import (
     reach,
 )
 from vitmech_utils.figures.plots import DIVERGING, WIDE, WIDTH, heatmap, to_grid
-from vitmech_utils.figures.tables import bullets, judgement_list, pipe_table, plain, shown
+from vitmech_utils.figures.tables import judgement_list, pipe_table, plain, shown
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
@@ -376,19 +376,6 @@ def untrained(random: pd.DataFrame, trained: pd.DataFrame) -> str:
         f"In the untrained network the median head changes the error by {random_effects.median():.3f} % "
         f"({random['images'].iloc[0]} images), in the trained one by {effects.median():.2f} %. The largest effect is "
         f"{random_effects.max():.2f} % against {effects.max():.1f} %."
-    )
-
-
-@checked_arguments()
-def other_seeds(agree: pd.DataFrame, seed: int) -> str:
-    """How the order of heads returns in other trainings: seed, quantity, value, low, high, images."""
-    return bullets(
-        (
-            f"seeds {seed} and {row.seed}, by {row.quantity}: rank correlation "
-            f"{Interval(row.value, row.low, row.high):.2f} ({row.images:,} images)"
-            for row in agree.itertuples()
-        ),
-        none="This profile has one training, so there is nothing to compare here.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,13 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model.finetune import Training, fine_tune_profile, recipe_settings
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.model.scores import predict_dataset, score
+from vitmech_utils.model.scores import predict_dataset, save_answers, score, unread, wilson
 from vitmech_utils.profiles import Profile
 
 STUDY = 0.9841  # Pearson r of the start time, arXiv 2503.22713
+EARLIER = "published/adapters/earlier_recipe.json"
+"""The record of a training by the recipe without hard images, from the clone's root."""
+DRAWS = 2000
 REHEARSED = 100  # images that a rehearsal is judged on, at most
 CONTROLLED = 200  # images that the controls are judged on, at most
 
@@ -45,8 +49,10 @@ def changes_nothing(regressor: ChirpRegressor, pixel_values: Float[Tensor, "imag
 @checked_arguments()
 def fine_tune_seeds(
     profile: Profile, checkpoints: Path, device: torch.device
-) -> dict[int, tuple[Training, dict]]:
-    """Fine-tune from each of the profile's seeds: the training and its record, the score on test images included.
+) -> dict[int, tuple[Training, dict, Float[ndarray, "both image target"]]]:
+    """Fine-tune from each of the profile's seeds: the training, its record, and its answers on the test images.
+
+    The record holds the score; the labels come after the answers.
 
     Where the profile takes the published adapter this is a rehearsal of a few steps, judged on fewer images.
     """
@@ -58,22 +64,73 @@ def fine_tune_seeds(
     for seed in profile.seeds:
         training = fine_tune_profile(recipe, seed, checkpoints / f"seed-{seed}", device)
         settings = recipe_settings(recipe)
-        found = score(*predict_dataset(training.regressor, judged)).to_dict("records")
-        done[seed] = training, training.record(profile, seed, **settings, score=found)
+        answers, labels = predict_dataset(training.regressor, judged)
+        found = score(answers, labels).to_dict("records")
+        done[seed] = (
+            training,
+            training.record(profile, seed, **settings, score=found),
+            np.stack([answers, labels]),
+        )
     return done
 
 
 @checked_arguments()
-def save_trainings(trained: Mapping[int, tuple[Training, dict]], folder: Path | None) -> list[dict]:
-    """Save each seed's adapter with its record (unless there is no folder) and return the records.
+def save_trainings(
+    trained: Mapping[int, tuple[Training, dict, Float[ndarray, "both image target"]]], folder: Path | None
+) -> list[dict]:
+    """Save each seed's adapter with its record and answers (unless there is no folder) and return the records.
 
     The first seed's adapter goes to `adapter`, another's to `adapter-seed-<seed>`.
     """
-    for place, (seed, (training, record)) in enumerate(trained.items()):
+    for place, (seed, (training, record, answers)) in enumerate(trained.items()):
         if folder:
             name = f"adapter-seed-{seed}" if place else "adapter"
             training.regressor.save(folder / name, training=record)
-    return [record for _, record in trained.values()]
+            save_answers(folder / name, *answers)
+    return [record for _, record, _ in trained.values()]
+
+
+@checked_arguments()
+def with_unread(
+    record: Mapping[str, Any],
+    predictions: Float[ndarray, "image target"],
+    labels: Float[ndarray, "image target"],
+) -> dict[str, Any]:
+    """A training's record with the score, its intervals by bootstrap, and the share of unread images of these answers.
+
+    Both are standardized.
+    """
+    found = score(predictions, labels, bootstrap=DRAWS).to_dict("records")
+    share = vars(wilson(unread(predictions, labels))) | {"images": len(labels)}
+    return {**record, "score": found, "unread": share}
+
+
+@checked_arguments()
+def compared_recipes(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What each training cost and how well it reads: a row per name of a record that says how many images are unread.
+
+    Columns: training, hard_share, images_visited, device, seconds, r_T with low_T and high_T for every target, unread
+    with low and high (shares of the test images), images.
+    """
+    rows = []
+    for name, record in records.items():
+        if "unread" not in record:
+            continue
+        row: dict[str, Any] = {
+            "training": name,
+            "hard_share": record.get("hard_share", 0.0),
+            "images_visited": record.get("images_visited", record["steps"] * record["batch_size"]),
+            "device": record.get("hardware", record["device"]),
+            "seconds": record["wall_seconds"],
+            "unread": record["unread"]["value"],
+            "low": record["unread"]["low"],
+            "high": record["unread"]["high"],
+            "images": record["unread"]["images"],
+        }
+        for one in record["score"]:
+            row |= {f"{key}_{one['target']}": one[key] for key in ("r", "low", "high")}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 @checked_arguments()

@@ -11,8 +11,9 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.data.dataset import unstandardize
 from vitmech_utils.figures.plots import WIDE, WIDTH
-from vitmech_utils.figures.tables import plain
+from vitmech_utils.figures.tables import pipe_table, plain
 from vitmech_utils.profiles import Profile
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.fine_tuning.measure import STUDY, against_study
 
 if TYPE_CHECKING:
@@ -85,6 +86,35 @@ def score_table(table: pd.DataFrame) -> "Styler":
         .format(formats)
         .set_caption("Score on held-out images (error: root mean square)")
     )
+
+
+@checked_arguments()
+def recipes(table: pd.DataFrame) -> str:
+    """Trainings with and without hard images: what they cost and how well they read; of `compared_recipes`."""
+    targets = [name for name in LABEL_NAMES if f"r_{name}" in table]
+    rows = [
+        (
+            row["training"],
+            f"{row['hard_share']:.0%}",
+            f"{row['images_visited']:,}",
+            f"{row['device']}, {row['seconds'] / 60:,.0f} minutes",
+            *(
+                f"{Interval(row[f'r_{name}'], row[f'low_{name}'], row[f'high_{name}']):.4f}"
+                for name in targets
+            ),
+            f"{row['unread']:.1%} [{row['low']:.1%}, {row['high']:.1%}] of {row['images']:,}",
+        )
+        for _, row in table.iterrows()
+    ]
+    headings = [
+        "training",
+        "hard images",
+        "images visited",
+        "on",
+        *(f"r, {plain(name)}" for name in targets),
+        "unread",
+    ]
+    return pipe_table(headings, rows)
 
 
 @checked_arguments()

@@ -138,6 +138,22 @@ RULES = {
 }
 
 
+@checked_arguments()
+def judged(
+    made: Count, inherited: pd.DataFrame, undecorated: pd.DataFrame, images: int, matched: bool
+) -> dict[str, Judgement]:
+    """Claim and questions by one training.
+
+    `made` are its heads that fine-tuning made; the tables are of `measure.transitions` to it, from before fine-tuning
+    and from the network that saw bare figures, trained like it or not (`matched`).
+    """
+    return {
+        "C7": fine_tuning_drives(made, images),
+        "Q3": detectors_are_inherited(detectors_shared(inherited), images),
+        "Q4": detectors_need_no_decorations(detectors_shared(undecorated), images, matched),
+    }
+
+
 def _judged(heads: Count, images: int, nothing: str, sentence: str) -> Judgement:
     if judgement := too_few(images, ON_CHIRP):
         return judgement

@@ -9,13 +9,14 @@ import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
-from vitmech_utils.figures.classes import SHORT_REGIONS
+from vitmech_utils.figures.classes import SHORT_REGIONS, class_grids
 from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
 from vitmech_utils.figures.plots import WIDE, heatmap
 from vitmech_utils.figures.tables import bullets, judgement_list, named, plain
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.origin.measure import COMPARED, HEAD, TRAINED, about, subjects
+from vitmech_utils.studies.trainings import plots as trainings
 from vitmech_utils.studies.verdicts import Count, Judgement
 
 if TYPE_CHECKING:
@@ -292,16 +293,21 @@ def untrained_text(classes: Mapping[str, pd.DataFrame], mean_r: pd.Series) -> st
 
 
 @checked_arguments()
-def other_seeds(found: Sequence[Mapping], seed: int) -> str:
-    """How many heads of networks of other seeds are about the same as those of this `seed`."""
-    return bullets(
-        (
-            f"{row['network']}, seeds {seed} and {row['seed']}: {row['same']} of {row['heads']} heads are about "
-            "the same"
-            for row in found
-        ),
-        none="This profile trains one seed, so there is nothing to compare here.",
-    )
+def classes(tables: Mapping[str, pd.DataFrame]) -> "Figure":
+    """Every head's class in each network."""
+    return class_grids(tables)
+
+
+@checked_arguments()
+def across(table: pd.DataFrame) -> str:
+    """The claims by training, and over all of them: `trainings.plots.verdicts`."""
+    return trainings.verdicts(table)
+
+
+@checked_arguments()
+def alike(table: pd.DataFrame) -> str:
+    """In how many heads trainings agree on the class: `trainings.plots.classes`."""
+    return trainings.classes(table)
 
 
 @checked_arguments()

@@ -106,6 +106,24 @@ def examine(
 
 
 @checked_arguments()
+def examine_again(
+    model: nn.Module,
+    images: Mapping[str, Tensor],
+    twins: "Mapping[str, Pair]",
+    count: int,
+    pairs: int,
+    seed: int = 0,
+) -> Examined:
+    """`examine` another training on the last `count` of the images and the first `pairs` of each pair of twins."""
+    few = {name: tensor[-count:] for name, tensor in images.items()}
+    fewer = {
+        change: tuple({name: tensor[:pairs] for name, tensor in side.items()} for side in both)
+        for change, both in twins.items()
+    }
+    return examine(model, few, fewer, seed)
+
+
+@checked_arguments()
 def sink_looks(
     pixel_values: Float[Tensor, "image channel height width"], count: int = 4
 ) -> dict[str, Tensor]:
