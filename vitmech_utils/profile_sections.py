@@ -219,3 +219,25 @@ class Task(Section):
                 "chosen among these"
             )
         return self
+
+
+class Mechanism(Section):
+    """How one head works: images to choose it by, to fit an account of it and to judge it by (`images` each).
+
+    Paths through the model are followed on the first `path_images` of those to judge by, what is linearly readable is
+    fitted on `probe_images` and judged on as many. `further` are the seeds of more trainings that are asked the same.
+    """
+
+    choice_images: Annotated[Count, Field(ge=2)]
+    images: Annotated[Count, Field(ge=4)]
+    path_images: Annotated[Count, Field(ge=2)]
+    probe_images: Annotated[Count, Field(ge=4)]
+    further: list[Annotated[int, BeforeValidator(no_bool), Field(ge=0, lt=2**31)]] = []
+
+    @model_validator(mode="after")
+    def _path_images_are_among_them(self) -> "Mechanism":
+        if self.path_images > self.images:
+            raise ValueError(
+                f"path_images is {self.path_images}, expected at most images, {self.images}: they are among these"
+            )
+        return self

@@ -17,6 +17,7 @@ from vitmech_utils.profile_sections import (
     Attacks,
     Audit,
     Images,
+    Mechanism,
     Origin,
     Pruning,
     Recordings,
@@ -64,6 +65,7 @@ class Profile(Section):
     together: Together
     recordings: Recordings
     task: Task
+    mechanism: Mechanism
 
     @model_validator(mode="after")
     def _backbone_is_a_folder_or_an_id(self) -> "Profile":
