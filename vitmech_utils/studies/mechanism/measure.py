@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import DURATION, LABEL_NAMES, LABEL_STD, MAX_FREQUENCY
 from vitmech_utils.data.dataset import REGIONS, ChirpDataset, stack
-from vitmech_utils.heads.attention import patch_coverage
+from vitmech_utils.heads.attention import patch_coverage, unit_scale
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.one_head import (
@@ -224,7 +224,10 @@ def effects_by_reader(
 
 @checked_arguments()
 def attention_by_kind(reading: HeadReading, kinds: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Attention from queries of each kind to keys of each kind; a query's shares sum to 1. Columns: query, key, share."""
+    """Attention from queries of each kind to keys of each kind: query, key, share.
+
+    Patches on the chirp's rim are of no kind, so a query's shares sum to nearly 1.
+    """
     weights = reading.weights.double()
     prefix = weights.shape[1] - kinds["chirp"].shape[1]
     ends = {"CLS": torch.zeros(weights.shape[:2], dtype=torch.bool)}
@@ -523,7 +526,7 @@ def _r2_interval(truth: ndarray, predicted: ndarray, bootstrap: int) -> Interval
 
 @dataclass(frozen=True)
 class Studied:
-    """One training's tables by name, and what its first figure shows."""
+    """One training's tables by name, and what its first figure shows: `map` [row, column], attention in [0, 1]."""
 
     tables: Mapping[str, pd.DataFrame]
     shown: Mapping[str, ndarray]
@@ -564,7 +567,8 @@ def study_head(
                 "logits": logit_parts(test, fit, test.key.shape[1] - len(places), seed),
                 "writes": patch_writes(model, head, parts.test, test, places, kinds, batch, seed),
             }  # fmt: skip
-            shown = {"map": test[:1].mean_weights(test.key.shape[1] - len(places))[0].numpy()}
+            looked = test[:1].mean_weights(test.key.shape[1] - len(places))[0]
+            shown = {"map": unit_scale(looked.unflatten(0, (round(len(places) ** 0.5), -1))).float().numpy()}
     joined = {name: pd.concat(part, ignore_index=True) for name, part in tables.items()}
     return Studied({"heads": chosen, **joined, **own}, shown)
 

@@ -13,7 +13,15 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.figures.marks import interval_forest, reach
 from vitmech_utils.figures.plots import SEQUENTIAL, WIDE, WIDTH, overlay
-from vitmech_utils.figures.tables import counted, interval, judgement_list, listed, percent, pipe_table, rule_text
+from vitmech_utils.figures.tables import (
+    counted,
+    interval,
+    judgement_list,
+    listed,
+    percent,
+    pipe_table,
+    rule_text,
+)
 from vitmech_utils.studies.mechanism.judge import QUESTION, answer_follows
 from vitmech_utils.studies.mechanism.measure import CONTROL, PLACE_OF, STRONGEST, head_of
 from vitmech_utils.studies.verdicts import Judgement
@@ -88,7 +96,9 @@ def pointed(
 def readers(table: pd.DataFrame) -> Figure:
     """What ablating the head costs where only some tokens notice."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
-    interval_forest(axis, table.assign(name=[f"{r.where} ({r.tokens:.0f})" for r in table.itertuples()]), "name")
+    interval_forest(
+        axis, table.assign(name=[f"{r.where} ({r.tokens:.0f})" for r in table.itertuples()]), "name"
+    )
     axis.axvline(0, color="#444444", linewidth=0.8)
     axis.set(xlabel="growth of the error (%)", title="Who needs what this head writes (tokens in brackets)")
     return figure
@@ -154,7 +164,9 @@ def readable(table: pd.DataFrame, layer: int) -> Figure:
         control = part.groupby("depth")["shuffled"].mean()
         axis.plot(control.index, control, color="#888888", linestyle="--", label="shuffled labels")
         axis.axvline(layer + 1, color="#444444", linestyle=":", linewidth=1)
-        axis.set(xlabel="after layer", title=f"read from {'CLS' if where == 'CLS' else 'the mean over patches'}")
+        axis.set(
+            xlabel="after layer", title=f"read from {'CLS' if where == 'CLS' else 'the mean over patches'}"
+        )
         axis.set_ylim(-0.3, 1.05)
     axes[0].set_ylabel("R² on other images")
     axes[0].legend(fontsize=8)
@@ -215,7 +227,11 @@ def verdict(judgement: Judgement) -> str:
 
 @checked_arguments()
 def what_you_know(
-    judgement: Judgement, heads: pd.DataFrame, account: pd.DataFrame, readers: pd.DataFrame, paths: pd.DataFrame
+    judgement: Judgement,
+    heads: pd.DataFrame,
+    account: pd.DataFrame,
+    readers: pd.DataFrame,
+    paths: pd.DataFrame,
 ) -> str:
     """Three sentences, their figures from the first training's tables."""
     first = heads["training"].iloc[0]
