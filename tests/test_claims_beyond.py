@@ -14,7 +14,7 @@ from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.studies.origin.measure import transitions
 from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
-ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS, TASK = (judge.CHAPTER for judge in BEYOND)
+ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS, TASK, MECHANISM = (judge.CHAPTER for judge in BEYOND)
 
 Classes = dict[str, pd.DataFrame]
 IMAGES = 50
@@ -138,6 +138,27 @@ def task_tables(
     return {"claim_q5": claim.assign(images=images, sweep_images=16, heads=72)}
 
 
+def account_tables(
+    correlation: tuple[float, float] = (0.85, 0.95),
+    slope: tuple[float, float] = (0.3, 0.5),
+    control: tuple[float, float] = (-0.05, 0.05),
+    trainings: int = 3,
+    images: int = IMAGES,
+    other: tuple[float, float] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """One head per training; `other` is the correlation of the end frequency."""
+    rows = [
+        (f"training {seed}", role, 9, head, target, sum(told) / 2, *told, sum(ends) / 2, *ends, images)
+        for seed in range(trainings)
+        for role, head, ends in (("strongest", 4, slope), ("control", 0, control))
+        for target in ("start_time", "start_freq", "end_freq")
+        for told in [other if other and target == "end_freq" else correlation]
+    ]
+    columns = ["training", "role", "layer", "head", "target", "correlation", "low", "high"]
+    columns += ["slope", "low_slope", "high_slope", "images"]
+    return {"head_account": pd.DataFrame(rows, columns=columns)}
+
+
 def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profile: str = "made-up") -> None:
     (run / chapter).mkdir()
     for name, frame in tables.items():
@@ -154,7 +175,13 @@ def judged(run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None
     for chapter, tables in others.items():
         add_chapter(
             run,
-            {"together": TOGETHER, "attacks": ATTACKS, "recordings": RECORDINGS, "task": TASK}[chapter],
+            {
+                "together": TOGETHER,
+                "attacks": ATTACKS,
+                "recordings": RECORDINGS,
+                "task": TASK,
+                "mechanism": MECHANISM,
+            }[chapter],
             tables,
         )
     return scoreboard(run).set_index("id")
@@ -222,6 +249,28 @@ def test_heads_together_reach_each_verdict(tmp_path: Path, verdict: str, differi
     assert "most in layer 12: +50 %" in row["ours"]
     assert "of 10 random sets as large as a layer, 3 differ" in row["control"]
     assert (row["chapter"], row["images"]) == (TOGETHER, images)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lacks", "tables"),
+    [
+        (HOLDS, "", account_tables()),
+        (IN_PART, "", account_tables(other=(0.7, 0.9))),
+        (FAILS, "", account_tables(correlation=(0.1, 0.4))),
+        (FAILS, "", account_tables(slope=(-0.1, 0.1), control=(0.3, 0.5))),
+        (UNKNOWN, "images", account_tables(images=39)),
+        (UNKNOWN, "trainings", account_tables(trainings=1)),
+        (UNKNOWN, "images", account_tables(correlation=(0.4, 0.9))),
+        (UNKNOWN, "images", account_tables(slope=(0.01, 0.5))),
+    ],
+)
+def test_how_the_strongest_head_works_reaches_each_verdict(
+    tmp_path: Path, verdict: str, lacks: str, tables
+) -> None:
+    row = judged(tmp_path, mechanism=tables).loc["Q8"]
+    assert (row["verdict"], row["lacks"]) == (verdict, lacks)
+    assert "layer 10, head 5" in row["ours"]
+    assert row["chapter"] == MECHANISM
 
 
 @pytest.mark.parametrize(
@@ -307,7 +356,7 @@ def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path)
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
     board = judged(tmp_path)
-    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7"], "verdict"] == OPEN).all()
+    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8"], "verdict"] == OPEN).all()
     assert "pruned" not in board.loc["C1", "control"]
 
 
@@ -330,6 +379,7 @@ def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> No
         ATTACKS: lambda: attack_tables((20.0, 60.0), (5.0, 30.0)),
         RECORDINGS: lambda: recording_tables((8, 10)),
         TASK: lambda: task_tables((0.82, 0.98)),
+        MECHANISM: lambda: account_tables(),
     }
     write_run(tmp_path, made_up())
     add_chapter(tmp_path, chapter, tables[chapter](), profile="another")

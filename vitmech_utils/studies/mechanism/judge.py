@@ -51,8 +51,8 @@ def answer_follows(found: Found, images: int) -> Judgement:
     """Q8. Holds if in every training, of two or more, the account predicts on new images where the answer goes when the
     strongest head is pointed at a place without chirp: for each target the correlation of predicted and measured shift
     is clearly above *most*, and the answer clearly follows the head further than it follows the control head of the
-    same layer. Holds in part if that is so for some targets or trainings. Does not hold if everywhere the correlation is
-    clearly below *half*, or the control is clearly followed as far. Otherwise it is undecided.
+    same layer. Holds in part if that is so for some targets or trainings. Does not hold if everywhere the correlation
+    is clearly below *half*, or the control is clearly followed as far. Otherwise it is undecided.
     """
     if images < ENOUGH_IMAGES:
         return undecided(
@@ -88,7 +88,7 @@ def answer_follows(found: Found, images: int) -> Judgement:
 
 def _further(slope: Interval, other: Interval) -> bool:
     """Whether the answer clearly follows one head further than the other, whatever the other's direction."""
-    return slope.low > max(abs(other.low), abs(other.high))
+    return bool(slope.low > max(abs(other.low), abs(other.high)))
 
 
 RULES = {"Q8": answer_follows}

@@ -42,7 +42,7 @@ from vitmech_utils.statistics import Interval, effect_sizes
 
 SEED = 1400
 """The chapter's own stream of held-out figures; the first look that shaped the account was at another stream."""
-CANDIDATES = 6
+CANDIDATES = 4
 """How many heads, the first by linearized effect, are ablated exactly before the strongest is named."""
 BACKGROUND_PATCHES = 8
 """Patches of each image without any chirp whose values are looked at, too."""
@@ -132,15 +132,20 @@ def attended(reading: HeadReading, places: Tensor) -> Float[Tensor, "image place
 
 
 @checked_arguments()
-def strongest_head(model: nn.Module, images: Mapping[str, Tensor], batch: int) -> pd.DataFrame:
-    """The first heads by linearized effect, ablated exactly: the one with the largest exact effect is the strongest.
+def strongest_head(
+    model: nn.Module,
+    images: Mapping[str, Tensor],
+    reference: Float[Tensor, "other 3 height width"],
+    batch: int,
+) -> pd.DataFrame:
+    """The leading heads by linearized effect, ablated exactly: the largest exact effect is the strongest head's.
 
-    One row per candidate, strongest first, and one for the control: of the other heads of the strongest one's layer,
-    that with the middle linearized effect. Columns: role (strongest, candidate, control), layer, head, effect, low, high
-    (percent of the error, mean ablation, exact) and linearized.
+    One row per candidate, strongest first, and one for the control: of the other heads of the strongest's layer, the
+    one with the middle linearized effect. Columns: role (strongest, candidate, control), layer, head, effect, low,
+    high (percent of the error, mean ablation over `reference`, exact) and linearized.
     """
     pixels, labels = images["pixel_values"], images["labels"]
-    linear = predict_linearized(model, pixels, "mean", batch=batch).losses(labels)
+    linear = predict_linearized(model, pixels, "mean", reference=reference, batch=batch).losses(labels)
     without, baseline = linear.mean()
     ranked = pd.DataFrame(
         {"layer": linear.layers, "head": linear.heads, "linearized": effect_sizes(without, baseline)}
@@ -148,7 +153,8 @@ def strongest_head(model: nn.Module, images: Mapping[str, Tensor], batch: int) -
 
     def exactly(chosen: pd.DataFrame) -> pd.DataFrame:
         sets = [[head] for head in zip(chosen["layer"], chosen["head"], strict=True)]
-        losses = predict_without_sets(model, pixels, sets, "mean", batch=batch).losses(labels)
+        predicted = predict_without_sets(model, pixels, sets, "mean", reference=reference, batch=batch)
+        losses = predicted.losses(labels)
         changed, whole = losses.mean()
         low, high = effect_intervals(changed, whole)
         return chosen.assign(effect=effect_sizes(changed, whole), low=low, high=high)
@@ -537,7 +543,7 @@ def study_head(
     model: nn.Module, parts: Parts, plan: Mechanism, batch: int, bootstrap: int, seed: int
 ) -> Studied:
     """Name the strongest head of a training and its control, and put the account of both to the test."""
-    chosen = strongest_head(model, parts.choice, batch)
+    chosen = strongest_head(model, parts.choice, parts.fit["pixel_values"], batch)
     patch = find_blocks(model).patch
     places = patch_places(parts.test["regions"], patch)
     kinds = patch_kinds(parts.test["regions"], patch)

@@ -24,7 +24,7 @@ from vitmech_utils.figures.tables import (
 )
 from vitmech_utils.studies.mechanism.judge import QUESTION, answer_follows
 from vitmech_utils.studies.mechanism.measure import CONTROL, PLACE_OF, STRONGEST, head_of
-from vitmech_utils.studies.verdicts import Judgement
+from vitmech_utils.studies.verdicts import HALF, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def pointed(
     right.axline((0, 0), slope=1, color="#444444", linewidth=0.8, linestyle="--")
     right.set(
         xlabel="predicted shift of the start time (s)", ylabel="measured shift (s)",
-        title="The answer goes where the head is pointed",
+        title=_finding(_clear(account), "The answer goes where the head is pointed", "Where the answer goes"),
     )  # fmt: skip
     right.legend(loc="best", fontsize=8.5)
     return figure
@@ -116,7 +116,13 @@ def asked(shares: pd.DataFrame, logits: pd.DataFrame) -> Figure:
         left.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8.5)
     left.set_xticks(range(len(names)), names)
     left.set_yticks(range(len(names)), names)
-    left.set(xlabel="key", ylabel="query", title="Every query looks at the chirp")
+    left.set(
+        xlabel="key",
+        ylabel="query",
+        title=_finding(
+            grid[:, names.index("chirp")].min() > HALF, "Every query looks at the chirp", "Where queries look"
+        ),
+    )
     at = np.arange(len(logits))
     right.barh(at - 0.2, logits["share"], 0.36, color="#D55E00", label="measured")
     right.barh(at + 0.2, logits["shuffled"], 0.36, color="#BBBBBB", label="places shuffled")
@@ -181,7 +187,7 @@ def paths(table: pd.DataFrame) -> Figure:
     for axis, (direction, title) in zip(axes, titles.items(), strict=True):
         part = table[table["direction"] == direction]
         part = part.loc[part["share"].abs().nlargest(MOST_PATHS).index]
-        interval_forest(axis, part, "part")
+        interval_forest(axis, part, "part", value="share")
         axis.axvline(0, color="#444444", linewidth=0.8)
         axis.set(xlabel="share of the head's whole effect", title=title)
     return figure
@@ -189,23 +195,23 @@ def paths(table: pd.DataFrame) -> Figure:
 
 @checked_arguments()
 def trainings(account: pd.DataFrame, follows: pd.DataFrame) -> str:
-    """A line per training and target: the head, how well the account tells, how far the answer follows, and the control."""
+    """A line per training and target: the head, what the account tells, how far the answer follows."""
     rows = []
     keys = ["training", "target"]
     own, other = (account[account["role"] == role].set_index(keys) for role in (STRONGEST, CONTROL))
     looks = follows[follows["role"] == STRONGEST].set_index(keys)
+
+    def slope(row: pd.Series) -> str:
+        return f"{row['slope']:.2f} [{row['low_slope']:.2f}, {row['high_slope']:.2f}]"
+
     for key, row in own.iterrows():
         training, target = key
-        unit = UNITS[target]
+        head = f"layer {row['layer'] + 1}, head {row['head'] + 1}"
+        told = (interval(found, ".2f", "correlation") for found in (looks.loc[key], row))
+        unit = f"{UNITS[target]}/{UNITS[target]}"
         rows.append(
-            (
-                training, f"layer {row['layer'] + 1}, head {row['head'] + 1}", plain_target(target),
-                interval(looks.loc[key], ".2f", "correlation"), interval(row, ".2f", "correlation"),
-                f"{interval(row.rename({'low': '_', 'high': '_', 'low_slope': 'low', 'high_slope': 'high'}), '.2f', 'slope')}"
-                f" {unit}/{unit}",
-                f"{other.loc[key, 'slope']:.2f} [{other.loc[key, 'low_slope']:.2f}, {other.loc[key, 'high_slope']:.2f}]",
-            )
-        )  # fmt: skip
+            (training, head, plain_target(target), *told, f"{slope(row)} {unit}", slope(other.loc[key]))
+        )
     headings = (
         *("training", "head", "target", "attended place and truth (r)", "predicted and measured shift (r)"),
         *("the answer follows", "it follows the control"),
@@ -239,15 +245,32 @@ def what_you_know(
     where = readers[readers["training"] == first].set_index("where")
     largest = paths[paths["direction"] == "from"].nlargest(1, "share").iloc[0]
     own, other = told.loc[STRONGEST], told.loc[CONTROL]
+    costs = {name: percent(where.loc[name]) for name in ("CLS", "background", "all tokens")}
+    follows = {
+        role: f"{row['slope']:.2f} [{row['low_slope']:.2f}, {row['high_slope']:.2f}]"
+        for role, row in ((STRONGEST, own), (CONTROL, other))
+    }
     return (
-        f"The model's strongest head ({named(heads)}) is a pointer that all tokens share: ablated at CLS alone it costs "
-        f"{percent(where.loc['CLS'])}, at the background patches {percent(where.loc['background'])}, everywhere "
-        f"{percent(where.loc['all tokens'])} error. "
-        f"Pointed at a place without chirp, it takes the start time along by {own['slope']:.2f} s for each second "
-        f"[{own['low_slope']:.2f}, {own['high_slope']:.2f}], a control head of its layer by {other['slope']:.2f} "
-        f"[{other['low_slope']:.2f}, {other['high_slope']:.2f}], and a straight line fitted on other images predicts the "
-        f"shift with a correlation of {interval(own, '.2f', 'correlation')}: the answer follows the place (Q8: "
-        f"{judgement.words}). "
-        f"No later part takes all that the head writes: the largest path, into {largest['part']}, carries "
-        f"{interval(largest, '.2f', 'share')} of its effect."
+        f"The model's strongest head ({named(heads)}) writes to every token: ablated at CLS "
+        f"alone it costs {costs['CLS']} error, at the background patches {costs['background']}, at all "
+        f"tokens {costs['all tokens']}. Pointed at a place without chirp, it takes the start time along by "
+        f"{follows[STRONGEST]} s for each second, a control head of its layer by {follows[CONTROL]}, and a line fitted "
+        f"on other images predicts the shift with a correlation of {interval(own, '.2f', 'correlation')} (Q8: "
+        f"{judgement.words}). The largest path from it, {_into(largest['part'])}, "
+        f"carries {interval(largest, '.2f', 'share')} of its effect."
     )
+
+
+def _clear(account: pd.DataFrame) -> bool:
+    """Whether the shifts of the start time are clearly as the account has them."""
+    row = account[(account["role"] == STRONGEST) & (account["target"] == "start_time")].iloc[0]
+    return bool(row["low"] > HALF)
+
+
+def _finding(found: bool, words: str, otherwise: str) -> str:
+    """A title that states a finding where there is one, and else what is shown."""
+    return words if found else otherwise
+
+
+def _into(part: str) -> str:
+    return part if part.startswith("straight") else f"into {part}"
