@@ -120,7 +120,9 @@ def asked(shares: pd.DataFrame, logits: pd.DataFrame) -> Figure:
         xlabel="key",
         ylabel="query",
         title=_finding(
-            grid[:, names.index("chirp")].min() > HALF, "Every query looks at the chirp", "Where queries look"
+            bool(grid[:, names.index("chirp")].min() > HALF),
+            "Every query looks at the chirp",
+            "Where queries look",
         ),
     )
     at = np.arange(len(logits))
