@@ -297,12 +297,9 @@ def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: 
 @checked_arguments()
 def verdicts(claims: pd.DataFrame) -> str:
     """The claims with what is found here, the verdicts and their reasons."""
-    return (
-        "In brackets: heads that are so for sure, and heads that may be, over all reasonable thresholds.\n\n"
-        + bullets(
-            f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
-            for row in claims.itertuples()
-        )
+    return f"{BRACKETS.capitalize()}, over all reasonable thresholds.\n\n" + bullets(
+        f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
+        for row in claims.itertuples()
     )
 
 

@@ -21,6 +21,7 @@ from vitmech_utils.figures.tables import (
     pipe_table,
     rule_text,
     three_sentences,
+    word,
 )
 from vitmech_utils.heads.effects import ALL
 from vitmech_utils.model.scores import wilson
@@ -190,7 +191,8 @@ def looking(table: pd.DataFrame, chosen: Mapping[str, pd.DataFrame]) -> "Figure"
     by_lift(ax, table, head_names(table), "way", "part of the lie that it carries alone")
     lookers, carriers = (set(heads_of(chosen[kind])) for kind in KINDS)
     ax.set_title(
-        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} are both"
+        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} "
+        f"{word(len(lookers & carriers), 'is', 'are')} both"
     )
     return figure
 
