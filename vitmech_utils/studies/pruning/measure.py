@@ -31,7 +31,7 @@ from vitmech_utils.heads.pruning import (
 )
 from vitmech_utils.intervals import effect_intervals, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.model.finetune import Recipe, fine_tune
+from vitmech_utils.model.finetune import Recipe, Training, fine_tune
 from vitmech_utils.model.regressor import IMAGE_SIZE, ChirpRegressor
 from vitmech_utils.model.scores import predict_dataset
 from vitmech_utils.profiles import Profile
@@ -284,6 +284,37 @@ def recover(
     watched = ChirpDataset(2 * batch, seed=9, split="held-out")
     training = fine_tune(recovering(pruned), fresh, watched, recipe, checkpoints / f"recovery-{key}")
     return training.regressor.merged()
+
+
+@checked_arguments()
+def long_recipe(profile: Profile) -> Recipe:
+    """The longer recovery's recipe: `pruning.long_recovery_steps` at a third of the training's learning rate."""
+    steps = profile.pruning.long_recovery_steps
+    return Recipe(
+        steps=steps,
+        batch_size=profile.pruning.recovery_batch,
+        learning_rate=profile.train.learning_rate / 3,
+        warmup_steps=min(50, max(1, steps // 4)),
+        every=max(1, steps // 10),
+        patience=10,
+    )
+
+
+@checked_arguments()
+def further_training(
+    whole: ChirpRegressor, gone: Collection[Head], profile: Profile, recipe: Recipe, checkpoints: Path
+) -> Training:
+    """The longer recovery of a model without some heads, its adapter still on it; resumed where it was stopped.
+
+    It sees images that neither the training nor the test has, as many hard ones as the profile's training, and the
+    checkpoint is taken that does best on 256 others. `vitmech_utils.recoveries` runs it, and keeps what it learned.
+    """
+    fresh = ChirpDataset(
+        recipe.steps * recipe.batch_size, seed=8, split="train", hard_share=profile.train.hard_share
+    )
+    watched = ChirpDataset(256, seed=9, split="held-out")
+    begun = recovering(prune_heads(whole, gone) if gone else whole)
+    return fine_tune(begun, fresh, watched, recipe, checkpoints)
 
 
 @checked_arguments()
