@@ -17,15 +17,7 @@ from vitmech_utils.arguments import exit_status
 from vitmech_utils.devices import pick_device
 from vitmech_utils.profiles import Profile, ProfileError, load_profile, parse_overrides, repository_root
 from vitmech_utils.runs.manifests import RunError, code_version, machine, package_versions
-from vitmech_utils.runs.run_folders import at_home, published_adapter
-
-NAMES = ("layers-1-3", "unpruned")
-"""What was removed before each kept recovery; the second is the control."""
-
-
-def kept_recovery(name: str, seed: int) -> str:
-    """Name the folder, from the clone's root, of the kept recovery that the book ships."""
-    return f"published/adapters/recoveries/{name}-seed-{seed}"
+from vitmech_utils.runs.run_folders import RECOVERIES, at_home, published_adapter
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +38,7 @@ def _made(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile, parse_overrides(options.parameter), root)
     adapter = root / at_home(options.adapter or published_adapter(profile.seeds[0]))
     out = root / at_home(options.out)
-    for name in options.only or NAMES:
+    for name in options.only or RECOVERIES:
         folder = out / f"{name}-seed-{profile.seeds[0]}"
         if not folder.is_dir():
             train_one(profile, adapter, name, folder, root)
@@ -55,7 +47,7 @@ def _made(options: argparse.Namespace) -> int:
 
 
 def train_one(profile: Profile, adapter: Path, name: str, folder: Path, root: Path) -> Path:
-    """Recover one of `NAMES` from an adapter's model and keep it in a folder; returns the folder."""
+    """Recover one of `RECOVERIES` from an adapter's model and keep it in a folder; returns the folder."""
     from vitmech_utils.heads.recoveries import save_recovery
     from vitmech_utils.model.anatomy import find_blocks
     from vitmech_utils.model.regressor import ChirpRegressor
@@ -65,7 +57,7 @@ def train_one(profile: Profile, adapter: Path, name: str, folder: Path, root: Pa
     device = pick_device(profile)
     whole = ChirpRegressor.load(adapter).merged().to(device)
     heads = find_blocks(whole).sizes["heads"]
-    gone = [(layer, head) for layer in EARLY for head in range(heads)] if name == NAMES[0] else []
+    gone = [(layer, head) for layer in EARLY for head in range(heads)] if name == RECOVERIES[0] else []
     recipe = long_recipe(profile)
     began = time.perf_counter()
     trained = further_training(whole, gone, profile, recipe, folder.with_name(f".checkpoints-{folder.name}"))
@@ -95,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "--adapter", help="the adapter folder to begin from (default: the published one of the first seed)"
     )
     parser.add_argument("--out", default="results/recoveries", help="where the folders are written")
-    parser.add_argument("--only", nargs="+", choices=NAMES, help="some of them (default: both)")
+    parser.add_argument("--only", nargs="+", choices=RECOVERIES, help="some of them (default: both)")
     parser.add_argument(
         "-p",
         "--parameter",
