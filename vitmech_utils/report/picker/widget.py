@@ -133,8 +133,10 @@ class HeadPicker(anywidget.AnyWidget):
 
     @traitlets.validate("off", "pins")
     def _in_grid(self, proposal: dict) -> list[list[int]]:
+        return self._pairs(proposal["trait"].name, proposal["value"])
+
+    def _pairs(self, name: str, value: object) -> list[list[int]]:
         """Pairs of layer and head, each once and in order; lists, as they come back from a page."""
-        name, value = proposal["trait"].name, proposal["value"]
         layers, heads = self._payload.maps.shape[3:5]
         try:
             pairs = [[as_int(layer), as_int(head)] for layer, head in value]
@@ -170,7 +172,7 @@ class HeadPicker(anywidget.AnyWidget):
             return
         asked = content.get("off")
         try:
-            heads = self._in_grid({"trait": self.traits()["off"], "value": asked})
+            heads = self._pairs("off", asked)
             answers = self.exact_answers(heads)
         except Exception as error:
             self.send({"kind": "failed", "off": asked, "error": f"{type(error).__name__}: {error}"[:500]})
