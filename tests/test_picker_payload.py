@@ -331,8 +331,8 @@ def numbers(picker: HeadPicker) -> dict[str, np.ndarray]:
 
 def test_answers_are_kept_as_they_were_given(picker):
     answer, kept = small()["answer"], numbers(picker)
-    for name, given in {"whole": answer.whole, "without": answer.without, "slopes": answer.slopes}.items():
-        np.testing.assert_allclose(kept[name], given, rtol=1e-6)
+    for name in ("whole", "without", "slopes"):
+        np.testing.assert_allclose(kept[name], getattr(answer, name), rtol=1e-6)
     np.testing.assert_allclose(kept["tried"], answer.without_sets, rtol=1e-6)
     heads = [np.flatnonzero(member.ravel()).tolist() for member in answer.sets]
     assert picker._spec["answer"]["sets"] == heads
@@ -361,7 +361,8 @@ def test_how_far_estimates_were_off_follows_from_the_sets_one_by_one():
         ("3 heads", "shifts"), ("3 heads", "slopes"), ("1 head", "slopes"),
     }  # fmt: skip
     for (kind, how), places in {
-        ("a whole layer", "shifts"): [0], ("2 heads", "slopes"): [1, 2], ("3 heads", "shifts"): [3], ("1 head", "slopes"): [4],
+        ("a whole layer", "shifts"): [0], ("2 heads", "slopes"): [1, 2], ("3 heads", "shifts"): [3],
+        ("1 head", "slopes"): [4],
     }.items():  # fmt: skip
         off, moved = [], []
         for place in places:

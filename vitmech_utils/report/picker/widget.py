@@ -166,18 +166,18 @@ class HeadPicker(anywidget.AnyWidget):
         one = [shape[1:]] if shape[0] == 1 else []
         return checked("what exact returned", found, "twin, image, output", shape, *one).reshape(shape)
 
-    def _answer_exactly(self, _widget: object, content: dict, _buffers: object) -> None:
+    def _answer_exactly(self, _widget: object, content: object, _buffers: object) -> None:
         """What the page's button asks for; whatever goes wrong is told to the reader."""
         if not isinstance(content, dict) or content.get("kind") != "exact":
             return
         asked = content.get("off")
         try:
-            heads = self._pairs("off", asked)
+            heads = [(layer, head) for layer, head in self._pairs("off", asked)]
             answers = self.exact_answers(heads)
         except Exception as error:
             self.send({"kind": "failed", "off": asked, "error": f"{type(error).__name__}: {error}"[:500]})
             return
-        self.send({"kind": "exact", "off": heads, "answers": answers.tolist()})
+        self.send({"kind": "exact", "off": [list(pair) for pair in heads], "answers": answers.tolist()})
 
     def state(self) -> dict:
         """Return the picked state, 0-based: every public trait's value."""
