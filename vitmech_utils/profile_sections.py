@@ -69,6 +69,18 @@ class Images(Section):
     images: Count
 
 
+class Gallery(Images):
+    """What is shown, not measured: images of the gallery, and of the picker.
+
+    The picker shows `picker_images` and their undecorated twins. What the model answers without each head is computed
+    exactly for `exact_images` of these pictures (decorated ones first), without some sets for one at least, and
+    linearized for all.
+    """
+
+    picker_images: Annotated[Count, Field(le=24)]
+    exact_images: Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=48)]
+
+
 class Ablation(Section):
     """Head ablation: images, modes, pairs of head and image per batch, bootstrap draws.
 
