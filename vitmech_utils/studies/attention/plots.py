@@ -180,10 +180,10 @@ def picker_settings(
     layer, head = np.unravel_index(lift[..., chirp].argmax(), lift.shape[:2])
     images, twins = (pictures(part["pixel_values"]) for part in (decorated, bare))
     return {
-        **kept,
+        **{name: values for name, values in kept.items() if not name.startswith("answer_")},
         "images": images,
         "twin_images": twins,
-        "area_shares": coverage.mean((-2, -1)).numpy(),
+        "coverage": coverage.numpy(),
         "lift": lift,
         "entropy": to_grid(heads, "map_entropy"),
         "entropy_unit": "of its maximum",
