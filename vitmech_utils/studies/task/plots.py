@@ -21,6 +21,7 @@ from vitmech_utils.figures.tables import (
     pipe_table,
     rule_text,
     three_sentences,
+    word,
 )
 from vitmech_utils.heads.effects import ALL
 from vitmech_utils.model.scores import wilson
@@ -190,7 +191,8 @@ def looking(table: pd.DataFrame, chosen: Mapping[str, pd.DataFrame]) -> "Figure"
     by_lift(ax, table, head_names(table), "way", "part of the lie that it carries alone")
     lookers, carriers = (set(heads_of(chosen[kind])) for kind in KINDS)
     ax.set_title(
-        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} are both"
+        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} "
+        f"{word(len(lookers & carriers), 'is', 'are')} both"
     )
     return figure
 
@@ -340,6 +342,32 @@ def layers(table: pd.DataFrame) -> "Figure":
 
 
 @checked_arguments()
+def ceilings(table: pd.DataFrame) -> "Figure":
+    """What a share of a ceiling is: agreement between two models, filled, within each model's with itself, "
+    "outlined."""
+    rows = table.reset_index(drop=True)
+    figure, ax = plt.subplots(figsize=(WIDE, 0.42 * len(rows) + 1.1))
+    looks = {"effect": "#D55E00", "attention": "#0072B2"}
+    for row in rows.itertuples():
+        ceiling = max(row.ceiling, 0) if row.ceiling == row.ceiling else 0
+        ax.barh(row.Index, ceiling, color="none", edgecolor="#444444", linestyle="--")
+        ax.barh(row.Index, row.between, height=0.5, color=looks[row.quantity])
+        share = "share unknown" if row.share != row.share else f"share {row.share:.2f}"
+        ax.text(max(ceiling, row.between, 0) + 0.02, row.Index, share, va="center", fontsize=9)
+    ax.set_yticks(
+        range(len(rows)), [f"{row.what}\nby {row.quantity}" for row in rows.itertuples()], fontsize=8
+    )
+    ax.invert_yaxis()
+    ax.axvline(0, color="#444444", linewidth=0.8)
+    ax.set(
+        xlabel="rank correlation between halves of the images",
+        xlim=(min(-0.1, rows["between"].min() - 0.05), 1.25),
+    )
+    ax.set_title("Filled: between the two; dashed: a model with itself; their ratio is the share")
+    return figure
+
+
+@checked_arguments()
 def orders(table: pd.DataFrame) -> "Figure":
     """How much of their order of heads two networks or questions share."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
@@ -471,6 +499,7 @@ def what_you_know(
         f"by {name} the two tasks share {found:.2f} and two trainings for one question {judged.trainings[name]:.2f}"
         for name, found in judged.shared.items()
     )
+    alike = alike.replace("unknown", "an unknown part")
     return three_sentences(
         f"The planted shortcut is {taken}: the leak model tells the type of {true:.0%} of the figures under true "
         f"titles and "
