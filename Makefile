@@ -40,7 +40,7 @@ export PYTHONNOUSERSITE := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: book pdf bench check test test-all oldest newest lab site links audit hashes clean distclean env backbone browser slurm
-.PHONY: cluster lint how-long
+.PHONY: cluster types lint how-long
 
 book: how-long env backbone
 	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)" threads=$(THREADS)
@@ -65,7 +65,7 @@ check: lint
 # Unit tests, one thread, beside those that run notebooks, build books and drive the browser; the former's report comes last.
 UNITS := not pipeline and not browser
 UNITS_REPORT := results/.units.log
-test: env backbone browser slurm cluster lint
+test: env backbone browser slurm cluster types lint
 	@mkdir -p results; OMP_NUM_THREADS=1 pytest --durations=30 -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \
 	trap 'kill $$units 2>/dev/null' INT TERM; \
 	pytest --durations=30 -m "not ($(UNITS))"; rest=$$?; wait $$units; failed=$$?; cat $(UNITS_REPORT); exit $$((rest + failed))
@@ -163,6 +163,11 @@ slurm:
 	@command -v slurmctld > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
 	|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; } \
 	|| echo "SLURM could not be installed: the test that starts one is skipped."
+
+# The types of the head picker's modules; elsewhere their test is skipped (see tests/SKIPS.md).
+types:
+	@if command -v npm > /dev/null; then cd tools/picker && npm ci --silent --no-audit --no-fund --ignore-scripts; \
+	else echo "npm is not here: the types of the picker's modules are not checked."; fi
 
 clean:
 	rm -rf book/_build results/quick .pytest_cache .ruff_cache .hypothesis

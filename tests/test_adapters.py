@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from vitmech_utils import adapters
 from vitmech_utils.data.chirps import HARD_DURATIONS, LABEL_NAMES
@@ -131,3 +132,35 @@ def test_intervals_of_r_come_from_draws_of_the_images():
     assert unread(read, labels)[0]
     assert unread(labels, labels).sum() == 0
     assert list(unread(np.full((2, 3), [[0.3], [0.33]]), np.zeros((2, 3)))) == [False, True]
+
+
+def test_answers_computed_in_bfloat16_are_computed_anew_once(tmp_path, capsys):
+    names = ["bare-seed-0", "classifier-untitled-seed-3"]
+    assert adapters.main(["--out", str(tmp_path), *OPTIONS, "--only", *names]) == 0
+    right = {name: load_file(tmp_path / name / "answers.safetensors")["answers"] for name in names}
+    for name in names:
+        folder = tmp_path / name
+        for file in ("score.json", "training.json"):
+            told = json.loads((folder / file).read_text())
+            (folder / file).write_text(
+                json.dumps(told | {"score_precision": "bfloat16", "score": [{"images": 5}]})
+            )
+        save_file({"answers": right[name] + 1}, folder / "answers.safetensors")
+    capsys.readouterr()
+    assert adapters.main(["--rescore", str(tmp_path)]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == names
+    for name in names:
+        answers = load_file(tmp_path / name / "answers.safetensors")["answers"]
+        np.testing.assert_allclose(answers, right[name], atol=1e-5)
+        told, record = (
+            json.loads((tmp_path / name / file).read_text()) for file in ("score.json", "training.json")
+        )
+        assert told["score"] == record["score"]
+        assert [row["images"] for row in told["score"]] == [5] * len(told["score"])
+        assert record["history"], "the record of the training stays"
+        assert (told["score_precision"], record["score_precision"]) == ("float32", "float32")
+        assert "Computed in float32" in (tmp_path / name / "README.md").read_text()
+    assert adapters.main(["--rescore", str(tmp_path)]) == 0
+    assert not capsys.readouterr().out
+    assert adapters.main(["--rescore", str(tmp_path), "--only", "seed-9"]) == 1
+    assert adapters.main(["--rescore", str(tmp_path / "nothing")]) == 1

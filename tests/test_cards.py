@@ -37,7 +37,7 @@ def images() -> torch.Tensor:
 
 
 def test_there_are_published_adapters() -> None:
-    assert {"seed-0", "bare-seed-0", "gpu/seed-2"} <= set(NAMES)
+    assert {"seed-0", "bare-seed-0", "seed-2"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)
@@ -51,7 +51,7 @@ def test_peft_alone_loads_it_whole_onto_the_backbone(folder: Path, recwarn: pyte
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("gpu/seed-0", ChirpRegressor), ("classifier-titled-seed-0", SweepClassifier)]
+    ("name", "kind"), [("seed-0", ChirpRegressor), ("classifier-titled-seed-0", SweepClassifier)]
 )
 def test_the_card_s_code_predicts_what_the_package_predicts(
     name: str, kind: type, images: torch.Tensor

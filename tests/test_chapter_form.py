@@ -1,6 +1,8 @@
 """A chapter's code is short: one thought a cell, few imports, and what draws or words a result lies in the package."""
 
 import ast
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from test_notebooks import CHECKED, NOTEBOOKS, cells, tags
 CELL_LINES = 15
 IMPORT_LINES = 12
 PRESENTATION = 0.10
+OPEN_LINES = 60
 
 # Chapters whose code still waits for its move into the package.
 NOT_YET: set[str] = set()
@@ -51,6 +54,13 @@ def shares(path: Path) -> tuple[int, int, int]:
     return total, imports, presenting
 
 
+def open_lines(path: Path) -> int:
+    """Lines of code that a reader meets without unfolding anything: staging folds the parameters and the opening."""
+    folded = {"hide-input", "remove-cell", "parameters"}
+    shown = [source(cell) for cell in cells(path) if not tags(cell) & folded]
+    return sum(len(text.rstrip().splitlines()) for text in shown if "open_chapter(" not in text)
+
+
 def test_the_lists_name_what_is_there() -> None:
     assert {path.stem[:2] for path in NOTEBOOKS} >= NOT_YET
     named = {(path.stem[:2], source(cell).split("\n")[0]) for path in NOTEBOOKS for cell in cells(path)}
@@ -62,6 +72,18 @@ class TestAConvertedChapter:
     def test_a_cell_is_one_thought(self, path: Path) -> None:
         long = [source(cell) for cell in cells(path) if len(source(cell).rstrip().splitlines()) > CELL_LINES]
         assert [text for text in long if (path.stem[:2], text.split("\n")[0]) not in LONGER] == []
+
+    def test_code_that_does_not_teach_is_folded(self, path: Path) -> None:
+        assert open_lines(path) <= OPEN_LINES
+
+    def test_it_ends_with_what_one_now_knows_made_from_its_tables(self, path: Path) -> None:
+        notebook = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts = [source(cell) for cell in notebook]
+        place = next(at for at, text in enumerate(texts) if text.startswith("## What you now know"))
+        assert texts[place] == "## What you now know", "its sentences hold figures, so that none is typed"
+        assert texts[place + 1].startswith("Markdown(plots.what_you_know(")
+        headings = re.findall(r"^## (.+)$", "\n".join(texts[place:]), re.MULTILINE)
+        assert headings == ["What you now know", "Exercises", "What next"]
 
     def test_what_the_book_hides_is_folded_in_jupyterlab(self, path: Path) -> None:
         for cell in cells(path):

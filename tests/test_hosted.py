@@ -145,7 +145,9 @@ def test_a_running_kernel_finds_the_clone_without_a_restart(tmp_path: Path) -> N
     """What Colab does: a clone beside a kernel whose environment does not know the package yet."""
     clone = tmp_path / "clone"
     for name in ("vitmech_utils", "tools", "notebooks"):
-        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+        )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, clone / name)
     venv.create(tmp_path / "env", symlinks=True)
@@ -205,7 +207,9 @@ def test_a_killed_make_holds_nobody_up(tmp_path: Path) -> None:
 def test_make_takes_the_lock_and_hands_its_goals_on(tmp_path: Path) -> None:
     for name in ("Makefile", "requirements.lock"):
         shutil.copy2(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+    )
     (tmp_path / "results" / "quick").mkdir(parents=True)
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from small_book import CHAPTERS, make
+import yaml
+from small_book import CHAPTERS, ROOT, make
 from test_runs import begin
 
 from vitmech_utils.artefacts import file_hash
@@ -130,3 +131,28 @@ def test_chapters_name_those_that_were_left_out_without_a_link(clone: Path) -> N
     staged = json.loads((clone / "staged" / "notebooks" / "01_first.ipynb").read_text())["cells"][-1]
     expected = "Then *03 third* (a chapter that this run leaves out), its end and [](02_second.ipynb)."
     assert "".join(staged["source"]) == expected
+
+
+@pytest.mark.parametrize(("gone", "numbered"), [(None, True), ("03_third", True), ("02_second", False)])
+def test_chapters_are_numbered_only_where_counting_gives_their_own_numbers(
+    clone: Path, gone: str | None, numbered: bool
+) -> None:
+    files = "".join(f"      - file: notebooks/{name}\n" for name in CHAPTERS)
+    toc = f"format: jb-book\nroot: book/intro\nparts:\n  - caption: All\n    numbered: 1\n    chapters:\n{files}"
+    (clone / "_toc.yml").write_text(toc)
+    published = clone / "published"
+    run_of(clone).rename(published)
+    if gone:
+        (published / gone).rename(clone / "elsewhere")
+    stage(clone, published, clone / "staged")
+    part = yaml.safe_load((clone / "staged" / "_toc.yml").read_text())["parts"][0]
+    assert ("numbered" in part) == numbered
+
+
+def test_the_book_counts_its_chapters_by_their_own_numbers() -> None:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = [
+        entry["file"] for part in toc["parts"] if part.get("numbered") == 1 for entry in part["chapters"]
+    ]
+    assert names == [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert [name[10:12] for name in names] == [f"{number:02}" for number in range(1, len(names) + 1)]

@@ -5,6 +5,10 @@
 Writes one adapter folder each to `results/adapters/<profile>`, with its score and its answers on held-out images. An
 adapter that is there is left alone and a stopped training goes on from its last checkpoint, so the same command
 finishes what another call began. `--only seed-0 bare-seed-1` names some of them.
+
+    python -m vitmech_utils.adapters --rescore published/adapters
+
+computes the answers and scores of a folder's adapters anew, in float32 whatever they were trained in.
 """
 
 import argparse
@@ -32,8 +36,9 @@ Wanted = tuple[str, int]
 def main(arguments: list[str] | None = None) -> int:
     """Train what is missing; the exit status is 0 when every adapter is there, 1 where one failed or was refused."""
     options = _parser().parse_args(arguments)
+    work = _made if options.rescore is None else _rescored
     return exit_status(
-        "vitmech_utils.adapters", lambda: _made(options), (ProfileError, RunError, *_refusals())
+        "vitmech_utils.adapters", lambda: work(options), (ProfileError, RunError, *_refusals())
     )
 
 
@@ -148,6 +153,64 @@ def train_one(
     return record
 
 
+def _rescored(options: argparse.Namespace) -> int:
+    folders = {path.parent.name: path.parent for path in sorted(options.rescore.glob(f"*/{SCORE}"))}
+    unknown = sorted(set(options.only or []) - set(folders))
+    if unknown or not folders:
+        raise RunError(
+            f"{options.rescore}: {f'no adapter {unknown[0]}' if folders else 'no adapters'} with a {SCORE} there; "
+            f"expected {', '.join(folders) or 'the folder that such adapters lie in'}"
+        )
+    for name in options.only or sorted(folders, key=lambda name: (name.startswith("classifier"), name)):
+        if rescore(folders[name], options.workers):
+            print(f"{name}: {_outcome(0, options.rescore, name)}", flush=True)
+    return 0
+
+
+def rescore(folder: Path, workers: int | None = None) -> bool:
+    """Give an adapter its answers and scores on its held-out images anew, in float32; False where it has them.
+
+    As many images as its last score is of. Its answers, the record of its training, its card and, last, its score are
+    replaced one by one, so that a stopped call is repeated as a whole.
+    """
+    import torch
+    from safetensors.numpy import save_file
+
+    from vitmech_utils.data.dataset import ChirpDataset
+    from vitmech_utils.data.sweep_labels import SweepDataset
+    from vitmech_utils.model.adapter_files import LARGEST_TRAINING, TRAINING
+    from vitmech_utils.model.cards import write_card
+    from vitmech_utils.model.classifier import SweepClassifier
+    from vitmech_utils.model.regressor import ChirpRegressor, read_training
+    from vitmech_utils.model.scores import predict_dataset
+    from vitmech_utils.strict_text import read_json
+
+    short = read_json(folder / SCORE, LARGEST_TRAINING)
+    if short.get("score_precision", short["precision"]) == "float32":
+        return False
+    images = short["score"][0]["images"]
+    if title := short.get("title"):
+        model, test = SweepClassifier, SweepDataset(images, title, seed=0, split="held-out")
+    else:
+        model, test = ChirpRegressor, ChirpDataset(images, seed=0, style=short["figures"], split="held-out")
+    began = time.perf_counter()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    regressor = model.load(folder).merged().to(device)
+    answers, labels = predict_dataset(regressor, test, batch_size=32, workers=workers)
+    found = {
+        **scores_of(answers, labels, bool(title)),
+        "score_precision": "float32",
+        "score_device": machine(str(device))["name"],
+        "score_seconds": round(time.perf_counter() - began, 1),
+    }
+    write_atomically(folder / ANSWERS, lambda path: save_file({"answers": answers}, path))
+    write_json(folder / TRAINING, to_plain(read_training(folder) | found))
+    write_card(folder)
+    write_json(folder / SCORE, to_plain(short | found))
+    return True
+
+
 def checkpoints_of(profile: Profile, kind: str, seed: int, folder: Path, root: Path) -> Path:
     """Where a training keeps its checkpoints: where the chapter looks that trains it too, which then finds it finished.
 
@@ -233,6 +296,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--kept", type=Path, help="a folder with parts of the images (vitmech_utils.data.kept)"
+    )
+    parser.add_argument(
+        "--rescore", type=Path, metavar="FOLDER", help="score that folder's adapters anew, in float32"
     )
     parser.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="as in run"

@@ -191,6 +191,9 @@ def _leave_out(book: Path, absent: list[str]) -> None:
             group["chapters"] = [
                 entry for entry in group["chapters"] if Path(entry["file"]).name not in absent
             ]
+    if not _number_themselves(toc):
+        for group in toc.get("parts", []):
+            group.pop("numbered", None)  # a chapter would stand under another one's number
     if "parts" in toc:
         toc["parts"] = [group for group in toc["parts"] if group["chapters"]]
     (book / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
@@ -359,3 +362,10 @@ def _trace(manifests: dict[str, dict[str, Any]], most: int = 4) -> str:
 
 def _markdown(source: str, cell_id: str) -> Any:
     return nbformat.v4.new_markdown_cell(source, id=f"staged-{cell_id}")
+
+
+def _number_themselves(toc: dict[str, Any]) -> bool:
+    """Whether counting the numbered chapters gives each the number in its file's name."""
+    numbered = [part for part in toc.get("parts", []) if part.get("numbered")]
+    names = [Path(entry["file"]).name for part in numbered for entry in part["chapters"]]
+    return all(name.startswith(f"{number:02}_") for number, name in enumerate(names, start=1))

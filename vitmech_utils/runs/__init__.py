@@ -289,7 +289,7 @@ class Chapter:
 
     def save_figure(self, figure: "matplotlib.figure.Figure", name: str) -> Path:
         """Save a figure as `<name>.png` on its own background, without a date in it; its layout is settled then."""
-        options = {"dpi": 150, "bbox_inches": "tight", "metadata": {"Software": None}}
+        options = {"dpi": 200, "bbox_inches": "tight", "metadata": {"Software": None}}
         saved = self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))
         figure.set_layout_engine("none")  # the page shows it as it was saved, without laying it out once more
         return saved

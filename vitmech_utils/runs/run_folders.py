@@ -100,12 +100,9 @@ def _adapter(run: Path, name: str, root: Path, profile: Profile) -> str:
     return adapter_digest(run / TRAINING / "adapter" if profile.adapter == "train" else published)
 
 
-def published_adapter(seed: int, kind: str = "published", made_by: str = "") -> str:
-    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and a kind of ADAPTERS.
-
-    Those that the published pages rest on, or with `made_by` the series that a profile made, such as `gpu`.
-    """
-    return "/".join(["published/adapters", *filter(None, [made_by]), f"{ADAPTERS[kind][0]}seed-{seed}"])
+def published_adapter(seed: int, kind: str = "published") -> str:
+    """Name the folder, from the clone's root, of the adapter that the book ships for a seed and a kind of ADAPTERS."""
+    return f"published/adapters/{ADAPTERS[kind][0]}seed-{seed}"
 
 
 def adapter_backbone(folder: Path) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, pictures, to_grid
+from vitmech_utils.figures.tables import three_sentences
 from vitmech_utils.heads.sinks import Sinks
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.attention.measure import rows_of
@@ -208,4 +209,25 @@ def verdict(chirp: pd.DataFrame, heads: pd.DataFrame) -> str:
         f"{mostly_on_cls(heads)} heads keep more than half on CLS. {(heads['map_entropy'] > EVEN).sum()} maps are "
         f"uniform, which would be a failure signature if they were many. Whether a head means *one* thing is the "
         f"question of [](05_mono_or_polysemantic.ipynb); whether it matters, that of [](04_head_ablation.ipynb)."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    chirp: pd.DataFrame, random: pd.DataFrame, heads: pd.DataFrame, agreement: pd.DataFrame
+) -> str:
+    """The chapter in three sentences; `random` is the table of an untrained network's lifts on the chirp."""
+    best, corner = chirp.loc[chirp["lift"].idxmax()], agreement["top-left corner patch"]
+    most = Interval(best["lift"], best["lift_low"], best["lift_high"])
+    middle = heads.sort_values("prefix_share").iloc[len(heads) // 2]
+    kept = Interval(middle["prefix_share"], middle["prefix_low"], middle["prefix_high"])
+    return three_sentences(
+        f"A map stretched to [0, 1] hides how much there is to see: {mostly_on_cls(heads)} of {len(heads)} heads keep "
+        f"more than half of the CLS query's attention on the CLS token itself, the median head {kept:.0%}.",
+        f"{int(follows(chirp).sum())} of {len(chirp)} heads prefer an image's own chirp to the place of other images' "
+        f"chirps, {int(follows(random).sum())} in an untrained network; the head that looks there most gives the chirp "
+        f"{most:.0f} times the attention that its area explains.",
+        f"Whose attention is drawn decides what is seen: maps of the corner patch, which the published overlays show, "
+        f"correlate with those of the CLS query by {corner.mean():.2f} on average ({corner.min():.2f} to "
+        f"{corner.max():.2f} over layers).",
     )

@@ -49,7 +49,7 @@ from vitmech_utils.studies.recordings.sources import seizures
 FOLDS = 5
 HELD_BACK = 6  # one in so many of the training recordings chooses the checkpoint and the probe's penalty
 ANSWERS = "answers.safetensors"
-PUBLISHED = Recipe(steps=60, batch_size=16, learning_rate=5e-4, every=12, patience=8, seed=0)
+PUBLISHED = Recipe(steps=60, batch_size=16, learning_rate=5e-4, every=12, patience=2, seed=0)
 HEAD_STEPS = 400
 HEAD_RATE = 1e-3
 PENALTIES = tuple(10.0**power for power in range(-2, 7))

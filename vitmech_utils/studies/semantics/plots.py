@@ -13,7 +13,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
 from vitmech_utils.figures.marks import head_names, name_largest
 from vitmech_utils.figures.plots import CLASS_COLOURS, REGION_COLOURS, WIDE, WIDTH, heatmap, overlay
-from vitmech_utils.figures.tables import bullets, named, shown
+from vitmech_utils.figures.tables import BRACKETS, against, bullets, named, shown, three_sentences
 from vitmech_utils.heads.semantics import Thresholds
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -270,7 +270,8 @@ def _example(name: str, place: tuple[int, int], row: Any, on_chirp: float) -> st
 
 @checked_arguments()
 def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: pd.DataFrame) -> pd.DataFrame:
-    """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their mode."""
+    """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their "
+    "mode."""
     over_all, within = (
         f"{row['correlation']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for _, row in focus[:2].iterrows()
     )
@@ -307,3 +308,22 @@ def verdicts(claims: pd.DataFrame) -> str:
 
 def _bracketed(regions: str) -> str:
     return f" ({regions})" if regions else ""
+
+
+@checked_arguments()
+def what_you_know(
+    counts: Mapping[str, Count], judged: Mapping[str, Judgement], overall: Interval, within: Interval
+) -> str:
+    """The chapter in three sentences; the intervals are those of importance and focus, over all heads and in "
+    "layers."""
+    alone = against(within.low, within.high, 0.0, "also", "the other way round", "undecided")
+    return three_sentences(
+        f"{counts['C3']} heads of layers 6-11 are about the chirp alone ({BRACKETS}), over all thresholds tried; "
+        f"verdict on "
+        f"C3, these layers attend to the chirp alone: {judged['C3'].words}.",
+        f"{counts['C4']} heads of layers 1-4 are monosemantic detectors of text or edges, and {counts['C5']} heads "
+        f"of "
+        f"the last layer are polysemantic; verdicts: C4 {judged['C4'].words}, C5 {judged['C5'].words}.",
+        f"Heads that attend more to the chirp matter more over all layers with a rank correlation of {overall:+.2f}; "
+        f"within layers, where depth cannot make it, with {within:+.2f} ({alone}).",
+    )

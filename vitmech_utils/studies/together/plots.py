@@ -17,7 +17,9 @@ from vitmech_utils.figures.tables import (
     judgement_list,
     listed,
     named,
+    percent,
     rule_text,
+    three_sentences,
     word,
 )
 from vitmech_utils.statistics import Interval
@@ -47,7 +49,8 @@ def opening(profile: "Profile", heads: int) -> str:
     """What this page was made with."""
     plan = profile.together
     return (
-        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} held-out "
+        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} "
+        f"held-out "
         f"images of the chapter's own, to first order on all and exactly on {plan.exact_images:,} of them; the "
         f"{plan.pair_heads:,} strongest heads are paired with all others on {plan.pair_images:,} images, and Shapley "
         f"values rest on {counted(plan.permutations, 'order')} of all {heads} heads, each run forwards and backwards "
@@ -99,7 +102,8 @@ def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> str:
     """The control: sets drawn at random against the layers."""
     clear, layers = int(differs(table).sum()), groups[groups["kind"] == "layer"]
     return (
-        f"Of {len(table)} random sets of {table['heads'].iloc[0]} heads, {clear} {word(clear, 'has', 'have')} a clear "
+        f"Of {len(table)} random sets of {table['heads'].iloc[0]} heads, {clear} {word(clear, 'has', 'have')} a "
+        f"clear "
         f"excess; its median is {table['excess'].median():+,.0f} percentage points, that of the layers "
         f"{layers['excess'].median():+,.0f}. Together a random set changes the error by "
         f"{table['effect'].median():+,.0f} % (median; {table['effect'].min():+,.0f} to "
@@ -149,7 +153,8 @@ def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[st
     inside, across = (estimated.loc[part, "estimate"].abs().median() for part in (within, ~within))
     return (
         f"{frame_table(top, columns)}\n\nThe largest exact interactions of the sample, "
-        f"{compared['images'].iloc[0]} images. Rank correlation of estimate and exact interaction with 95 % intervals "
+        f"{compared['images'].iloc[0]} images. Rank correlation of estimate and exact interaction with 95 % "
+        f"intervals "
         f"over pairs: {named(fit, '.2f', '; ', ': ')}. {sure} of {len(compared)} pairs interact for sure (false "
         f"discovery rate {FALSE_DISCOVERIES:.0%}). Over all {len(estimated):,} estimated pairs the median size is "
         f"{inside:.2g} % within a layer and {across:.2g} % across layers."
@@ -184,8 +189,10 @@ def shapley_text(values: pd.DataFrame) -> str:
         for row in hidden.itertuples()
     )
     return (
-        f"Of the {ten} heads with the largest single effects, {len(first[0] & first[1])} are among the {ten} with the "
-        f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add up "
+        f"Of the {ten} heads with the largest single effects, {len(first[0] & first[1])} are among the {ten} with "
+        f"the "
+        f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add "
+        f"up "
         f"to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
     )
 
@@ -215,7 +222,8 @@ def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> st
         ranked = curves[curves["ranking"] == name].set_index("kept")["effect"]
         beaten = sum(bool(ranked[size] < effects.min()) for size, effects in at_random)
         lines.append(
-            f"**Ranked by {name}**: {count if count < total else 'no fewer than all'} of {total} heads keep the error "
+            f"**Ranked by {name}**: {count if count < total else 'no fewer than all'} of {total} heads keep the "
+            f"error "
             f"from doubling (sizes tried: {sizes}); at {beaten} of {len(at_random)} sizes the kept set beats all "
             f"{draws} random sets."
         )
@@ -291,6 +299,38 @@ def rule() -> str:
 def verdict(judgement: Judgement) -> str:
     """What the rule says of this run."""
     return judgement_list({"Q7": judgement}, {"Q7": "single ablations miss what heads do together"})
+
+
+@checked_arguments()
+def what_you_know(
+    judgement: Judgement,
+    groups: pd.DataFrame,
+    random: pd.DataFrame,
+    ranks: Interval,
+    values: pd.DataFrame,
+    enough: Mapping[str, int],
+) -> str:
+    """The chapter in three sentences; `groups` and `random` hold the excess of sets, `values` the Shapley values.
+
+    `enough` says by ranking how few heads keep the error from doubling.
+    """
+    layers = groups[groups["kind"] == "layer"]
+    largest = layers.loc[layers["excess"].abs().idxmax()]
+    excess = Interval(*largest[["excess", "low_excess", "high_excess"]])
+    top = values.loc[values["shapley"].idxmax()]
+    return three_sentences(
+        f"In {int(differs(layers).sum())} of {counted(len(layers), 'layer')} heads do more or less together than "
+        f"their "
+        f"single effects add up to, most in {largest['set']}, by "
+        f"{percent(vars(excess), value='value')} of the loss; "
+        f"of random sets, {int(differs(random).sum())} of {len(random)}.",
+        f"Charged by Shapley values and taken away one at a time, heads share {ranks:.2f} of their order; the value "
+        f"that "
+        f"charges most is {percent(top, value='shapley')} of the loss.",
+        f"To keep the error from doubling takes {named(enough, between=', ', join=': ')} of {len(values)} heads, by "
+        f"what "
+        f"they are ranked by; verdict on Q7, single ablations miss what heads do together: {judgement.words}.",
+    )
 
 
 def _interval(row: Any, name: str) -> str:
