@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
 from vitmech_utils.arguments import checked_arguments, exit_status
 from vitmech_utils.artefacts import write_atomically
@@ -120,9 +121,9 @@ def on_own_axes(labels: Float[ndarray, "*image 3"]) -> Float[ndarray, "*image 3"
 class Split:
     """Places of the images that a fold is trained on, chosen by, and tested on; no recording is in two of them."""
 
-    train: Int[ndarray, " image"]
-    chosen_by: Int[ndarray, " image"]
-    test: Int[ndarray, " image"]
+    train: Int[ndarray, " trained"]
+    chosen_by: Int[ndarray, " held_back"]
+    test: Int[ndarray, " tested"]
 
 
 @checked_arguments()
@@ -173,7 +174,7 @@ def train_fold(
     fold: int,
     recipe: Recipe,
     checkpoints: Path,
-    backbone: str = DEFAULT,
+    backbone: str | PreTrainedModel = DEFAULT,
     device: torch.device | str = "cpu",
     count: int = FOLDS,
     seed: int = 0,
@@ -329,9 +330,20 @@ class KeptFold:
     """A published fold: where it lies, its answers (standardized) by picture, and the recordings it never saw."""
 
     folder: Path
-    answers: dict[str, Float[ndarray, "target"]]
+    answers: dict[str, Float[ndarray, " target"]]
+    trained_on: frozenset[str]
+    chosen_by: frozenset[str]
     seconds: float
     steps: int
+
+    def parts(self, images: RealImages) -> Split:
+        """Places of some pictures by what they were in this fold; those it was trained on choose where no others do."""
+        train, back = (
+            np.array([at for at, name in enumerate(images.recordings) if name in group], dtype=np.int64)
+            for group in (self.trained_on, self.chosen_by)
+        )
+        test = np.array([at for at, name in enumerate(images.names) if name in self.answers], dtype=np.int64)
+        return Split(train, back if len(back) else train, test)
 
     def regressor(self) -> ChirpRegressor:
         """The fine-tuned model."""
@@ -355,14 +367,11 @@ def read_folds(folder: Path, recordings: dict[str, str], count: int = FOLDS) -> 
             )
         record = read_object(place / TRAINING, LARGEST_TRAINING, unknown=True)
         try:
-            names, seen = list(record["tested"]), {*record["trained_on"], *record["chosen_by"]}
+            names = [str(name) for name in record["tested"]]
+            trained_on, chosen_by = (frozenset(map(str, record[key])) for key in ("trained_on", "chosen_by"))
             answers = load_file(place / ANSWERS)["answers"]
-            kept = KeptFold(
-                place,
-                dict(zip(names, answers, strict=True)),
-                float(record["wall_seconds"]),
-                int(record["steps"]),
-            )
+            by_name = dict(zip(names, answers, strict=True))
+            seconds, steps = float(record["wall_seconds"]), int(record["steps"])
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise AdapterError(f"{place}: damaged fold ({error!r}); restore it, or train it again") from error
         if answers.shape != (len(names), 3) or not np.isfinite(answers).all():
@@ -371,7 +380,7 @@ def read_folds(folder: Path, recordings: dict[str, str], count: int = FOLDS) -> 
             )
         if unknown := sorted(set(names) - set(recordings)):
             raise AdapterError(f"{place}: it was tested on {unknown[0]}, which is not among the pictures")
-        if leaked := sorted({recordings[name] for name in names} & seen):
+        if leaked := sorted({recordings[name] for name in names} & (trained_on | chosen_by)):
             raise AdapterError(
                 f"{place}: recording {leaked[0]} is in its test and in its training, expected each in one"
             )
@@ -381,7 +390,7 @@ def read_folds(folder: Path, recordings: dict[str, str], count: int = FOLDS) -> 
                     f"{place}: {name} was tested in fold {tested[name]}, too, expected each once"
                 )
             tested[name] = number
-        found.append(kept)
+        found.append(KeptFold(place, by_name, trained_on, chosen_by, seconds, steps))
     try:
         check_folds([recordings[name] for name in tested], np.array(list(tested.values()), dtype=np.int64))
     except ValueError as error:
@@ -389,6 +398,16 @@ def read_folds(folder: Path, recordings: dict[str, str], count: int = FOLDS) -> 
     if missing := sorted(set(recordings) - set(tested)):
         raise AdapterError(f"{folder}: {missing[0]} was tested in no fold, expected every picture in one")
     return found
+
+
+@checked_arguments()
+def rehearse(
+    images: RealImages, checkpoints: Path, backbone: str, device: torch.device | str
+) -> dict[str, float]:
+    """Two steps of a fold's training, to show that it runs: seconds, steps, images (trained on)."""
+    recipe = dataclasses.replace(PUBLISHED, steps=2, batch_size=2, every=2, warmup_steps=0)
+    done = train_fold(images, 0, recipe, checkpoints, backbone, device)
+    return {"seconds": done.training.seconds, "steps": 2.0, "images": float(len(done.parts.train))}
 
 
 def main(arguments: list[str] | None = None) -> int:
