@@ -16,6 +16,18 @@ from vitmech_utils.model.backbones import tiny
 from vitmech_utils.model.finetune import Recipe
 from vitmech_utils.model.lora import AdapterError
 from vitmech_utils.statistics import Count
+from vitmech_utils.studies.recordings.boxed import (
+    OutOfFold,
+    RealShifts,
+    box_looks,
+    fold_scores,
+    looks_at_boxes,
+    orders,
+    other_recordings,
+    over_recordings,
+    readings,
+    shared_order,
+)
 from vitmech_utils.studies.recordings.folds import (
     ANSWERS,
     RealImages,
@@ -27,18 +39,6 @@ from vitmech_utils.studies.recordings.folds import (
     read_folds,
     split,
     train_fold,
-)
-from vitmech_utils.studies.recordings.real_chirps import (
-    OutOfFold,
-    RealShifts,
-    box_looks,
-    fold_scores,
-    looks_at_boxes,
-    orders,
-    other_recordings,
-    over_recordings,
-    readings,
-    shared_order,
 )
 
 CHIRP, BACKGROUND = REGIONS.index("chirp"), REGIONS.index("plot background")

@@ -33,7 +33,7 @@ COLUMNS = ("r", "accuracy", "low", "high", "mse", "rmse", "cross_entropy", "unit
 STYLES = {
     "published": "with title, axes, labels and colour bar, as in the study",
     "bare": "without any decoration",
-    "recordings": "spectrograms of seizures, decorated as the study's figures are",
+    "recordings": "spectrograms of seizures, decorated as in the study",
 }
 
 

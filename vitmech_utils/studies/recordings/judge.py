@@ -11,8 +11,8 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.coverage import COVERED, least_images
+from vitmech_utils.studies.recordings.boxed import shared_order
 from vitmech_utils.studies.recordings.measure import heads_kept
-from vitmech_utils.studies.recordings.real_chirps import shared_order
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
 from vitmech_utils.studies.verdicts import (

@@ -15,9 +15,9 @@ from vitmech_utils.figures.plots import WIDE, WIDTH
 from vitmech_utils.figures.tables import counted
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.statistics import Count, Interval
+from vitmech_utils.studies.recordings.boxed import ASKED
 from vitmech_utils.studies.recordings.folds import KeptFold
 from vitmech_utils.studies.recordings.plots import CHIRP_HEAD, OTHER_HEAD
-from vitmech_utils.studies.recordings.real_chirps import ASKED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
