@@ -348,22 +348,25 @@ def all_shifts(
     kept: Sequence[KeptFold],
     images: RealImages,
     read_features: Float[ndarray, "picture feature"],
+    count: int,
     most: int,
 ) -> RealShifts:
     """Shifts on at most `most` real pictures (two of a fold at least), each by the model that never saw it.
+
+    `count` folds are taken, the first that have pictures to test.
 
     `probed` is the frozen backbone under the fold's linear probe: what the shared start makes of real chirps.
     """
     spread = images.labels.numpy().std(0).clip(1e-3)
     labels = images.labels.numpy().astype(np.float64)
     frozen = model.without_adapter().to(model.device)
+    kept = [one for one in kept if len(one.parts(images).test) > 1][:count]
     size = max(2, most // len(kept))
     tuned, probed, on_real, fold = [], [], [], []
     for number, one in enumerate(kept):
-        parts = split(images.recordings, number, len(kept))
-        chosen = images.at(
-            parts.test[np.linspace(0, len(parts.test) - 1, min(size, len(parts.test))).astype(int)]
-        )
+        parts = one.parts(images)
+        places = np.linspace(0, len(parts.test) - 1, min(size, len(parts.test))).astype(int)
+        chosen = images.at(parts.test[places])
         weights, bias = probe(read_features, labels, parts)
         frozen.head = _linear(weights, bias).to(model.device)
         regressor = one.regressor().merged().to(model.device)
