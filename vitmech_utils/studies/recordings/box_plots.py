@@ -191,13 +191,15 @@ def orders_text(table: pd.DataFrame, share: Interval) -> str:
     rows = table.set_index("compared")
     tuned, probed = rows.iloc[0], rows.iloc[1]
     own = Interval(float(tuned["between"]), float(tuned["between_low"]), float(tuned["between_high"]))
-    return (
+    text = (
         f"The order of heads by shift after fine-tuning on real chirps has a rank correlation of **{own}** with that "
         f"of the painted chirps' model, {share:.0%} of what few images let be seen. By depth alone, with heads "
         f"changing places within their layers, it would be {tuned['depth']:.2f}; the frozen backbone under a probe "
-        f"has {probed['between']:.2f}. Two folds have {tuned['folds']:.2f} in common (mean over pairs; nan where the "
-        "heads of one fold alone were ablated)."
+        f"has {probed['between']:.2f}."
     )
+    if np.isfinite(tuned["folds"]):
+        text += f" Two folds have {tuned['folds']:.2f} in common (mean over pairs)."
+    return text
 
 
 @checked_arguments()
