@@ -191,7 +191,7 @@ def test_keyboard_alone_reaches_everything(page, folder):
     load(page, folder, "one.html", "#L1H1")
     seen = []
     page.locator("body").focus()
-    for _ in range(14):
+    for _ in range(24):
         page.keyboard.press("Tab")
         seen.append(
             page.evaluate(
@@ -199,6 +199,9 @@ def test_keyboard_alone_reaches_everything(page, folder):
             )
         )
     text = " | ".join(seen)
+    assert seen[0].startswith("layer 1, head 1")  # the grid comes first
+    for part in ("Order the list by", "Show in the list", "Heads in order", "Scrub through the layers"):
+        assert part in text
     for part in ("PNG", "CSV", "Colour the grid", "layer 1, head 1", "query patch", "vm-group", "Opacity"):
         assert part in text
     cell(page, 1, 1).focus()
@@ -269,7 +272,7 @@ def test_downloads(page, folder, tmp_path):
     assert (row["layer (1-based)"], row["head (1-based)"]) == ("2", "3")
     assert float(row["effect on the MSE (%)"]) == pytest.approx(arrays["effect"][1, 2], rel=1e-3)
     assert row["class"] == arrays["head_class"][1][2]
-    share = float(row["attention share of chirp (fine-tuned, decorated, chirp 1)"])
+    share = float(row["raw attention share of chirp (CLS query, fine-tuned, decorated, chirp 1)"])
     assert share == pytest.approx(arrays["shares"][0, 0, 1, 2, 2], abs=1e-4)
 
 

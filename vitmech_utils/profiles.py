@@ -16,6 +16,7 @@ from vitmech_utils.profile_sections import (
     Ablation,
     Attacks,
     Audit,
+    Gallery,
     Images,
     Origin,
     Pruning,
@@ -53,7 +54,7 @@ class Profile(Section):
     ]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     train: Train
-    gallery: Images
+    gallery: Gallery
     attention: Images
     ablation: Ablation
     semantics: Semantics

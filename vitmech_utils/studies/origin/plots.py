@@ -323,9 +323,9 @@ def verdict(
     surprise = on_decorations["kept"].idxmax()
     row = on_decorations.loc[surprise]
     return (
-        f"In brackets: heads that are so for sure, and heads that may be.\n\n{judgement_list(judged, claimed)}\n\n"
-        f"What surprised us: a network that saw no decoration in fine-tuning keeps {row['kept']} of the "
-        f"{row['before']} heads about the {surprise} that pre-training had made."
+        f"{BRACKETS.capitalize()}.\n\n{judgement_list(judged, claimed)}\n\n"
+        f"A network that saw no decoration in fine-tuning keeps {row['kept']} of the "
+        f"{row['before']} {surprise} heads that pre-training had made."
         + ("" if matched else "\n\nThe two trainings are not matched, so the fourth question stays open.")
     )
 

@@ -29,7 +29,7 @@ def checked(facts: Mapping[str, str]) -> str:
 
 @checked_arguments()
 def effect_grid(table: pd.DataFrame, unit: str) -> Figure:
-    """The grid of effects; a dot marks those whose interval leaves out zero."""
+    """The grid of effects; a dot marks those whose interval excludes zero."""
     shape = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
     grid = np.full(shape, np.nan)
     grid[table["layer"], table["head"]] = table["effect"]

@@ -1,6 +1,6 @@
 """What chapter 08 shows: which heads went, what that could save, what it cost, error against time, and the words."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -261,6 +261,26 @@ def recovery(
 
 
 @checked_arguments()
+def long_recovery(table: pd.DataFrame, recoveries: Sequence[Mapping[str, object]]) -> str:
+    """What the longer recovery gives back (`long_table`), or how to train one; `recoveries` are their records."""
+    if table.empty:
+        return (
+            "A longer recovery is trained once, in the background, and kept like an adapter; for this run's model "
+            "there is none yet: `python -m vitmech_utils.recoveries` trains it, and its control."
+        )
+    row, steps = table.iloc[0], {training["steps"] for training in recoveries}
+    if len(steps) != 1:
+        raise ValueError(f"the recoveries took {sorted(steps)} steps, expected both the same")
+    images = recoveries[0]["images_visited"]
+    return (
+        f"That was short. A recovery of {steps.pop():,} steps on {images:,} images, trained once in the background and "
+        f"kept like an adapter, leaves the model without the heads of layers 1-3 {percent(row)} from the one with all "
+        f"heads, and {percent(row, '_same_training')} from the whole model given the same training, which by itself "
+        f"changes by {percent(row, '_control')}."
+    )
+
+
+@checked_arguments()
 def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
     """Compare choices of as many heads: each one's effect with its interval, over the random draws as dots.
 
@@ -378,7 +398,7 @@ def saving(
     ]
     told = "**Every removal that was timed clearly saves time.**"
     if lines:
-        told = f"**Where nothing is saved that could be distinguished from noise** (times as fast):\n\n{bullets(lines)}"
+        told = f"**No clear speed-up** (times as fast):\n\n{bullets(lines)}"
     factors = {(row.model, row.batch): _faster(row) for row in eager.itertuples()}
     layers, scattered = models
     return (
@@ -510,13 +530,14 @@ def verdict(
     """The answer to the study's question with its figures; `layers` names the model without the `count` early "
     "heads."""
     rows = table.set_index("name")
-    faster = listed(f"{speedup:.2f} times at batch size {batch}" for batch, speedup in speedups.items())
+    faster = listed(f"{speedup:.2f} (batch size {batch})" for batch, speedup in speedups.items())
     images = int(rows["images"].iloc[0])
     return (
         f"Without the {count} heads of layers 1-3 the error on {images:,} test images changes by "
         f"{percent(rows.loc[layers])}, after recovery by "
         f"{percent(rows.loc[f'{layers}, recovered'], '_same_training')} "
-        f"against the unpruned model given the same training; the model is as fast as {faster} (95 % intervals).\n\n"
+        f"against the unpruned model given the same training; the model runs {faster} times as fast (95 % "
+        f"intervals).\n\n"
         "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
         f"faster: **{judgement.words}**. Reason: {judgement.reason}."
     )
@@ -534,7 +555,7 @@ def what_you_know(
     """The chapter in three sentences; `random` holds the effects of random sets, `limit` is the ceiling by FLOPs."""
     rows, drawn = table.set_index("name"), random["effect"]
     place = int((drawn < rows.loc[layers, "effect"]).sum())
-    faster = listed(f"{found:.2f} at batch size {batch}" for batch, found in speedups.items())
+    faster = listed(f"{found:.2f} (batch size {batch})" for batch, found in speedups.items())
     return three_sentences(
         f"Without {layers} the error changes by {percent(rows.loc[layers])}, and by "
         f"{percent(rows.loc[f'{layers}, recovered'], '_same_training')} after recovery, against a model with all "

@@ -251,9 +251,8 @@ def verdict(
 ) -> str:
     """What the rule says of this run."""
     return (
-        f"Of the heads that are for sure about the chirp on painted images, so many are on real ones (in brackets: "
-        f"for "
-        f"sure, and at most): {named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
+        f"Of the heads that are for sure about the chirp on painted images, these are on real ones ({BRACKETS}): "
+        f"{named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
         f"from {recordings} recordings.\n\n- **Q2**, the specialization holds on real, not synthetic, spectrograms: "
         f"**{judgement.words}**. Reason: {judgement.reason}."
     )

@@ -21,6 +21,7 @@ from vitmech_utils.figures.tables import (
     pipe_table,
     rule_text,
     three_sentences,
+    word,
 )
 from vitmech_utils.heads.effects import ALL
 from vitmech_utils.model.scores import wilson
@@ -190,7 +191,8 @@ def looking(table: pd.DataFrame, chosen: Mapping[str, pd.DataFrame]) -> "Figure"
     by_lift(ax, table, head_names(table), "way", "part of the lie that it carries alone")
     lookers, carriers = (set(heads_of(chosen[kind])) for kind in KINDS)
     ax.set_title(
-        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} are both"
+        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} "
+        f"{word(len(lookers & carriers), 'is', 'are')} both"
     )
     return figure
 
@@ -337,6 +339,32 @@ def layers(table: pd.DataFrame) -> "Figure":
     tops = {key: found["share"].idxmax() + 1 for key, found in tables.items()}
     first = listed(f"{tops[key]} ({NETWORKS[key].replace(' model', '')})" for key in ASKED[:2])
     return headline(figure, f"Most of the harm lies in layer {first}, {tops['regressor', ALL]} (regressor)")
+
+
+@checked_arguments()
+def ceilings(table: pd.DataFrame) -> "Figure":
+    """What a share of a ceiling is: agreement between two models, filled, within each model's with itself, "
+    "outlined."""
+    rows = table.reset_index(drop=True)
+    figure, ax = plt.subplots(figsize=(WIDE, 0.42 * len(rows) + 1.1))
+    looks = {"effect": "#D55E00", "attention": "#0072B2"}
+    for row in rows.itertuples():
+        ceiling = max(row.ceiling, 0) if row.ceiling == row.ceiling else 0
+        ax.barh(row.Index, ceiling, color="none", edgecolor="#444444", linestyle="--")
+        ax.barh(row.Index, row.between, height=0.5, color=looks[row.quantity])
+        share = "share unknown" if row.share != row.share else f"share {row.share:.2f}"
+        ax.text(max(ceiling, row.between, 0) + 0.02, row.Index, share, va="center", fontsize=9)
+    ax.set_yticks(
+        range(len(rows)), [f"{row.what}\nby {row.quantity}" for row in rows.itertuples()], fontsize=8
+    )
+    ax.invert_yaxis()
+    ax.axvline(0, color="#444444", linewidth=0.8)
+    ax.set(
+        xlabel="rank correlation between halves of the images",
+        xlim=(min(-0.1, rows["between"].min() - 0.05), 1.25),
+    )
+    ax.set_title("Filled: between the two; dashed: a model with itself; their ratio is the share")
+    return figure
 
 
 @checked_arguments()

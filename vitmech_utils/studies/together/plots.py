@@ -1,5 +1,6 @@
 """Figures and texts on heads taken together: groups against sums, pairs, Shapley values, kept sets, direct effects."""
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.marks import excludes_zero, percent_scale
-from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap
+from vitmech_utils.figures.plots import SEQUENTIAL, WIDE, WIDTH, headline, heatmap
 from vitmech_utils.figures.tables import (
     bullets,
     counted,
@@ -108,6 +109,68 @@ def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> str:
         f"{layers['excess'].median():+,.0f}. Together a random set changes the error by "
         f"{table['effect'].median():+,.0f} % (median; {table['effect'].min():+,.0f} to "
         f"{table['effect'].max():+,.0f}), a layer by {layers['effect'].median():+,.0f} % (median)."
+    )
+
+
+@checked_arguments()
+def gates(surface: np.ndarray) -> "Figure":
+    """The error over two heads' gates [gate, gate]: its four corners are the four errors of an interaction."""
+    ends = {"none": surface[0, 0], "a": surface[-1, 0], "b": surface[0, -1], "both": surface[-1, -1]}
+    interaction = ends["both"] - ends["a"] - ends["b"] + ends["none"]
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.9))
+    steps = np.linspace(0, 1, len(surface))
+    drawn = ax.contourf(steps, steps, surface.T, levels=12, cmap=SEQUENTIAL)
+    figure.colorbar(drawn, label="error")
+    signs = {"none": ("+", 0, 0), "a": ("-", 1, 0), "b": ("-", 0, 1), "both": ("+", 1, 1)}
+    for name, (sign, x, y) in signs.items():
+        label = f"{sign} E({name}) = {ends[name]:.3g}"
+        ax.text(
+            0.03 + 0.94 * x,
+            0.04 + 0.92 * y,
+            label,
+            ha="right" if x else "left",
+            va="top" if y else "bottom",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
+        )
+    ax.set(xlabel="gate of head a (0: untouched, 1: ablated)", ylabel="gate of head b")
+    ax.set_title(
+        f"The interaction, {interaction:+.2g}, is the twist of this surface: corners with their signs"
+    )
+    return figure
+
+
+@checked_arguments()
+def shapley_orders() -> "Figure":
+    """A game of three heads that can be added up by hand: a and b stand in for each other, c works alone."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.0), width_ratios=[1.7, 1])
+    looks = {"a": "#0072B2", "b": "#56B4E9", "c": "#D55E00"}
+    charged = dict.fromkeys(looks, 0.0)
+    orders = list(itertools.permutations(looks))
+    for row, order in enumerate(orders):
+        gone: set[str] = set()
+        for head in order:
+            charge = _example_error(gone | {head}) - _example_error(gone)
+            axes[0].barh(row, charge, left=_example_error(gone), color=looks[head])
+            if charge:
+                middle = _example_error(gone) + charge / 2
+                axes[0].text(middle, row, head, ha="center", va="center", color="white")
+            charged[head] += charge / len(orders)
+            gone |= {head}
+    axes[0].set_yticks(range(len(orders)), [", ".join(order) for order in orders])
+    axes[0].set(xlabel="what the error grows by, head after head", ylabel="order of removal")
+    axes[0].invert_yaxis()
+    alone = [_example_error({head}) for head in looks]
+    places = np.arange(len(looks))
+    axes[1].bar(places - 0.2, alone, 0.38, color="#BBBBBB", label="taken away alone")
+    axes[1].bar(
+        places + 0.2, list(charged.values()), 0.38, color=list(looks.values()), label="mean over orders"
+    )
+    axes[1].set_xticks(places, list(looks))
+    axes[1].set(ylabel="charge", ylim=(0, 7.5))
+    axes[1].legend(loc="upper left")
+    return headline(
+        figure, "One at a time, a and b seem to cost nothing; over all orders they share what both do"
     )
 
 
@@ -454,3 +517,8 @@ def direct_by_layer(ax: "Axes", table: pd.DataFrame, linear: float = 1.0) -> Non
     _scale(ax, "y", linear)
     ax.set_xticks(range(1, int(table["layer"].max()) + 2))
     ax.set(xlabel="layer", ylabel="effect on the MSE (%)")
+
+
+def _example_error(gone: set[str]) -> float:
+    """The error of the example's game: 10 once both a and b are gone, 4 more without c."""
+    return 10.0 * ({"a", "b"} <= gone) + 4.0 * ("c" in gone)
