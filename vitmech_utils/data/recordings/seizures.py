@@ -6,6 +6,7 @@ The table has one row per box, in the order in which they were drawn; the progra
 a picture again with each new one, so equal rows are one box.
 """
 
+import functools
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,6 +93,11 @@ class Seizures:
     def recordings(self) -> list[str]:
         """The recording of each picture."""
         return [picture.recording for picture in self.pictures]
+
+    @functools.cached_property
+    def scale(self) -> "ColourScale":
+        """The colour map that the pictures share."""
+        return colour_scale(picture.image for picture in self.pictures)
 
     def first(self, recordings: int) -> "Seizures":
         """The pictures of the first so many recordings, by number."""
