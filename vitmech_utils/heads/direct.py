@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.constants import Reference
 from vitmech_utils.heads.effects import Answers
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
@@ -31,7 +32,7 @@ def predict_directly(
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 16,
     seed: int = 0,

@@ -194,8 +194,14 @@ def carried_text(
     excess: Mapping[str, Interval],
     beyond: Mapping[str, Interval],
     same_layers: Mapping[str, Interval],
+    ranks: pd.DataFrame,
 ) -> str:
-    """How much of the harm the heads that look at a region carry, and how much more than others do."""
+    """How much of the harm the heads that look at a region carry, how much more than others, and their ranks."""
+    found = ranks.set_index(["target", "kind"])
+
+    def rank(row: pd.Series, kind: str) -> str:
+        return f"{found.loc[(row['target'], kind), 'p_value']:.2g}"
+
     columns = {
         "target": "attacked",
         "heads": "heads",
@@ -206,10 +212,16 @@ def carried_text(
         ),
         "random": ("more than random heads", lambda row: f"{beyond[row['target']]:+,.1f}"),
         "layers": ("more than those of the same layers", lambda row: f"{same_layers[row['target']]:+,.1f}"),
+        "rank": ("p among random sets", lambda row: rank(row, RANDOM)),
+        "rank_layers": ("p among sets of the same layers", lambda row: rank(row, SAME_LAYERS)),
         "images": "images",
     }
     listing = frame_table(table[table["kind"] == OWN], columns)
-    return f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images."
+    return (
+        f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images. The p-values are ranks among "
+        f"{ranks['sets'].max()} random sets of as many heads, by what each carries to first order (outputs linearized "
+        f"in the gates): the smallest that so many sets can give is {1 / (1 + ranks['sets'].max()):.2g}."
+    )
 
 
 @checked_arguments()

@@ -19,8 +19,8 @@ from vitmech_utils.studies.attention.measure import rows_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LIFTS = ("chirp", "colour bar", "title", "tick label", "axis label", "frame")
-PROFILES = (*LIFTS, "plot background", "margin")
+LIFTS = ("chirp", "title")  # as grids; the picker colours its own by any region
+PROFILES = ("chirp", "colour bar", "title", "tick label", "axis label", "frame", "plot background", "margin")
 FALSE_DISCOVERIES = 0.05
 EVEN = 0.98  # entropy of a map, of its maximum, from which on the map is as good as uniform
 ON_SINKS = 0.75  # share of a head's attention from which on it rests on sinks
@@ -112,8 +112,8 @@ def follows(chirp: pd.DataFrame) -> pd.Series:
 
 @checked_arguments()
 def lifts(statistics: pd.DataFrame) -> "Figure":
-    """The lift of every head on some regions, in doublings; dots on the heads that follow the chirp."""
-    figure, axes = plt.subplots(2, 3, figsize=(WIDE, 8.0))
+    """The lift of every head on the chirp and on the title, in doublings; dots on the heads that follow the chirp."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.4))
     for ax, region in zip(axes.flat, LIFTS, strict=True):
         grid = rows_of(statistics, region=region)
         grid = grid.assign(doublings=np.log2(grid["lift"].clip(1e-3)), follows=follows(grid).astype(float))

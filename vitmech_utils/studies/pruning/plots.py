@@ -1,6 +1,6 @@
 """What chapter 08 shows: which heads went, what that could save, what it cost, error against time, and the words."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -257,6 +257,26 @@ def recovery(
         f"{percent(rows.loc[control])}. For scale: a model that always predicts the mean would stand at "
         f"{at_mean:+,.0f} %. Without the heads of layers 1-3, but with their means, it is "
         f"{percent(rows.loc[means_kept])}, with nothing trained."
+    )
+
+
+@checked_arguments()
+def long_recovery(table: pd.DataFrame, recoveries: Sequence[Mapping[str, object]]) -> str:
+    """What the longer recovery gives back (`long_table`), or how to train one; `recoveries` are their records."""
+    if table.empty:
+        return (
+            "A longer recovery is trained once, in the background, and kept like an adapter; for this run's model "
+            "there is none yet: `python -m vitmech_utils.recoveries` trains it, and its control."
+        )
+    row, steps = table.iloc[0], {training["steps"] for training in recoveries}
+    if len(steps) != 1:
+        raise ValueError(f"the recoveries took {sorted(steps)} steps, expected both the same")
+    images = recoveries[0]["images_visited"]
+    return (
+        f"That was short. A recovery of {steps.pop():,} steps on {images:,} images, trained once in the background and "
+        f"kept like an adapter, leaves the model without the heads of layers 1-3 {percent(row)} from the one with all "
+        f"heads, and {percent(row, '_same_training')} from the whole model given the same training, which by itself "
+        f"changes by {percent(row, '_control')}."
     )
 
 

@@ -499,6 +499,7 @@ def what_you_know(
         f"by {name} the two tasks share {found:.2f} and two trainings for one question {judged.trainings[name]:.2f}"
         for name, found in judged.shared.items()
     )
+    alike = alike.replace("unknown", "an unknown part")
     return three_sentences(
         f"The planted shortcut is {taken}: the leak model tells the type of {true:.0%} of the figures under true "
         f"titles and "

@@ -381,13 +381,14 @@ def what_you_know(
     largest = layers.loc[layers["excess"].abs().idxmax()]
     excess = Interval(*largest[["excess", "low_excess", "high_excess"]])
     top = values.loc[values["shapley"].idxmax()]
+    part = f"{ranks:.2f}" if ranks.value == ranks.value else "an unknown part"
     return three_sentences(
         f"In {int(differs(layers).sum())} of {counted(len(layers), 'layer')} heads do more or less together than "
         f"their "
         f"single effects add up to, most in {largest['set']}, by "
         f"{percent(vars(excess), value='value')} of the loss; "
         f"of random sets, {int(differs(random).sum())} of {len(random)}.",
-        f"Charged by Shapley values and taken away one at a time, heads share {ranks:.2f} of their order; the value "
+        f"Charged by Shapley values and taken away one at a time, heads share {part} of their order; the value "
         f"that "
         f"charges most is {percent(top, value='shapley')} of the loss.",
         f"To keep the error from doubling takes {named(enough, between=', ', join=': ')} of {len(values)} heads, by "
