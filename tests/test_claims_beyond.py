@@ -110,7 +110,12 @@ def attack_tables(
     return {"claims_c8_q6": pd.DataFrame(rows, columns=columns)}
 
 
-def recording_tables(kept: tuple[int, int], pieces: int = 24, recordings: int = 4) -> dict[str, pd.DataFrame]:
+def recording_tables(
+    kept: tuple[int, int],
+    pieces: int = 24,
+    recordings: int = 4,
+    shared: tuple[float, float] | None = (0.85, 1.0),
+) -> dict[str, pd.DataFrame]:
     rows = [
         (kind, low, low, high, 10, pieces, 72, recordings)
         for kind, (low, high) in {"strain": kept, "calls": kept}.items()
@@ -119,7 +124,11 @@ def recording_tables(kept: tuple[int, int], pieces: int = 24, recordings: int = 
     controls = pd.DataFrame(
         {"pair": ["strain"], "asked": ["elsewhere"], "lift": 0.4, "low": 0.3, "high": 0.6}
     )
-    return {"claim_q2": pd.DataFrame(rows, columns=columns), "controls": controls}
+    tables = {"claim_q2": pd.DataFrame(rows, columns=columns), "controls": controls}
+    if shared:
+        orders = {"share": sum(shared) / 2, "share_low": shared[0], "share_high": shared[1], "images": 20}
+        tables["real_orders"] = pd.DataFrame([{"compared": "fine-tuned on real chirps", **orders}])
+    return tables
 
 
 def task_tables(
@@ -299,6 +308,8 @@ def test_attacks_reach_each_verdict(tmp_path: Path, claim: str, verdict: str, ta
     [
         (HOLDS, recording_tables((8, 10))),
         (IN_PART, recording_tables((6, 10))),
+        (IN_PART, recording_tables((8, 10), shared=(0.5, 0.9))),
+        (IN_PART, recording_tables((8, 10), shared=None)),
         (FAILS, recording_tables((1, 4))),
         (UNKNOWN, recording_tables((3, 9))),
         (UNKNOWN, recording_tables((8, 10), pieces=3)),

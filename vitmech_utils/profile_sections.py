@@ -202,10 +202,17 @@ class Together(Section):
 
 
 class Recordings(Section):
-    """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against."""
+    """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against.
+
+    Of the seizures that boxes were drawn in, `seizures` recordings are looked at (all, where there are fewer); the
+    heads of `folds` of the five fine-tuned models are ablated, on `effect_images` of their pictures in all.
+    """
 
     windows: Annotated[Count, Field(ge=2)]
     images: Annotated[Count, Field(ge=2)]
+    seizures: Annotated[Count, Field(ge=5)]
+    folds: Annotated[Count, Field(le=5)]
+    effect_images: Annotated[Count, Field(ge=2)]
 
 
 class Task(Section):

@@ -12,6 +12,7 @@ PUBLIC_API: dict[str, tuple[str, ...]] = {
     "data.figures": ("Style", "REGIONS", "draw", "draw_with_matplotlib"),
     "data.recordings": ("RecordingFolder", "window_grid"),
     "data.recordings.boxes": ("Box", "read_boxes"),
+    "data.recordings.seizures": ("read_seizures", "colour_scale", "folds"),
     "data.sweep_labels": ("SweepDataset", "bend"),
     "data.dataset": ("ChirpDataset", "export_folder", "FolderDataset"),
     "model.backbones": ("load_backbone",),

@@ -20,6 +20,7 @@ from vitmech_utils.strict_text import LARGEST_JSON, read_json
 TRAINING = "02_lora_fine_tuning"
 TRAINING_VALUES = ("backbone", "adapter", "bare_adapter", "classifiers", "train")
 LOCK_SECONDS = 10.0  # a killed runner's kernel notices within a second or two and lets go
+REAL_FOLDS = "published/adapters/recordings"
 ADAPTERS = {
     "published": ("", "adapter"),
     "bare": ("bare-", "bare_adapter"),

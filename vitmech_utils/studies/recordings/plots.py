@@ -40,7 +40,8 @@ def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.recordings
     return (
-        f"This page was made with profile **{profile.name}**: {plan.windows:,} windows of each detector's strain, up "
+        f"This page was made with profile **{profile.name}**: the seizures of at most "
+        f"{plan.seizures:,} recordings, {plan.windows:,} windows of each detector's strain, up "
         f"to {plan.images:,} windows of a bird's calls, and up to {plan.images:,} synthetic images of each kind to "
         "hold them against."
     )
@@ -272,8 +273,9 @@ def what_you_know(
         return Interval(*rows.loc[(pair, kind), ["lift", "low", "high"]])
 
     return three_sentences(
-        f"Of the heads that are for sure about the chirp on painted images, {kept['strain']} are so in detectors' "
-        f"noise and {kept['calls']} on recorded calls ({BRACKETS}).",
+        f"Of the heads that are for sure about the chirp on painted images, {kept['seizures']} look at the boxes that "
+        f"were drawn in seizures, {kept['strain']} at chirps in detectors' noise and {kept['calls']} at recorded calls "
+        f"({BRACKETS}).",
         f"Their lift on the chirp is {lift('strain', 'real'):.0f} in detectors' noise, where painted noise has "
         f"{lift('strain', 'painted'):.0f}, and {lift('calls', 'real'):.1f} on recorded calls, where the same tracks "
         f"painted have {lift('calls', 'painted'):.1f}; 1 is an even look.",
