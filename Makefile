@@ -62,8 +62,9 @@ lab: env backbone
 check: lint
 	OMP_NUM_THREADS=1 python tools/tests_of_changes.py
 
-# Unit tests, one thread, beside those that run notebooks, build books and drive the browser; the former's report comes last.
-UNITS := not pipeline and not browser
+# Two halves side by side: units and what runs by itself, one thread each, and what shares one run of the series. The
+# former's report comes last.
+UNITS := (not pipeline and not browser) or alone
 UNITS_REPORT := results/.units.log
 test: env backbone browser slurm cluster types lint
 	@mkdir -p results; OMP_NUM_THREADS=1 pytest --durations=30 -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \

@@ -1,5 +1,6 @@
 """What the checks of the book's prose look for: numbers without an artefact, and words that have a better one."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -74,7 +75,8 @@ def prose(markdown: str) -> str:
 
 
 def numbers_without_artefact(markdown: str, known: set[str] = frozenset()) -> list[str]:
-    """Figures in prose that look like results, with their sentence; cited ones, constants and `known` ones are none."""
+    """Figures in prose that look like results, with their sentence; cited ones, constants and `known` ones are "
+    "none."""
     plain = {f"{float(value):g}" for value in constants() | set(known)}
     cites = re.sub(r"\{cite\}`[^`]*`", "{cite}", markdown)
     found = []
@@ -113,8 +115,35 @@ WORDS = {
     r"mono-semantic|poly-semantic": "monosemantic, polysemantic",
     r"data-?set generator config|config(?:uration)? files?": "profile",
 }
+# Phrases that are not the field's English, and what to write.
+PHRASES = {
+    r"cannot be told": "undecided",
+    r"whether anybody misses": "whether predictions worsen",
+    r"(?:model|network) misses (?:the|a) head": "predictions worsen without the head",
+    r"interval (?:leaves|that leaves|leaving)(?: out)?": "excludes, or extends beyond",
+    r"as fast as \S+ times": "1.15 times as fast",
+    r"heads about the (?:edge|frame)": "frame heads",
+    r"could be (?:told|distinguished) from noise": "no clear speed-up",
+    r"which number suffers": "effect on each target",
+    r"public doors": "public API",
+    r"the rooms": "directory layout",
+    r"keeps the pages quiet": "no network requests",
+    r"sought is": "we seek",
+    r"takes ways": "calls follow tracks",
+    r"be trusted\?": "does our renderer match matplotlib?",
+    r"(?:others|layers) make of (?:it|its)": "direct and downstream effects",
+    r"gates' ways": "over both gates from 0 to 1",
+    r"brackets say how many": "brackets: the count in at least 95 % of resamples, and the largest possible",
+    r"so for sure,? and (?:heads|how many)": "the count in at least 95 % of resamples, and the largest possible",
+    r"\b1 are both": "1 is both",
+    r"hugs the mean": "predicts the mean",
+    r"means harm": "an attacker",
+    r"must be told apart": "we distinguish",
+    r"put(?:s)? the others right": "correct the rest",
+}
 PATTERNS = {
-    re.compile(rf"(?<![\w-])(?:{wrong})(?![\w-])", re.IGNORECASE): right for wrong, right in WORDS.items()
+    re.compile(rf"(?<![\w-])(?:{wrong})(?![\w-])", re.IGNORECASE): right
+    for wrong, right in (WORDS | PHRASES).items()
 }
 
 
@@ -126,6 +155,14 @@ def wrong_words(markdown: str) -> list[str]:
         for wrong, right in PATTERNS.items()
         for found in wrong.finditer(text)
     ]
+
+
+def wrong_phrases(text: str) -> list[str]:
+    """The phrases of `PHRASES` alone, in any text."""
+    found = {
+        re.search(wrong, " ".join(text.split()), re.IGNORECASE): right for wrong, right in PHRASES.items()
+    }
+    return [f"{hit.group()!r}: write {right}" for hit, right in found.items() if hit]
 
 
 class Text(NamedTuple):
@@ -142,6 +179,24 @@ def texts(root: Path) -> list[Text]:
     found = [Text(path.name, path.read_text(encoding="utf-8"), set()) for path in pages]
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         found += _cells(path)
+    return found
+
+
+def spoken(module: Path) -> list[Text]:
+    """The strings that a module of a study shows: constants, docstrings among them, and f-strings with 0 for their "
+    "values."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "0" for part in node.values]
+            found.append(
+                Text(
+                    f"{module.parent.name}/{module.name} line {node.lineno}", "".join(map(str, parts)), set()
+                )
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            found.append(Text(f"{module.parent.name}/{module.name} line {node.lineno}", node.value, set()))
     return found
 
 

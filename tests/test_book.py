@@ -152,6 +152,30 @@ def test_a_reader_without_scripts_sees_a_picture_and_a_table(browser: object, bu
 
 @NEEDS_BROWSER
 @pytest.mark.browser
+def test_printing_opens_what_is_folded_and_closes_it_again(visit: object, tmp_path: Path) -> None:
+    page = visit("notebooks/04_head_ablation")
+    count = "document.querySelectorAll('.bd-content details[open]').length"
+    folds = page.evaluate("document.querySelectorAll('.bd-content details').length")
+    page.evaluate(f"addEventListener('beforeprint', () => (window.printed = {count}))")
+    page.pdf(path=tmp_path / "page.pdf")
+    assert (page.evaluate("window.printed"), page.evaluate(count)) == (folds, 0)
+
+
+@NEEDS_BROWSER
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_opens_in_the_reader_s_own_light_or_dark(
+    browser: object, built_book: Path, scheme: str
+) -> None:
+    context = browser.new_context(offline=True, color_scheme=scheme)
+    page = context.new_page()
+    page.goto((built_book / "book" / "intro.html").as_uri())
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    context.close()
+
+
+@NEEDS_BROWSER
+@pytest.mark.browser
 def test_the_search_finds_a_word_offline(visit: object, built_book: Path) -> None:
     page = visit("search")
     page.goto((built_book / "search.html").as_uri() + "?q=ablation")

@@ -1,7 +1,17 @@
 """The book's prose: no number without its artefact, and one word for one thing."""
 
 import pytest
-from prose import ALLOWED, numbers_without_artefact, prose, sentences, texts, wrong_words
+from prose import (
+    ALLOWED,
+    PHRASES,
+    numbers_without_artefact,
+    prose,
+    sentences,
+    spoken,
+    texts,
+    wrong_phrases,
+    wrong_words,
+)
 from small_book import ROOT
 
 TEXTS = texts(ROOT)
@@ -29,6 +39,15 @@ def test_what_is_allowed_is_used() -> None:
 
 def test_one_word_for_one_thing() -> None:
     assert [(text.place, hit) for text in TEXTS for hit in wrong_words(text.markdown)] == []
+
+
+def test_studies_speak_the_field_s_english() -> None:
+    modules = [
+        path for name in ("plots", "judge") for path in ROOT.glob(f"vitmech_utils/studies/*/{name}.py")
+    ]
+    said = [text for path in modules for text in spoken(path)]
+    assert len(said) > 500, "most of what the studies say was not found"
+    assert [(text.place, hit) for text in said for hit in wrong_phrases(text.markdown)] == []
 
 
 @pytest.mark.parametrize(
@@ -117,3 +136,25 @@ def test_a_planted_word_is_found(planted: str, right: str) -> None:
 )
 def test_right_words_pass(fine: str) -> None:
     assert wrong_words(fine) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "and see whether anybody misses it",
+        "the interval leaves 1.5 to 6.2 times",
+        "the model is as fast as 1.15 times",
+        "keeps the heads about the edge",
+        "Sought is the change",
+        "Of 5 lookers, 1 are both",
+        "summed up over both gates' ways",
+        "the brackets say how many are so for sure",
+    ],
+)
+def test_a_planted_phrase_is_found(planted: str) -> None:
+    assert wrong_phrases(planted)
+    assert wrong_words(planted)
+
+
+def test_every_phrase_has_a_better_one() -> None:
+    assert all(len(right) > 3 for right in PHRASES.values())

@@ -1,6 +1,8 @@
 """A chapter's code is short: one thought a cell, few imports, and what draws or words a result lies in the package."""
 
 import ast
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,15 @@ class TestAConvertedChapter:
 
     def test_code_that_does_not_teach_is_folded(self, path: Path) -> None:
         assert open_lines(path) <= OPEN_LINES
+
+    def test_it_ends_with_what_one_now_knows_made_from_its_tables(self, path: Path) -> None:
+        notebook = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts = [source(cell) for cell in notebook]
+        place = next(at for at, text in enumerate(texts) if text.startswith("## What you now know"))
+        assert texts[place] == "## What you now know", "its sentences hold figures, so that none is typed"
+        assert texts[place + 1].startswith("Markdown(plots.what_you_know(")
+        headings = re.findall(r"^## (.+)$", "\n".join(texts[place:]), re.MULTILINE)
+        assert headings == ["What you now know", "Exercises", "What next"]
 
     def test_what_the_book_hides_is_folded_in_jupyterlab(self, path: Path) -> None:
         for cell in cells(path):

@@ -14,7 +14,7 @@ from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.studies.origin.measure import transitions
 from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, OPEN, UNKNOWN
 
-ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS, TASK = (judge.CHAPTER for judge in BEYOND)
+ORIGIN, PRUNING, TOGETHER, ATTACKS, RECORDINGS, TASK, MECHANISM = (judge.CHAPTER for judge in BEYOND)
 
 Classes = dict[str, pd.DataFrame]
 IMAGES = 50
@@ -110,7 +110,12 @@ def attack_tables(
     return {"claims_c8_q6": pd.DataFrame(rows, columns=columns)}
 
 
-def recording_tables(kept: tuple[int, int], pieces: int = 24, recordings: int = 4) -> dict[str, pd.DataFrame]:
+def recording_tables(
+    kept: tuple[int, int],
+    pieces: int = 24,
+    recordings: int = 4,
+    shared: tuple[float, float] | None = (0.85, 1.0),
+) -> dict[str, pd.DataFrame]:
     rows = [
         (kind, low, low, high, 10, pieces, 72, recordings)
         for kind, (low, high) in {"strain": kept, "calls": kept}.items()
@@ -119,7 +124,11 @@ def recording_tables(kept: tuple[int, int], pieces: int = 24, recordings: int = 
     controls = pd.DataFrame(
         {"pair": ["strain"], "asked": ["elsewhere"], "lift": 0.4, "low": 0.3, "high": 0.6}
     )
-    return {"claim_q2": pd.DataFrame(rows, columns=columns), "controls": controls}
+    tables = {"claim_q2": pd.DataFrame(rows, columns=columns), "controls": controls}
+    if shared:
+        orders = {"share": sum(shared) / 2, "share_low": shared[0], "share_high": shared[1], "images": 20}
+        tables["real_orders"] = pd.DataFrame([{"compared": "fine-tuned on real chirps", **orders}])
+    return tables
 
 
 def task_tables(
@@ -138,6 +147,27 @@ def task_tables(
     return {"claim_q5": claim.assign(images=images, sweep_images=16, heads=72)}
 
 
+def account_tables(
+    correlation: tuple[float, float] = (0.85, 0.95),
+    slope: tuple[float, float] = (0.3, 0.5),
+    control: tuple[float, float] = (-0.05, 0.05),
+    trainings: int = 3,
+    images: int = IMAGES,
+    other: tuple[float, float] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """One head per training; `other` is the correlation of the end frequency."""
+    rows = [
+        (f"training {seed}", role, 9, head, target, sum(told) / 2, *told, sum(ends) / 2, *ends, images)
+        for seed in range(trainings)
+        for role, head, ends in (("strongest", 4, slope), ("control", 0, control))
+        for target in ("start_time", "start_freq", "end_freq")
+        for told in [other if other and target == "end_freq" else correlation]
+    ]
+    columns = ["training", "role", "layer", "head", "target", "correlation", "low", "high"]
+    columns += ["slope", "low_slope", "high_slope", "images"]
+    return {"head_account": pd.DataFrame(rows, columns=columns)}
+
+
 def add_chapter(run: Path, chapter: str, tables: dict[str, pd.DataFrame], profile: str = "made-up") -> None:
     (run / chapter).mkdir()
     for name, frame in tables.items():
@@ -154,7 +184,13 @@ def judged(run: Path, origin: dict[str, pd.DataFrame] | None = None, pruned=None
     for chapter, tables in others.items():
         add_chapter(
             run,
-            {"together": TOGETHER, "attacks": ATTACKS, "recordings": RECORDINGS, "task": TASK}[chapter],
+            {
+                "together": TOGETHER,
+                "attacks": ATTACKS,
+                "recordings": RECORDINGS,
+                "task": TASK,
+                "mechanism": MECHANISM,
+            }[chapter],
             tables,
         )
     return scoreboard(run).set_index("id")
@@ -225,6 +261,28 @@ def test_heads_together_reach_each_verdict(tmp_path: Path, verdict: str, differi
 
 
 @pytest.mark.parametrize(
+    ("verdict", "lacks", "tables"),
+    [
+        (HOLDS, "", account_tables()),
+        (IN_PART, "", account_tables(other=(0.7, 0.9))),
+        (FAILS, "", account_tables(correlation=(0.1, 0.4))),
+        (FAILS, "", account_tables(slope=(-0.1, 0.1), control=(0.3, 0.5))),
+        (UNKNOWN, "images", account_tables(images=39)),
+        (UNKNOWN, "trainings", account_tables(trainings=1)),
+        (UNKNOWN, "images", account_tables(correlation=(0.4, 0.9))),
+        (UNKNOWN, "images", account_tables(slope=(0.01, 0.5))),
+    ],
+)
+def test_how_the_strongest_head_works_reaches_each_verdict(
+    tmp_path: Path, verdict: str, lacks: str, tables
+) -> None:
+    row = judged(tmp_path, mechanism=tables).loc["Q8"]
+    assert (row["verdict"], row["lacks"]) == (verdict, lacks)
+    assert "layer 10, head 5" in row["ours"]
+    assert row["chapter"] == MECHANISM
+
+
+@pytest.mark.parametrize(
     ("claim", "verdict", "tables"),
     [
         ("C8", HOLDS, attack_tables((20.0, 60.0), (5.0, 30.0))),
@@ -250,6 +308,8 @@ def test_attacks_reach_each_verdict(tmp_path: Path, claim: str, verdict: str, ta
     [
         (HOLDS, recording_tables((8, 10))),
         (IN_PART, recording_tables((6, 10))),
+        (IN_PART, recording_tables((8, 10), shared=(0.5, 0.9))),
+        (IN_PART, recording_tables((8, 10), shared=None)),
         (FAILS, recording_tables((1, 4))),
         (UNKNOWN, recording_tables((3, 9))),
         (UNKNOWN, recording_tables((8, 10), pieces=3)),
@@ -307,7 +367,7 @@ def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path)
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
     board = judged(tmp_path)
-    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7"], "verdict"] == OPEN).all()
+    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8"], "verdict"] == OPEN).all()
     assert "pruned" not in board.loc["C1", "control"]
 
 
@@ -330,6 +390,7 @@ def test_another_profiles_chapter_is_refused(tmp_path: Path, chapter: str) -> No
         ATTACKS: lambda: attack_tables((20.0, 60.0), (5.0, 30.0)),
         RECORDINGS: lambda: recording_tables((8, 10)),
         TASK: lambda: task_tables((0.82, 0.98)),
+        MECHANISM: lambda: account_tables(),
     }
     write_run(tmp_path, made_up())
     add_chapter(tmp_path, chapter, tables[chapter](), profile="another")

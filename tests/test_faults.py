@@ -15,7 +15,7 @@ from small_book import ROOT, write_notebook
 
 from vitmech_utils.artefacts import folder_hashes
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
+pytestmark = [pytest.mark.pipeline, pytest.mark.alone, pytest.mark.slow]
 TINY = 1  # MiB, of the disk that is filled
 WAITS = (
     'chapter.save_json(1, "half")\n'

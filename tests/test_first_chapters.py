@@ -177,7 +177,9 @@ class TestAblation:
         return ablation.Material(pixels, labels, pixels.flip(0), pixels[:3] + 0.1)
 
     def test_the_modes_asked_for_are_swept_on_all_images(self, material) -> None:
-        assert ablation.main_modes(["mean"]) == (["mean"], ["zero", "resample", "qkv-weights"])
+        assert ablation.main_modes(["mean"]) == (
+            ["mean"], ["zero", "resample", "noise", "optimal", "qkv-weights"],
+        )  # fmt: skip
         assert ablation.main_modes(["resample"])[0] == ["mean"]
 
     def test_with_every_image_exact_the_tables_are_those_of_plain_sweeps(self) -> None:
@@ -208,12 +210,14 @@ class TestAblation:
     def test_few_exact_images_put_many_right(self) -> None:
         model = ChirpRegressor.tiny(layers=2, heads=3)
         plan = load_profile("quick", {"ablation.exact_images": 3, "ablation.other_exact_images": 2}).ablation
-        found = ablation.estimate_modes(model, 4, ablation.exact_images(plan))
+        constants = ablation.fitted_constants(model, 4, reference=2)
+        found = ablation.estimate_modes(model, 4, ablation.exact_images(plan), constants=constants)
         assert {mode: (one.images, one.exact.images) for mode, one in found.items()} == {
-            "mean": (4, 3), "zero": (4, 2), "resample": (4, 2), "qkv-weights": (4, 2),
+            "mean": (4, 3), "zero": (4, 2), "resample": (4, 2), "noise": (4, 2), "optimal": (4, 2),
+            "qkv-weights": (4, 2),
         }  # fmt: skip
         agree = ablation.mode_agreement(found, draws=50)
-        assert agree["quantity"].value_counts().to_dict() == {"effect": 6, "shift": 6}
+        assert agree["quantity"].value_counts().to_dict() == {"effect": 15, "shift": 15}
         assert agree["images"].eq(4).all()
         costs = ablation.precision_and_cost(found, np.ones((9, 3)))
         assert (costs[["cheap_seconds", "exact_seconds", "half_width"]] > 0).all(axis=None)

@@ -10,6 +10,7 @@ from test_heads_hooks import assert_same_weights, hooks_left, state
 from torch import nn
 
 from vitmech_utils.heads.ablation import agreement, effects, predict_without_heads, sweep
+from vitmech_utils.heads.optimal import optimal_constants
 from vitmech_utils.heads.replacements import MODES, another_image
 from vitmech_utils.heads.replay import Replay
 from vitmech_utils.model.anatomy import AnatomyError, find_blocks
@@ -215,7 +216,8 @@ def test_weights_hooks_and_modes_are_as_before(mode):
     model.train()
     model.backbone.eval()
     before = state(model)
-    sweep(model, pixels, labels, mode, bootstrap=11)
+    given = {"reference": optimal_constants(model, pixels, labels)} if mode == "optimal" else {}
+    sweep(model, pixels, labels, mode, bootstrap=11, **given)
     assert_same_weights(model, before)
     assert hooks_left(model) == 0
     assert not any("forward" in vars(module) for module in model.modules())

@@ -32,7 +32,7 @@ FOUNDATION = {
     "devices",
 }
 CORE = [{"data"}, {"model"}, {"heads"}]
-COMMANDS = {"cli", "doctor", "train", "adapters", "study", "study_command"}
+COMMANDS = {"cli", "doctor", "train", "adapters", "recoveries", "study", "study_command"}
 SHOWS = ("figures", "report", "pipeline")
 
 

@@ -191,7 +191,7 @@ def test_keyboard_alone_reaches_everything(page, folder):
     load(page, folder, "one.html", "#L1H1")
     seen = []
     page.locator("body").focus()
-    for _ in range(14):
+    for _ in range(24):
         page.keyboard.press("Tab")
         seen.append(
             page.evaluate(
@@ -199,6 +199,9 @@ def test_keyboard_alone_reaches_everything(page, folder):
             )
         )
     text = " | ".join(seen)
+    assert seen[0].startswith("layer 1, head 1")  # the grid comes first
+    for part in ("Order the list by", "Show in the list", "Heads in order", "Scrub through the layers"):
+        assert part in text
     for part in ("PNG", "CSV", "Colour the grid", "layer 1, head 1", "query patch", "vm-group", "Opacity"):
         assert part in text
     cell(page, 1, 1).focus()
@@ -269,7 +272,7 @@ def test_downloads(page, folder, tmp_path):
     assert (row["layer (1-based)"], row["head (1-based)"]) == ("2", "3")
     assert float(row["effect on the MSE (%)"]) == pytest.approx(arrays["effect"][1, 2], rel=1e-3)
     assert row["class"] == arrays["head_class"][1][2]
-    share = float(row["attention share of chirp (fine-tuned, decorated, chirp 1)"])
+    share = float(row["raw attention share of chirp (CLS query, fine-tuned, decorated, chirp 1)"])
     assert share == pytest.approx(arrays["shares"][0, 0, 1, 2, 2], abs=1e-4)
 
 
@@ -349,3 +352,81 @@ def test_every_grid_size(page, tmp_path, layers, heads, grid):
     assert picked(page) == f"Layer {layers} · head {heads}"
     assert page.get_by_role("gridcell").count() == layers * heads
     assert page.locator(".vm-heat").evaluate("e => [e.height, e.width]") == list(grid)
+
+
+def told(page) -> list[list[str]]:
+    """The table of the answer, row by row."""
+    rows = page.locator(".vm-answer > table tbody tr")
+    return [rows.nth(row).locator("th, td").all_inner_texts() for row in range(rows.count())]
+
+
+def number(text: str) -> float:
+    return float(text.replace("\u2212", "-").replace("+", ""))
+
+
+def test_the_answer_without_the_picked_head_is_the_exact_one(page, folder):
+    answer = small()["answer"]
+    load(page, folder, "one.html", "#L2H6?image=3")
+    for row, cells in enumerate(told(page)):
+        expected = [answer.truth[2, row], answer.whole[0, 2, row], answer.without[0, 2, 1, 5, row]]
+        np.testing.assert_allclose([number(text) for text in cells[1:4]], expected, rtol=0.01, atol=0.06)
+        shift = expected[2] - expected[1]
+        assert number(cells[4]) == pytest.approx(shift, rel=0.06, abs=0.006)
+    assert page.locator(".vm-mark").inner_text() == "Exact"
+    assert page.locator(".vm-tracks polyline[points]:not([points=''])").count() == 6
+
+
+def test_heads_switched_off_add_up_and_are_marked_as_estimated(page, folder):
+    answer = small()["answer"]
+    load(page, folder, "one.html", "#L1H1")
+    page.get_by_role("radio", name="switches it off").check(force=True)
+    assert page.locator(".vm-mark").inner_text() == "Exact"  # no head is off
+    cell(page, 2, 3).click()
+    assert page.locator(".vm-mark").inner_text() == "Exact"  # one head
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Shift+Space")
+    assert page.locator(".vm-cell.vm-out").count() == 1 + HEADS
+    assert page.locator(".vm-mark").inner_text() == "Estimated"
+    shifts = answer.without[0, 0] - answer.whole[0, 0]
+    expected = answer.whole[0, 0] + shifts[1, 2] + shifts[2].sum(0)
+    np.testing.assert_allclose([number(row[3]) for row in told(page)], expected, rtol=0.01, atol=0.06)
+    page.wait_for_function("location.hash === '#L3H3?mode=off&off=L2H3.L3'")
+    page.get_by_role("button", name="All on").click()
+    assert page.locator(".vm-cell.vm-out").count() == 0
+
+
+def test_a_link_keeps_image_model_query_mode_and_heads(page, folder):
+    load(page, folder, "one.html", "#L3H2?image=2&model=0&picture=2&mode=off&off=L1.L4H5")
+    assert page.get_by_role("radio", name="chirp 2").is_checked()
+    assert page.get_by_role("radio", name="undecorated").is_checked()
+    assert page.locator(".vm-cell.vm-out").count() == HEADS + 1
+    load(page, folder, "bare.html")
+    load(page, folder, "one.html", "#L2H2?query=1.1")
+    assert "row 1, column 1 as query" in page.locator(".vm-caption").inner_text()
+    assert "patch in row 1, column 1" in page.locator(".vm-facts").inner_text()
+
+
+def test_the_list_orders_filters_and_picks_by_keyboard(page, folder):
+    effect = np.abs(small()["effect"]).ravel()
+    load(page, folder, "one.html")
+    first = page.locator(".vm-entry").first.inner_text().split()[0]
+    layer, head = divmod(int(effect.argmax()), HEADS)
+    assert first == f"L{layer + 1}H{head + 1}"
+    page.get_by_label("Show in the list").select_option(label="the picked head's layer")
+    assert page.locator(".vm-entry").count() == HEADS
+    page.locator(".vm-list").press("End")
+    assert (
+        page.locator(".vm-entry[aria-selected=true]").inner_text()
+        == page.locator(".vm-entry").last.inner_text()
+    )
+
+
+def test_two_heads_stay_pinned_and_layers_are_scrubbed(page, folder):
+    load(page, folder, "one.html", "#L1H1")
+    for row in (1, 2, 3):
+        cell(page, row, 2).click()
+        page.get_by_role("button", name=f"Pin layer {row}, head 2").click()
+    names = page.locator(".vm-pinned > strong").all_inner_texts()
+    assert names == ["Layer 2, head 2", "Layer 3, head 2"]
+    page.get_by_label("Scrub through the layers").fill("5")
+    assert picked(page) == "Layer 5 · head 2"

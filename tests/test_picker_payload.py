@@ -1,6 +1,7 @@
 """The head picker's Python side: what it accepts, what it refuses, and what it writes."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -18,14 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vitmech_utils.data.chirps import LABEL_MEAN, LABEL_STD
+from vitmech_utils.data.dataset import REGIONS, ChirpDataset, held_out, standardize
 from vitmech_utils.report.picker import (
+    Answer,
     HeadPicker,
     PickerData,
+    Tracks,
+    chirp_answer,
     example_arrays,
     head_facts,
     save_page,
     share_notebook_data,
 )
+from vitmech_utils.report.picker.measures import unmixed_shares
 from vitmech_utils.report.picker.payload import quantize
 
 # Distinct primes, so that a transposed axis cannot pass: 2 variants, 3 images, 5 layers, 7 heads, 11 x 13 patches.
@@ -173,8 +180,9 @@ def test_hostile_texts_cannot_leave_their_place():
 def test_unknown_values_become_unknown_not_nan():
     effect = np.full((LAYERS, HEADS), np.nan)
     picker = HeadPicker(**small(effect=effect, effect_low=None, effect_high=None))
-    # Base64 data may spell the three letters by chance; a value would stand by itself.
-    assert not re.search(r"(?<![A-Za-z0-9+/])NaN(?![A-Za-z0-9+/=])", picker.html())
+    # Base64 data may spell the three letters by chance; a value would stand by itself. The script may speak of them.
+    page = picker.html().partition('<script type="module">')[0]
+    assert not re.search(r"(?<![A-Za-z0-9+/])NaN(?![A-Za-z0-9+/=])", page)
 
 
 def test_the_bundle_speaks_to_every_viewer(picker):
@@ -302,3 +310,173 @@ def test_any_argument_makes_a_picker_or_is_refused_by_its_name():
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def numbers(picker: HeadPicker) -> dict[str, np.ndarray]:
+    """The parts of the answers' chunk."""
+    twins, size = picker._spec["answer"]["twins"], (IMAGES, 3)
+    grid, sets = (IMAGES, LAYERS, HEADS, 3), len(picker._spec["answer"]["sets"])
+    shapes = {
+        "whole": (twins, *size),
+        "without": (twins, *grid),
+        "slopes": (twins, *grid),
+        "tried": (sets, twins, *size),
+    }
+    flat, found = np.frombuffer(chunk(picker, "answer"), "<f4"), {}
+    for name, shape in shapes.items():
+        found[name], flat = flat[: np.prod(shape)].reshape(shape), flat[np.prod(shape) :]
+    assert not len(flat)
+    return found
+
+
+def test_answers_are_kept_as_they_were_given(picker):
+    answer, kept = small()["answer"], numbers(picker)
+    for name in ("whole", "without", "slopes"):
+        np.testing.assert_allclose(kept[name], getattr(answer, name), rtol=1e-6)
+    np.testing.assert_allclose(kept["tried"], answer.without_sets, rtol=1e-6)
+    heads = [np.flatnonzero(member.ravel()).tolist() for member in answer.sets]
+    assert picker._spec["answer"]["sets"] == heads
+
+
+def test_how_far_estimates_were_off_follows_from_the_sets_one_by_one():
+    rng = np.random.default_rng(3)
+    whole, shifts = rng.normal(size=(IMAGES, 2)), rng.normal(size=(IMAGES, LAYERS, HEADS, 2))
+    slopes = shifts * 0.5
+    sets = np.zeros((5, LAYERS, HEADS), bool)
+    sets[0, 2] = True  # a whole layer
+    for row, heads in enumerate(([(0, 0), (4, 6)], [(1, 2), (3, 3)], [(0, 1), (1, 1), (2, 2)], [(4, 4)]), 1):
+        for layer, head in heads:
+            sets[row, layer, head] = True
+    exact = whole + np.stack([shifts[:, member].sum(1) for member in sets]) + rng.normal(size=(5, IMAGES, 2))
+    exact[3, 1] = np.nan  # not computed for one image
+    answer = Answer(
+        whole, whole[:, None, None] + shifts, ["a", "b"], slopes=slopes, sets=sets, without_sets=exact
+    )
+    bare = HeadPicker(
+        np.ones((IMAGES, LAYERS, HEADS, 4, 4)), np.zeros((IMAGES, 8, 8), np.uint8), answer=answer
+    )
+    found = {(row["kind"], row["how"]): row for row in bare._spec["answer"]["tests"]}
+    assert set(found) == {
+        ("a whole layer", "shifts"), ("a whole layer", "slopes"), ("2 heads", "shifts"), ("2 heads", "slopes"),
+        ("3 heads", "shifts"), ("3 heads", "slopes"), ("1 head", "slopes"),
+    }  # fmt: skip
+    for (kind, how), places in {
+        ("a whole layer", "shifts"): [0], ("2 heads", "slopes"): [1, 2], ("3 heads", "shifts"): [3],
+        ("1 head", "slopes"): [4],
+    }.items():  # fmt: skip
+        off, moved = [], []
+        for place in places:
+            for image in range(IMAGES):
+                if np.isnan(exact[place, image]).any():
+                    continue
+                terms = shifts if how == "shifts" else slopes
+                off.append(whole[image] + terms[image][sets[place]].sum(0) - exact[place, image])
+                moved.append(exact[place, image] - whole[image])
+        row = found[kind, how]
+        assert row["answers"] == len(off)
+        np.testing.assert_allclose(row["off"], np.sqrt(np.mean(np.square(off), 0)), rtol=1e-4)
+        np.testing.assert_allclose(row["worst"], np.abs(off).max(0), rtol=1e-4)
+        np.testing.assert_allclose(row["moved"], np.sqrt(np.mean(np.square(moved), 0)), rtol=1e-4)
+
+
+def test_unmixed_shares_take_off_what_neighbours_add():
+    # Two regions in four patches; the last patch is half one, half the other.
+    coverage = np.zeros((2, 2, 2))
+    coverage[0] = [[1, 1], [0, 0.5]]
+    coverage[1] = [[0, 0], [1, 0.5]]
+    # A head that looks at the second region alone, in proportion to its area: 2/3 on its own patch, 1/3 on the shared.
+    shares = np.zeros((1, 1, 1, 1, 2), np.float32)
+    shares[...] = [1 / 6, 5 / 6]
+    unmixed, most = unmixed_shares(shares, coverage[None])
+    np.testing.assert_allclose(unmixed[0, 0, 0, 0], [0, 1], atol=1e-6)
+    np.testing.assert_allclose(most, [[0.9, 5 / 6]], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"whole": np.zeros((IMAGES, 2))}, r"answer.whole: expected shape .* got \(3, 2\)"),
+        ({"without": np.zeros((2, IMAGES, HEADS, LAYERS, 3))}, r"answer.without: expected shape"),
+        ({"whole": np.full((2, IMAGES, 3), np.nan)}, r"answer.whole: expected finite numbers"),
+        ({"outputs": "abc"}, r"answer.outputs: expected a list of 3 names"),
+        ({"units": ["s"]}, r"answer.units: expected 3 names"),
+        ({"kind": "logits"}, r"answer.kind: expected 'numbers' or 'classes'"),
+        ({"scale": (1.0, 0.0, 1.0)}, r"answer.scale: expected numbers above 0"),
+        ({"sets": None}, r"answer.sets and answer.without_sets: expected both or neither"),
+        ({"sets": np.zeros((12, LAYERS, HEADS))}, r"answer.sets: expected bool of shape"),
+        ({"truth": np.zeros((IMAGES, 2))}, r"answer.truth: expected shape"),
+        ({"kind": "classes", "tracks": None}, r"answer.truth: expected 3 class numbers in 0..2"),
+        ({"tracks": Tracks((0.5, 0.0, 0.4, 1.0), np.ones(3), np.ones(3, bool))}, r"answer.tracks.box: expected left <"),
+    ],
+)  # fmt: skip
+def test_answers_that_do_not_fit_are_refused(changes, message):
+    arrays = small()
+    with pytest.raises(ValueError, match=message):
+        HeadPicker(**arrays | {"answer": dataclasses.replace(arrays["answer"], **changes)})
+
+
+def test_heads_are_switched_off_and_pinned_by_layer_and_head():
+    picker = HeadPicker(**small(), off=[(2, 3), (0, 1), (2, 3)])
+    assert picker.off == [[0, 1], [2, 3]]
+    picker.pins = [(4, 6), (1, 0)]
+    assert picker.pins == [[4, 6], [1, 0]]
+    for trait, value in (
+        ("off", [(LAYERS, 0)]),
+        ("off", [3]),
+        ("pins", [(0, 0), (1, 1), (2, 2)]),
+        ("off", [("a", 1)]),
+    ):
+        with pytest.raises(traitlets.TraitError):
+            setattr(picker, trait, value)
+    assert picker.state()["off"] == [[0, 1], [2, 3]]
+
+
+def test_the_model_answers_exactly_when_the_page_asks():
+    asked, sent = [], []
+
+    def exact(heads):
+        asked.append(heads)
+        return np.arange(2 * IMAGES * 3).reshape(2, IMAGES, 3)
+
+    picker = HeadPicker(**small(), exact=exact)
+    picker.send = lambda content: sent.append(content)
+    picker._answer_exactly(picker, {"kind": "exact", "off": [[2, 1], [0, 3]]}, [])
+    assert asked == [[(0, 3), (2, 1)]]
+    assert sent[0]["kind"] == "exact"
+    assert sent[0]["off"] == [[0, 3], [2, 1]]
+    np.testing.assert_array_equal(sent[0]["answers"], np.arange(2 * IMAGES * 3).reshape(2, IMAGES, 3))
+    picker._answer_exactly(picker, {"kind": "exact", "off": [[99, 1]]}, [])
+    assert sent[1]["kind"] == "failed"
+    assert "expected pairs of layer and head" in sent[1]["error"]
+    picker._answer_exactly(picker, "nonsense", [])
+    assert len(sent) == 2
+    with pytest.raises(ValueError, match="made without `exact`"):
+        HeadPicker(**small()).exact_answers([(0, 0)])
+    with pytest.raises(ValueError, match="exact: expected a function of heads beside an answer"):
+        HeadPicker(**small(answer=None), exact=exact)
+    wrong = HeadPicker(**small(), exact=lambda heads: np.zeros((IMAGES, 2)))
+    with pytest.raises(ValueError, match="what exact returned: expected shape"):
+        wrong.exact_answers([(0, 0)])
+
+
+def test_answers_to_chirps_are_in_seconds_and_hertz_over_the_plot():
+    count = 2
+    chirps = [ChirpDataset(count, seed=0, split="held-out").chirp(index) for index in range(count)]
+    standard = standardize(np.stack([chirp.labels for chirp in chirps]))
+    kept = {
+        "answer_whole": np.stack([standard] * 2), "answer_without": np.zeros((2, count, 1, 2, 3)),
+        "answer_slopes": np.full((2, count, 1, 2, 3), 0.5), "answer_sets": np.ones((1, 1, 2), bool),
+        "answer_without_sets": np.zeros((1, 2, count, 3)),
+    }  # fmt: skip
+    answer = chirp_answer(kept, count)
+    np.testing.assert_allclose(answer.whole[0], answer.truth)
+    np.testing.assert_allclose(answer.without[0, 0, 0, 0], LABEL_MEAN)
+    np.testing.assert_allclose(answer.slopes[0, 0, 0, 0], LABEL_STD / 2)
+    assert chirp_answer({}, count) is None
+    assert chirp_answer(kept, count + 1) is None
+    # The box is the plot: its pixels are those that the region map calls plot or chirp.
+    regions = held_out(1)["regions"][0].numpy()
+    inside = np.isin(regions, [REGIONS.index("plot background"), REGIONS.index("chirp")])
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / 224
+    np.testing.assert_allclose(answer.tracks.box, edges, atol=1.5 / 224)

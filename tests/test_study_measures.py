@@ -4,9 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from heads_zoo import pictures
+from test_heads_linearized import straight
 
 from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.data.sweep_labels import TARGETS, TITLES
+from vitmech_utils.heads.ablation import predict_without_heads
+from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.sets import SetPredictions
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval
@@ -154,6 +158,29 @@ class TestAttacks:
         table = attacks.carried_table(harmed, patched, {"title": [(0, 0)]}, clean, 20)
         assert list(table["effect"]) == pytest.approx([300, 100])
         assert attacks.carried_beyond(patched, attacks.RANDOM, clean, 20)["title"].value == pytest.approx(200)
+
+    def test_heads_are_ranked_by_what_they_carry(self):
+        model, (pixels, labels) = straight("vit"), pictures(5)
+        attacked = {"title": pixels + 0.3, "labels": pixels - 0.2}
+        heads = {"title": [(0, 0)], "labels": [(1, 0)]}  # single ones: sets of several layers do not add up
+        said = predict_without_heads(model, pixels, "zero", layers=[0], heads=[0]).baseline
+        clean = attacks.Clean(said, labels, "squared error", ("a", "b", "c"))
+        ranks = attacks.carried_ranks(model, pixels, attacked, heads, clean, sets=9, seed=3)
+        assert ranks.groupby("kind").size().to_dict() == {attacks.RANDOM: 2, attacks.SAME_LAYERS: 2}
+        assert (ranks["sets"] == 9).all()
+        for row in ranks[
+            ranks["kind"] == attacks.RANDOM
+        ].itertuples():  # a linear model: the estimate is exact
+            sets = attacks.control_sets(model, heads, 9, 3)[row.kind][row.target]
+            rest = patch_heads(model, attacked[row.target], pixels, [[], heads[row.target], *sets])
+            harm = ((rest - labels) ** 2).mean((1, 2)).numpy()
+            own, *random = 100 * (harm[0] - harm[1:]) / clean.errors.mean()
+            assert row.carries == pytest.approx(own, rel=1e-6)
+            assert row.median == pytest.approx(np.median(random), rel=1e-6)
+            assert row.p_value == pytest.approx((1 + sum(it >= own for it in random)) / 10)
+        found = attacks.p_values(ranks)
+        assert set(found) == {"title", "labels"}
+        assert found["title"].low == found["title"].value == found["title"].high
 
     def test_a_defence_is_held_against_its_control_and_all_heads(self, clean):
         models = {"all heads": 4.0, "without its heads": 1.0, "without random heads": 3.0}

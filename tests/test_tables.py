@@ -7,7 +7,7 @@ import pytest
 
 from vitmech_utils.figures import tables
 from vitmech_utils.figures.marks import interval_forest, reach
-from vitmech_utils.statistics import Interval
+from vitmech_utils.statistics import Interval, unsigned_zero
 
 ROW = {"effect": 1.74, "low": 0.9, "high": 2.61, "low_far": -3.0, "effect_far": 120.4, "high_far": 1234.5}
 
@@ -85,3 +85,26 @@ def test_a_forest_has_a_row_each_and_marks_of_one_row_side_by_side() -> None:
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b"]
     assert ax.get_ylim() == (1.5, -0.5)
     plt.close(figure)
+
+
+def test_three_sentences_are_numbered_and_each_holds_a_figure() -> None:
+    said = ("It is 1.2 [0.9, 1.4].", "Of 72 heads none.", "Undecided on 4 images.")
+    assert tables.three_sentences(*said) == "\n".join(f"{n}. {text}" for n, text in enumerate(said, start=1))
+    for wrong in ("No figure here, but for C7.", "It is 1.2"):
+        with pytest.raises(ValueError, match="a whole sentence that holds a figure"):
+            tables.three_sentences(*said[:2], wrong)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.1, 2.0, "more"), (-2.0, -0.1, "less"), (-1.0, 1.0, "undecided"), (0.0, 1.0, "undecided")],
+)
+def test_an_interval_decides_only_where_it_lies_on_one_side(low: float, high: float, said: str) -> None:
+    assert tables.against(low, high, 0.0, "more", "less", "undecided") == said
+
+
+@pytest.mark.parametrize(("spec", "said"), [("+.0f", "+0"), (".1f", "-0.4"), (".1%", "-40.0%"), ("", "-0.4")])
+def test_nothing_is_shown_as_minus_zero(spec: str, said: str) -> None:
+    assert format(-0.4, unsigned_zero(spec)) == said
+    assert f"{Interval(-0.4, -1.2, 3.4):+.0f}" == "+0 [-1, +3]"
+    assert tables.interval({"effect": -0.04, "low": -0.06, "high": -0.01}, "+.1f") == "+0.0 [-0.1, +0.0]"

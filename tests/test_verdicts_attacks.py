@@ -73,6 +73,19 @@ def test_every_outcome_of_c8(attacked, carried, verdict, reason) -> None:
     assert reason in found.reason
 
 
+def test_c8_asks_for_a_rank_among_random_sets_where_there_is_one() -> None:
+    attacked, carried = each(*[OPEN] * 4), each(*[THROUGH] * 4)
+    rare, common = Interval(0.01, 0.01, 0.01), Interval(0.06, 0.06, 0.06)
+    for ranks, verdict in (
+        (each(*[rare] * 4), HOLDS),
+        (each(rare, rare, common, common), IN_PART),
+        (each(*[common] * 4), UNKNOWN),
+        (each(rare), IN_PART),  # the other decorations have no rank
+        ({}, UNKNOWN),
+    ):
+        assert decorations_are_an_attack_surface(attacked, carried, 5000, ranks).verdict == verdict
+
+
 @pytest.mark.parametrize(
     ("attacked", "ablated", "beyond", "verdict", "reason"),
     [

@@ -1,8 +1,10 @@
 """The rule on Q2: every outcome from made-up counts, and what is counted for it."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.recordings import judge as verdicts_recordings
 from vitmech_utils.studies.recordings.judge import (
     ENOUGH_RECORDINGS,
@@ -16,12 +18,21 @@ MANY = 5000
 PIECES = {"strain": MANY, "calls": MANY + 7}
 
 
-def judged(strain: tuple[int, int], calls: tuple[int, int], pieces=PIECES, recordings=ENOUGH_RECORDINGS):
+SAME, ANOTHER = Interval(0.95, 0.85, 1.0), Interval(0.5, 0.3, 0.82)
+
+
+def judged(
+    strain: tuple[int, int],
+    calls: tuple[int, int],
+    pieces=PIECES,
+    recordings=ENOUGH_RECORDINGS,
+    order: Interval | None = SAME,
+):
     kept = {
         "strain": Count(strain[0], *strain, total=10),
         "calls": Count(calls[0], *calls, total=10),
     }
-    return specialization_holds_on_real_ones(kept, pieces, recordings)
+    return specialization_holds_on_real_ones(kept, pieces, recordings, order)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +51,14 @@ def test_every_outcome(strain, calls, verdict):
     assert judgement.verdict == verdict
     assert "strain" in judgement.reason
     assert "calls" in judgement.reason
+
+
+@pytest.mark.parametrize("order", [ANOTHER, None, Interval(np.nan, np.nan, np.nan)])
+def test_without_the_same_heads_that_matter_it_holds_in_part_only(order):
+    judgement = judged((10, 10), (9, 9), order=order)
+    assert judgement.verdict == IN_PART
+    assert ("shared" in judgement.reason) == (order is not None)
+    assert judged((0, 4), (1, 5), order=order).verdict == FAILS
 
 
 def test_too_few_pieces_or_recordings_tell_nothing():

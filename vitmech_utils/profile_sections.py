@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-AblationMode = Literal["zero", "mean", "resample", "qkv-weights", "published-code"]
+AblationMode = Literal["zero", "mean", "resample", "noise", "optimal", "qkv-weights", "published-code"]
 
 
 def no_bool(value: Any) -> Any:
@@ -69,17 +69,31 @@ class Images(Section):
     images: Count
 
 
+class Gallery(Images):
+    """What is shown, not measured: images of the gallery, and of the picker.
+
+    The picker shows `picker_images` and their undecorated twins. What the model answers without each head is computed
+    exactly for `exact_images` of these pictures (decorated ones first), without some sets for one at least, and
+    linearized for all.
+    """
+
+    picker_images: Annotated[Count, Field(le=24)]
+    exact_images: Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=48)]
+
+
 class Ablation(Section):
     """Head ablation: images, modes, pairs of head and image per batch, bootstrap draws.
 
     By every mode all heads are ablated to first order on `images`; exactly on `exact_images` of them by `modes`, by the
-    other modes on `other_exact_images`. Controls that have no first-order form take `control_images`.
+    other modes on `other_exact_images`. Controls that have no first-order form take `control_images`, and the constants
+    of mode `optimal` are fitted on `optimal_images`.
     """
 
     images: Annotated[Count, Field(ge=2)]
     exact_images: Annotated[Count, Field(ge=2)]
     other_exact_images: Annotated[Count, Field(ge=2)]
     control_images: Annotated[Count, Field(ge=2)]
+    optimal_images: Annotated[Count, Field(ge=4)]
     modes: Annotated[list[AblationMode], Field(min_length=1)]
     batch: Count
     bootstrap: Annotated[Count, Field(ge=100)]
@@ -127,6 +141,7 @@ class Pruning(Section):
 
     Effects that choose heads are measured on `choice_images`; `recovery_steps` optimizer steps of `recovery_batch`
     fresh images follow a removal; every model is timed `repeats` times, on one image and on `throughput_batch` at once.
+    `long_recovery_steps` are those of the recovery that `vitmech_utils.recoveries` trains in the background.
     """
 
     images: Annotated[Count, Field(ge=2)]
@@ -136,6 +151,7 @@ class Pruning(Section):
     repeats: Annotated[Count, Field(ge=2)]
     recovery_steps: Count
     recovery_batch: Count
+    long_recovery_steps: Count = 2000
     throughput_batch: Annotated[Count, Field(ge=2)]
 
 
@@ -143,7 +159,8 @@ class Attacks(Section):
     """Attacks: attacked images, gradient steps, restarts, budgets (largest change of a pixel, in 1/255), pixels.
 
     A region is attacked on `pixels` of its pixels, so that regions of different size can be compared; `defence_steps`
-    optimizer steps of `defence_batch` fresh images follow, on randomized and on published layouts.
+    optimizer steps of `defence_batch` fresh images follow, on randomized and on published layouts. The heads that look
+    at a region are ranked among `random_sets` sets of as many heads by what they carry of an attack.
     """
 
     images: Annotated[Count, Field(ge=2)]
@@ -153,6 +170,7 @@ class Attacks(Section):
         list[Annotated[float, BeforeValidator(no_bool), Field(gt=0, le=255)]], Field(min_length=1)
     ]
     pixels: Count
+    random_sets: Count
     defence_steps: Count
     defence_batch: Count
 
@@ -211,10 +229,17 @@ class Trainings(Section):
 
 
 class Recordings(Section):
-    """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against."""
+    """Real spectrograms: windows of each detector's recording, and synthetic images to hold them against.
+
+    Of the seizures that boxes were drawn in, `seizures` recordings are looked at (all, where there are fewer); the
+    heads of `folds` of the five fine-tuned models are ablated, on `effect_images` of their pictures in all.
+    """
 
     windows: Annotated[Count, Field(ge=2)]
     images: Annotated[Count, Field(ge=2)]
+    seizures: Annotated[Count, Field(ge=5)]
+    folds: Annotated[Count, Field(le=5)]
+    effect_images: Annotated[Count, Field(ge=2)]
 
 
 class Task(Section):
@@ -244,5 +269,27 @@ class Task(Section):
             raise ValueError(
                 f"exact_images is {self.exact_images}, expected at most effect_images, {self.effect_images}: they are "
                 "chosen among these"
+            )
+        return self
+
+
+class Mechanism(Section):
+    """How one head works: images to choose it by, to fit an account of it and to judge it by (`images` each).
+
+    Paths through the model are followed on the first `path_images` of those to judge by, what is linearly readable is
+    fitted on `probe_images` and judged on as many. `further` are the seeds of more trainings that are asked the same.
+    """
+
+    choice_images: Annotated[Count, Field(ge=2)]
+    images: Annotated[Count, Field(ge=4)]
+    path_images: Annotated[Count, Field(ge=2)]
+    probe_images: Annotated[Count, Field(ge=4)]
+    further: list[Annotated[int, BeforeValidator(no_bool), Field(ge=0, lt=2**31)]] = []
+
+    @model_validator(mode="after")
+    def _path_images_are_among_them(self) -> "Mechanism":
+        if self.path_images > self.images:
+            raise ValueError(
+                f"path_images is {self.path_images}, expected at most images, {self.images}: they are among these"
             )
         return self

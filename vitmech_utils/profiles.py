@@ -16,7 +16,9 @@ from vitmech_utils.profile_sections import (
     Ablation,
     Attacks,
     Audit,
+    Gallery,
     Images,
+    Mechanism,
     Origin,
     Pruning,
     Recordings,
@@ -54,7 +56,7 @@ class Profile(Section):
     ]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     train: Train
-    gallery: Images
+    gallery: Gallery
     attention: Images
     ablation: Ablation
     semantics: Semantics
@@ -66,6 +68,7 @@ class Profile(Section):
     trainings: Trainings
     recordings: Recordings
     task: Task
+    mechanism: Mechanism
 
     @model_validator(mode="after")
     def _backbone_is_a_folder_or_an_id(self) -> "Profile":

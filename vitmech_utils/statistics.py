@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,11 @@ MOST_DRAWS = 10_000_000
 _BLOCK = 2**24
 # Up to this many images every sign pattern is enumerated (2^12 = 4096), so the test is exact.
 _ENUMERATED = 12
+
+
+def unsigned_zero(spec: str) -> str:
+    """A format specification that shows what rounds to zero without a minus: `+.1f` makes -0.01 a +0.0."""
+    return re.sub(r"^([-+ ]?)(?!z)(.*[eEfFgG%])$", r"\1z\2", spec)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Interval:
         spec = spec or ".2f"
         if self.value != self.value:
             return "unknown"
+        spec = unsigned_zero(spec)
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 

@@ -34,6 +34,13 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const box of scrollers) box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
   }).observe(document.documentElement);
 });
+// Paper cannot be unfolded: what is closed opens for the print, and closes behind it.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll(".bd-content details:not([open])")];
+  opened.forEach((fold) => fold.setAttribute("open", ""));
+});
+addEventListener("afterprint", () => opened.forEach((fold) => fold.removeAttribute("open")));
 """
 
 

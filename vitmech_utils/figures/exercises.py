@@ -1,5 +1,11 @@
-"""Exercises that answer back: right, not yet with a hint, or what form of answer is expected."""
+"""Exercises that answer back: right, not yet with a hint, or what form of answer is expected.
 
+In a kernel by `check`; on a page by a small form that needs neither kernel nor network.
+"""
+
+import base64
+import html
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +44,10 @@ class Answer:
         kinds = [_kind(part) for part in _parts(self.value)]
         return kinds[0] if len(kinds) == 1 else f"a tuple of {', '.join(kinds)}"
 
+    def form_on_page(self) -> str:
+        """The same for a field that is typed into: several values are divided by commas."""
+        return ", ".join(_kind(part) for part in _parts(self.value))
+
 
 class Exercises:
     """A chapter's exercises by number; `check(1, 31.0)` says how a reply fares."""
@@ -53,6 +63,77 @@ class Exercises:
         if answer.accepts(reply):
             return f"Exercise {number}: right."
         return f"Exercise {number}: not yet. {answer.hint}".rstrip()
+
+    def _repr_html_(self) -> str:
+        """A form with a field for each exercise, checked on the page itself by the rule of `Answer.accepts`.
+
+        The answers are encoded, so that nobody reads one by accident; they are no secret, the solutions stand below.
+        """
+        rows = []
+        for number, answer in self.answers.items():
+            known = {"value": [_plain(part) for part in _parts(answer.value)], "within": float(answer.within)}
+            sealed = base64.b64encode(json.dumps(known).encode()).decode()
+            asked, hint = (
+                html.escape(text) for text in (answer.form_on_page(), answer.hint.replace("`", ""))
+            )
+            rows.append(
+                f'<form class="vm-exercise" data-answer="{sealed}" data-hint="{hint}" data-form="{asked}">'
+                f"<label>Exercise {number} <span>({asked})</span> "
+                '<input name="reply" autocomplete="off" spellcheck="false"></label> '
+                '<button type="submit">Check</button> <output aria-live="polite"></output></form>'
+            )
+        return f'<div class="vm-exercises">{_STYLE}{"".join(rows)}<script>{_SCRIPT}</script></div>'
+
+
+_STYLE = """<style>
+.vm-exercise { align-items: baseline; display: flex; flex-wrap: wrap; gap: 0.3em 0.6em; margin: 0.4em 0; }
+.vm-exercise span { opacity: 0.8; }
+.vm-exercise input { background: transparent; border: 1px solid currentColor; border-radius: 3px; color: inherit;
+  font: inherit; padding: 0.1em 0.4em; width: 9em; }
+.vm-exercise button { background: transparent; border: 1px solid currentColor; border-radius: 3px; color: inherit;
+  cursor: pointer; font: inherit; padding: 0.1em 0.7em; }
+.vm-exercise output { flex: 1 1 14em; }
+@media print { .vm-exercises { display: none; } }
+</style>"""
+# The same rule as `Answer.accepts`; what cannot be read as the wanted kind is told the form.
+_SCRIPT = """
+(() => {
+  const read = (text, like) => {
+    const word = text.trim().replace(/^['"]|['"]$/g, "");
+    if (typeof like === "boolean") {
+      const said = { true: true, yes: true, false: false, no: false }[word.toLowerCase()];
+      return said === undefined ? null : said;
+    }
+    if (typeof like === "string") return word || null;
+    const number = Number(word.replace(/[\\s_%]/g, "").replace(/\u2212/g, "-"));
+    return word && Number.isFinite(number) ? number : null;
+  };
+  const verdict = (form, text) => {
+    const { value, within } = JSON.parse(atob(form.dataset.answer));
+    const bare = text.trim().replace(/^[(\\[]|[)\\]]$/g, "");
+    const whole = /^[-+\u2212]?\\d{1,3}(,\\d{3})+(\\.\\d+)?$/.test(bare) && value.length === 1;
+    const parts = value.length === 1 ? [whole ? bare.replace(/,/g, "") : bare] : bare.split(/[,;]/);
+    const given = value.map((like, place) => (parts.length === value.length ? read(parts[place], like) : null));
+    if (given.includes(null)) return `Expected ${form.dataset.form}.`;
+    const right = value.every((like, place) =>
+      typeof like === "number" ? Math.abs(given[place] - like) <= within
+        : typeof like === "string" ? given[place].toLowerCase() === like.toLowerCase() : given[place] === like);
+    return right ? "Right." : `Not yet. ${form.dataset.hint}`.trim();
+  };
+  for (const form of document.currentScript.parentElement.querySelectorAll("form"))
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      form.querySelector("output").textContent = verdict(form, form.elements.reply.value);
+    });
+})();
+"""
+
+
+def _plain(part: object) -> object:
+    """A number, truth value or text as JSON has it."""
+    if _kind(part) == "True or False":
+        return bool(part)
+    return float(part) if isinstance(part, Real) else str(part)
 
 
 def _parts(value: object) -> tuple:

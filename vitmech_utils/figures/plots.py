@@ -3,6 +3,7 @@
 Layers and heads are 0-based in arrays and tables, 1-based on every axis drawn here.
 """
 
+import sys
 from typing import TYPE_CHECKING, Literal
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from matplotlib.colors import Normalize, SymLogNorm, TwoSlopeNorm
 from vitmech_utils.arguments import checked_arguments
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -98,6 +100,11 @@ def use_style() -> None:
             "ytick.labelsize": 9,
         }
     )
+    if (shell := _kernel()) is not None:
+        from matplotlib_inline.backend_inline import select_figure_formats
+
+        # Twice the pixels at the same size, for dense screens: the output says how large it is meant.
+        select_figure_formats(shell, {"retina"})
 
 
 @checked_arguments()
@@ -275,6 +282,14 @@ def overlay(
     grey = _resize(pixels.mean(-1), size)[..., None]
     colour = mpl.colormaps[ATTENTION](_resize(np.clip(unit_map, 0, 1), size))[..., :3]
     return np.clip((1 - strength) * grey + strength * colour, 0, 1)
+
+
+def _kernel() -> "InteractiveShell | None":
+    """The shell of the kernel that this runs in; None outside of a notebook."""
+    if "IPython" not in sys.modules:
+        return None
+    shell = sys.modules["IPython"].get_ipython()
+    return shell if getattr(shell, "kernel", None) is not None else None
 
 
 def _resize(array: np.ndarray, size: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.statistics import unsigned_zero
 
 if TYPE_CHECKING:
     from IPython.display import Code
@@ -60,13 +61,35 @@ def listed(items: Iterable[Any], between: str = ", ", none: str = "none") -> str
 @checked_arguments()
 def named(values: Mapping[Any, Any], spec: str = "", between: str = ", ", join: str = " ") -> str:
     """Names with their values in a row, such as `zero 0.52, mean 0.31`; `spec` formats each value."""
-    return between.join(f"{name}{join}{value:{spec}}" for name, value in values.items())
+    return between.join(f"{name}{join}{value:{unsigned_zero(spec)}}" for name, value in values.items())
 
 
 @checked_arguments()
 def bullets(lines: Iterable[str], none: str = "") -> str:
     """A bulleted list, or `none` where there are no lines."""
     return "\n".join(f"- {line}" for line in lines) or none
+
+
+BRACKETS = "in brackets: the count in at least 95 % of resamples, and the largest possible"
+"""What the two figures behind a `Count` are, in words."""
+
+
+@checked_arguments()
+def three_sentences(first: str, second: str, third: str) -> str:
+    """What a chapter ends with: three numbered sentences, each of which holds a figure.
+
+    Raises ValueError for one that holds none, or does not end.
+    """
+    for said in (first, second, third):
+        if not re.search(r"(?<![A-Za-z])\d", said) or not said.endswith("."):
+            raise ValueError(f"expected a whole sentence that holds a figure, got {said!r}")
+    return "\n".join(f"{number}. {said}" for number, said in enumerate((first, second, third), start=1))
+
+
+@checked_arguments()
+def against(low: float, high: float, limit: float, above: str, below: str, undecided: str) -> str:
+    """The words for an interval that lies wholly above a limit, wholly below it, or on both sides (`undecided`)."""
+    return above if low > limit else below if high < limit else undecided
 
 
 @checked_arguments()
@@ -77,6 +100,7 @@ def interval(row: Any, spec: str = "+.2f", value: str = "effect", suffix: str = 
     in its name; `unit` follows the value.
     """
     found, low, high = (_entry(row, f"{name}{suffix}") for name in (value, "low", "high"))
+    spec = unsigned_zero(spec)
     return f"{found:{spec}}{f' {unit}' if unit else ''} [{low:{spec}}, {high:{spec}}]"
 
 
@@ -119,7 +143,10 @@ def frame_table(table: pd.DataFrame, columns: Mapping[str, str | tuple[str, str 
     return pipe_table(
         [title for title, _ in looks.values()],
         [
-            [how(row) if callable(how) else format(row[name], how) for name, (_, how) in looks.items()]
+            [
+                how(row) if callable(how) else format(row[name], unsigned_zero(how))
+                for name, (_, how) in looks.items()
+            ]
             for _, row in table.iterrows()
         ],
     )
@@ -130,7 +157,7 @@ def shown(
     table: pd.DataFrame, formats: Mapping[str, str], caption: str = "", index: bool = False
 ) -> "Styler":
     """A table as the page shows it: `formats` maps columns to specifications such as `+.2f`, headings are words."""
-    looks = {name: f"{{:{spec}}}".format for name, spec in formats.items()}
+    looks = {name: f"{{:{unsigned_zero(spec)}}}".format for name, spec in formats.items()}
     styled = table.style.format(looks, escape="html")
     styled = styled.format_index(lambda name: html.escape(heading(str(name))), axis="columns")
     styled = styled.set_caption(html.escape(caption)) if caption else styled

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import check_table, checked_arguments
+from vitmech_utils.heads.constants import Reference
 from vitmech_utils.heads.effects import Losses, effects, losses_of
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.hooks import Head, check_layer
@@ -43,7 +44,7 @@ def sweep(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     bootstrap: int = 2000,
@@ -86,7 +87,7 @@ def losses_without_heads(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     seed: int = 0,
@@ -117,7 +118,7 @@ def predict_without_heads(
     task: Task | str | Loss | None = None,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     seed: int = 0,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.constants import Reference
 from vitmech_utils.heads.effects import Answers
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
@@ -31,7 +32,7 @@ def predict_directly(
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 16,
     seed: int = 0,
@@ -59,7 +60,7 @@ def predict_directly(
         )
         for start in range(0, len(pixel_values), batch):
             images = pixel_values[start : start + batch].to(weight)
-            run = _Direct(model, anatomy, images)
+            run = DirectReplay(model, anatomy, images)
             baselines.append(run.predictions.cpu().double())
             parts.append(run.without_each_head(new(start, start + len(images))).cpu().double())
     return SetPredictions(
@@ -118,7 +119,7 @@ def direct_effects(
     return pd.DataFrame(columns)
 
 
-class _Direct(Replay):
+class DirectReplay(Replay):
     """A replay that knows how each block scales its attention's outcome, and the last hidden state of the CLS token."""
 
     def __init__(self, model: nn.Module, anatomy: Anatomy, pixel_values: Tensor) -> None:

@@ -17,6 +17,7 @@ from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.changes import ALL, Changes, changes, effect_table
+from vitmech_utils.heads.constants import HeadConstants
 from vitmech_utils.heads.control_variates import (
     Allocation,
     Selection,
@@ -140,6 +141,7 @@ def estimate_modes(
     *,
     reference: Tensor | None = None,
     donors: Callable[[Int[ndarray, " image"]], Tensor] | None = None,
+    constants: HeadConstants | None = None,
     task: Task | str | Loss | None = None,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
@@ -157,14 +159,17 @@ def estimate_modes(
     loss's growth (`select_images`, with its `even`). `draw` gives pixel values and labels of images by their numbers,
     `donors` those that mode `resample` takes from; images are drawn in batches and not kept. `batch` and `exact_batch`
     bound what is held at once, `dtype` is that of `predict_linearized`, `fitted` that of `corrected_values`; the rest
-    is as in `sweep`, whose errors it raises. Mode `mean` asks for `reference`, `resample` for `donors`.
+    is as in `sweep`, whose errors it raises. Modes `mean` and `noise` ask for `reference`, `resample` for `donors`,
+    `optimal` for `constants`.
 
     With `sets`, pairs of layer and head (0-based) each, whole sets of heads go in place of each head of `layers` and
     `heads`: to first order by the sum of their slopes, exactly all together. Several modes share the time of
     linearizing: `cheap_seconds` of each is an equal part of it.
     """
-    if "mean" in few and reference is None:
-        raise ValueError("mode 'mean' needs reference images here: the images themselves are not kept")
+    if reference is None and (averaged := [mode for mode in few if mode in ("mean", "noise")]):
+        raise ValueError(
+            f"mode {averaged[0]!r} needs reference images here: the images themselves are not kept"
+        )
     if "resample" in few and donors is None:
         raise ValueError("mode 'resample' needs donors here: the images themselves are not kept")
     if sets is not None and (layers is not None or heads is not None or not len(sets)):
@@ -195,8 +200,8 @@ def estimate_modes(
     began = process_time()
     others = None if donors is None else pictures(donors)
     linear = predict_linearized_modes(
-        model, labelled(), list(few), reference=reference, donors=others, layers=layers, heads=heads, dtype=dtype,
-        batch=batch,
+        model, labelled(), list(few), reference=reference, donors=others, constants=constants,
+        layers=layers, heads=heads, dtype=dtype, batch=batch,
     )  # fmt: skip
     if sets is not None:
         linear = {mode: linearized_sets(found, sets) for mode, found in linear.items()}
@@ -208,7 +213,8 @@ def estimate_modes(
         cheap = changes(linear[mode], truth, judge)
         selection = select_images(image_sizes(cheap.of(ALL).effect[..., 0]), count, even=even, seed=seed)
         pixels, own = draw(selection.images)
-        given = {"reference": reference} if mode == "mean" else {}
+        used = {"mean": reference, "noise": reference, "optimal": constants}
+        given = {"reference": used[mode]} if mode in used else {}
         if mode == "resample":
             given = {"donors": donors(selection.images)}
         began = process_time()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.constants import Reference
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
@@ -38,7 +39,7 @@ def first_order(
     mode: str = "zero",
     task: Task | str | Loss | None = None,
     *,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 16,
     bootstrap: int = 2000,
@@ -154,7 +155,7 @@ def check_gated(
     mode: str,
     task: Task | str | Loss | None,
     donors: Tensor | None,
-    reference: Tensor | None,
+    reference: Reference | None,
 ) -> tuple[Anatomy, GatedLoss]:
     """Check all that an estimate by gates is given, before any work; errors as in `sweep`."""
     anatomy = check_model(model)
@@ -163,7 +164,10 @@ def check_gated(
     if mode not in HOOK_MODES:
         raise ValueError(f"mode {mode!r} has no gates to slide, expected one of {', '.join(HOOK_MODES)}")
     gated = GatedLoss(tasks.find(task, model, labels), labels)
-    if mode in ("mean", "resample"):  # these run the model over all images before the first loss is known
+    if mode not in (
+        "zero",
+        "qkv-weights",
+    ):  # these run the model over all images before the first loss is known
         weight = next(model.parameters())
         with evaluating(model), torch.no_grad():
             gated.fit(predict(model, pixel_values[:1].to(weight)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.constants import Reference
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.first_order import GatedLoss, check_gated, open_gates, slope_sizes
 from vitmech_utils.heads.hooks import Head, HeadSet, check_layer
@@ -35,7 +36,7 @@ def second_order(
     task: Task | str | Loss | None = None,
     *,
     heads: Sequence[Head] | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 4,
     bootstrap: int = 2000,
@@ -88,7 +89,7 @@ def exact_interactions(
     mode: str = "mean",
     task: Task | str | Loss | None = None,
     *,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     bootstrap: int = 2000,
@@ -185,7 +186,7 @@ def shapley_values(
     task: Task | str | Loss | None = None,
     *,
     permutations: int,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     bootstrap: int = 2000,
@@ -235,7 +236,7 @@ def shapley_charges(
     task: Task | str | Loss | None = None,
     *,
     permutations: int,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     seed: int = 0,

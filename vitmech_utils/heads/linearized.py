@@ -16,14 +16,23 @@ from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import HeadPredictions, chosen_heads
-from vitmech_utils.heads.hooks import capture_heads, change_heads
+from vitmech_utils.heads.constants import (
+    HeadConstants,
+    HeadNoise,
+    Reference,
+    head_outputs,
+    matched_noise,
+)
+from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.replacements import (
     HOOK_MODES,
+    REFERRING,
     another_image,
     check_mode,
     check_model,
     evaluating,
     replacement,
+    shown_modes,
 )
 from vitmech_utils.heads.replay import Replay, ReplayError, computing, predict
 from vitmech_utils.heads.sets import Head, SetPredictions, checked_set, task_of
@@ -45,7 +54,7 @@ def predict_linearized(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | Iterable[Tensor] | None = None,
     reading: Reading | None = None,
     dtype: torch.dtype | None = None,
@@ -86,8 +95,9 @@ def predict_linearized_modes(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | Iterable[Tensor] | None = None,
+    constants: HeadConstants | None = None,
     reading: Reading | None = None,
     dtype: torch.dtype | None = None,
     batch: int = 16,
@@ -95,39 +105,60 @@ def predict_linearized_modes(
 ) -> dict[str, HeadPredictions]:
     """`predict_linearized` by several modes for the price of one: the gradients are the same for all.
 
-    `reference` and `donors` are for those of the modes that use them.
+    `reference` and `donors` are for those of the modes that use them: `reference` are images for modes `mean` and
+    `noise`, or what was computed from them for one of the two. Mode `optimal` takes its `constants`.
     """
     anatomy = check_model(model)
     if not modes:
         raise ValueError("modes is empty, expected one mode or more")
+    if constants is None and isinstance(reference, HeadConstants) and "optimal" in modes:
+        constants, reference = reference, None
+    used = {"mean": reference, "noise": reference, "optimal": constants}
     for mode in modes:
-        given = {"mean": (reference, None), "resample": (None, donors)}.get(mode, (None, None))
-        _check_settings(mode, dtype, batch, pixel_values, *given)
-    for name, value, mode in (("reference", reference, "mean"), ("donors", donors, "resample")):
-        if value is not None and mode not in modes:
+        _check_settings(
+            mode, dtype, batch, pixel_values, used.get(mode), donors if mode == "resample" else None
+        )
+    for name, value, wanted in (
+        ("reference", reference, ("mean", "noise")),
+        ("donors", donors, ("resample",)),
+        ("constants", constants, ("optimal",)),
+    ):
+        if value is not None and not set(wanted) & set(modes):
             raise ValueError(
-                f"{name} was given for mode {', '.join(map(repr, modes))}, but only mode {mode!r} uses it"
+                f"{name} was given for mode {', '.join(map(repr, modes))}, but only mode {shown_modes(wanted)} uses it"
             )
     tests = chosen_heads(anatomy, layers, heads)
     layer, head = (np.array(column, dtype=np.int64) for column in zip(*tests, strict=True))
-    if "mean" in modes and reference is None:
-        reference = pixel_values
+    if reference is None:
+        used |= dict.fromkeys(("mean", "noise"), pixel_values)
     baselines: list[Tensor] = []
     slopes: dict[str, list[Tensor]] = {mode: [] for mode in modes}
     fixed: dict[str, Sequence[Tensor]] = {}
+    noise: HeadNoise | None = None
     run: Replay | None = None
     start = 0
-    with evaluating(model), _frozen(model), _blocks_in(dtype, anatomy), torch.no_grad():
+    with evaluating(model), frozen(model), blocks_in(dtype, anatomy), torch.no_grad():
         for images, others in _batches(model, pixel_values, donors, "resample" in modes, batch, seed):
             if start == 0:
                 run = _replay(model, anatomy, images[:1])
                 for mode in modes:
-                    if mode != "resample":
-                        means = {"reference": reference} if mode == "mean" else {}
-                        fixed[mode] = replacement(model, anatomy, images, mode, batch=batch, **means)(0, 1)
+                    if mode == "noise":
+                        given = used[mode]
+                        noise = (
+                            given
+                            if isinstance(given, HeadNoise)
+                            else matched_noise(model, given, batch, seed)
+                        )
+                    elif mode != "resample":
+                        given = {"reference": used[mode]} if mode in used else {}
+                        fixed[mode] = replacement(model, anatomy, images, mode, batch=batch, **given)(0, 1)
             place = slice(start, start + len(images))
             with nullcontext() if run is None else run.last_block_for_cls():
-                ends = dict(fixed) if others is None else fixed | {"resample": _head_outputs(model, others)}
+                ends = dict(fixed)
+                if others is not None:
+                    ends["resample"] = head_outputs(model, others)
+                if noise is not None:
+                    ends["noise"] = noise.draw(images)
                 baseline, found = _linearize(
                     model, anatomy, images, ends, {one for one, _ in tests}, reading, place
                 )
@@ -230,16 +261,18 @@ def random_projection(outputs: int, directions: int = 8, seed: int = 0) -> Readi
     return read
 
 
-def _linearize(
+def head_gradients(
     model: nn.Module,
-    anatomy: Anatomy,
     images: Float[Tensor, "image ..."],
-    ends: Mapping[str, Sequence[Tensor]],
     layers: Iterable[int],
-    reading: Reading | None,
-    place: slice,
-) -> tuple[Float[Tensor, "image output"], dict[str, Float[Tensor, "layer image head output"]]]:
-    """The outputs of one batch, and by mode their slopes in the gates of `layers` (zero elsewhere); float64, CPU."""
+    reading: Reading | None = None,
+    place: slice | None = None,
+) -> tuple[Float[Tensor, "image output"], dict[int, Tensor], Iterator[dict[int, Tensor]]]:
+    """One batch's outputs, what heads of `layers` write, and output by output the gradients at what they write.
+
+    Both dictionaries hold [image, token, head, size] by layer. Call it with the model's weights frozen and its modules
+    in evaluation; the graph is freed after the last output.
+    """
     lowest, *higher = sorted(layers)
     own: dict[int, Tensor] = {}
 
@@ -252,26 +285,45 @@ def _linearize(
         return pass_on
 
     with torch.enable_grad(), change_heads(model, {layer: keep(layer) for layer in (lowest, *higher)}):
-        outputs = _read(predict(model, images), reading, place)
+        outputs = _read(predict(model, images), reading, place or slice(0, len(images)))
+
+    def gradients() -> Iterator[dict[int, Tensor]]:
+        count = outputs.shape[1]
+        for output in range(count):
+            # Images do not meet in the model, so one pass for all of them gives each image's own gradient.
+            column = torch.zeros_like(outputs)
+            column[:, output] = 1
+            found = torch.autograd.grad(
+                outputs, list(own.values()), column, retain_graph=output + 1 < count, materialize_grads=True
+            )
+            yield dict(zip(own, found, strict=True))
+
+    return outputs, own, gradients()
+
+
+def _linearize(
+    model: nn.Module,
+    anatomy: Anatomy,
+    images: Float[Tensor, "image ..."],
+    ends: Mapping[str, Sequence[Tensor]],
+    layers: Iterable[int],
+    reading: Reading | None,
+    place: slice,
+) -> tuple[Float[Tensor, "image output"], dict[str, Float[Tensor, "layer image head output"]]]:
+    """The outputs of one batch, and by mode their slopes in the gates of `layers` (zero elsewhere); float64, CPU."""
+    outputs, own, gradients = head_gradients(model, images, layers, reading, place)
     gains = {
         mode: {
-            layer: _single(new[layer][:, : heads.shape[1]] - heads.detach()) for layer, heads in own.items()
+            layer: single(new[layer][:, : heads.shape[1]] - heads.detach()) for layer, heads in own.items()
         }
         for mode, new in ends.items()
     }
-    count = outputs.shape[1]
-    shape = anatomy.layers, len(images), anatomy.heads, count
-    slopes = {mode: _single(outputs).new_zeros(shape) for mode in ends}
-    for output in range(count):
-        # Images do not meet in the model, so one pass for all of them gives each image's own gradient.
-        column = torch.zeros_like(outputs)
-        column[:, output] = 1
-        gradients = torch.autograd.grad(
-            outputs, list(own.values()), column, retain_graph=output + 1 < count, materialize_grads=True
-        )
-        for layer, gradient in zip(own, gradients, strict=True):
+    shape = anatomy.layers, len(images), anatomy.heads, outputs.shape[1]
+    slopes = {mode: single(outputs).new_zeros(shape) for mode in ends}
+    for output, by_layer in enumerate(gradients):
+        for layer, gradient in by_layer.items():
             for mode, slope in slopes.items():
-                slope[layer, ..., output] = (gains[mode][layer] * _single(gradient)).sum((1, 3))
+                slope[layer, ..., output] = (gains[mode][layer] * single(gradient)).sum((1, 3))
     found = {mode: slope.cpu().double() for mode, slope in slopes.items()}
     return outputs.detach().cpu().double(), found
 
@@ -326,12 +378,6 @@ def _batches(
             yield images[place].to(weight), None if given is None else given.to(weight)
 
 
-def _head_outputs(model: nn.Module, images: Tensor) -> list[Float[Tensor, "image token head size"]]:
-    with capture_heads(model) as heads:
-        predict(model, images)
-    return [heads[layer] for layer in sorted(heads)]
-
-
 def _replay(model: nn.Module, anatomy: Anatomy, image: Tensor) -> Replay | None:
     """A pass that knows whether the last block can be run for the CLS token alone; None where blocks do not resume."""
     try:
@@ -345,7 +391,7 @@ def _check_settings(
     dtype: torch.dtype | None,
     batch: int,
     pixel_values: Tensor | Iterable[Tensor],
-    reference: Tensor | None,
+    reference: Reference | None,
     donors: Tensor | Iterable[Tensor] | None,
 ) -> None:
     if mode not in HOOK_MODES:
@@ -366,11 +412,13 @@ def _check_settings(
             )
         check_mode(mode, pixel_values, donors, reference)
         return
-    for wanted, name, given in (("mean", "reference", reference), ("resample", "donors", donors)):
-        if mode == wanted and given is None:
+    for wanted, name, given in ((REFERRING, "reference", reference), (("resample",), "donors", donors)):
+        if mode in wanted and given is None:
             raise ValueError(f"mode {mode!r} over images that come one batch after another needs {name}")
-        if mode != wanted and given is not None:
-            raise ValueError(f"{name} was given for mode {mode!r}, but only mode {wanted!r} uses it")
+        if mode not in wanted and given is not None:
+            raise ValueError(
+                f"{name} was given for mode {mode!r}, but only mode {shown_modes(wanted)} uses it"
+            )
 
 
 def _finite(baseline: Float[Tensor, "image output"], start: int) -> Float[Tensor, "image output"]:
@@ -383,13 +431,13 @@ def _finite(baseline: Float[Tensor, "image output"], start: int) -> Float[Tensor
     return baseline
 
 
-def _single(values: Tensor) -> Tensor:
+def single(values: Tensor) -> Tensor:
     """In float32 at least: sums over tokens of what half precision holds."""
     return values.float() if values.element_size() < 4 else values
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Take no gradient of any weight for a while: the graph then keeps far less, and begins at the heads."""
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in trainable:
@@ -402,7 +450,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _blocks_in(dtype: torch.dtype | None, anatomy: Anatomy) -> Iterator[None]:
+def blocks_in(dtype: torch.dtype | None, anatomy: Anatomy) -> Iterator[None]:
     """Let the blocks multiply matrices in `dtype`; what comes before and after them keeps the model's precision."""
     with ExitStack() as stack:
         for block in anatomy.blocks if dtype is not None else ():

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.constants import head_outputs
 from vitmech_utils.heads.hooks import Head, change_heads
-from vitmech_utils.heads.replacements import evaluating, head_outputs, verify
+from vitmech_utils.heads.replacements import evaluating, verify
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import losses_for
 from vitmech_utils.tasks import Loss, Task

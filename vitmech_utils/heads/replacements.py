@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,14 +12,21 @@ from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.check import HeadCheck, check_heads
+from vitmech_utils.heads.constants import (
+    HeadConstants,
+    HeadNoise,
+    Reference,
+    head_outputs,
+    matched_noise,
+    mean_constants,
+)
 from vitmech_utils.heads.effects import check_finite, check_labels
-from vitmech_utils.heads.hooks import capture_heads
-from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, find_blocks
-from vitmech_utils.tasks import to_float64
 
-HOOK_MODES = ("zero", "mean", "resample", "qkv-weights")
+HOOK_MODES = ("zero", "mean", "resample", "noise", "optimal", "qkv-weights")
 MODES = (*HOOK_MODES, "published-code")
+REFERRING = ("mean", "noise", "optimal")
+"""The modes whose outputs come from a reference: images, or what was computed from them."""
 
 # For images start..stop: one new output per layer, each broadcasting to [image, token, head, head_size].
 Replacement = Callable[[int, int], list[Tensor]]
@@ -32,7 +39,7 @@ def replacement(
     pixel_values: Float[Tensor, "image ..."],
     mode: str,
     *,
-    reference: Float[Tensor, "other ..."] | None = None,
+    reference: Reference | None = None,
     donors: Float[Tensor, "image ..."] | None = None,
     batch: int = 32,
     seed: int = 0,
@@ -42,8 +49,11 @@ def replacement(
     `zero`: nothing. `mean`: the mean over `reference` (default: the images themselves), per token position.
     `resample`: the same head's output on a donor image, `donors[i]` for image i (default: another of the
     images, no image its own donor); give the undecorated twins to remove only what decoration adds.
+    `noise`: Gaussian noise with the mean and covariance of the head's outputs on `reference` (`matched_noise`).
+    `optimal`: the constants that cost least, `optimal_constants`, which are the `reference`.
     `qkv-weights`: what the head writes when its query, key and value weights are zero and its biases are
-    kept. Source of the modes: Michel et al. 2019 (zero); Zhang and Nanda 2024 (mean, resample).
+    kept. Source of the modes: Michel et al. 2019 (zero); Zhang and Nanda 2024 (mean, resample); Li and Janson 2024
+    (optimal).
     """
     verify(model, pixel_values)
     if mode == "zero":
@@ -52,9 +62,17 @@ def replacement(
     if mode == "qkv-weights":
         constants = [constant_output(block, anatomy) for block in anatomy.blocks]
         return lambda _start, _stop: constants
-    if mode == "mean":
-        means = mean_outputs(model, pixel_values if reference is None else reference, batch)
-        return lambda _start, _stop: means
+    if mode in ("mean", "optimal"):
+        if not isinstance(reference, HeadConstants):
+            reference = mean_constants(model, pixel_values if reference is None else reference, batch)
+        constants = fitting(reference, anatomy).like(model)
+        return lambda _start, _stop: constants
+    if mode == "noise":
+        if not isinstance(reference, HeadNoise):
+            reference = matched_noise(model, pixel_values if reference is None else reference, batch, seed)
+        fitting(reference.means, anatomy)
+        noise = reference
+        return lambda start, stop: noise.draw(pixel_values[start:stop].to(**_like(model)))
     source = pixel_values[another_image(len(pixel_values), seed)] if donors is None else donors
 
     def resampled(start: int, stop: int) -> list[Tensor]:
@@ -63,25 +81,24 @@ def replacement(
     return resampled
 
 
-@torch.inference_mode()
-def head_outputs(model: nn.Module, pixel_values: Tensor) -> list[Float[Tensor, "image token head size"]]:
-    """Every head's output on `pixel_values`, one array per layer."""
-    with capture_heads(model) as heads:
-        predict(model, pixel_values.to(**_like(model)))
-    return [heads[layer] for layer in sorted(heads)]
-
-
 @checked_arguments(least={"batch": 1})
 def mean_outputs(
     model: nn.Module, pixel_values: Tensor, batch: int = 32
 ) -> list[Float[Tensor, "1 token head size"]]:
-    """Every head's mean output over images, per token position, one array per layer; sums in float64 if there is."""
-    sums: list[Tensor] = []
-    for start in range(0, len(pixel_values), batch):
-        outputs = head_outputs(model, pixel_values[start : start + batch])
-        added = [to_float64(output).sum(0, keepdim=True) for output in outputs]
-        sums = [a + b for a, b in zip(sums, added, strict=True)] if sums else added
-    return [(total / len(pixel_values)).to(**_like(model)) for total in sums]
+    """Every head's mean output over images, per token position, one array per layer (see `mean_constants`)."""
+    return mean_constants(model, pixel_values, batch).like(model)
+
+
+@checked_arguments()
+def fitting(constants: HeadConstants, anatomy: Anatomy) -> HeadConstants:
+    """Constants that have the shape of a model's heads, else `ValueError`."""
+    shapes = {tuple(output.shape[2:]) for output in constants.outputs}
+    if len(constants.outputs) != anatomy.layers or shapes != {(anatomy.heads, anatomy.head_size)}:
+        raise ValueError(
+            f"these constants are for {len(constants.outputs)} layers of {sorted(shapes)} heads and sizes, and the "
+            f"model has {anatomy.layers} of {(anatomy.heads, anatomy.head_size)}: compute them for this model"
+        )
+    return constants
 
 
 @checked_arguments()
@@ -161,6 +178,12 @@ def check_linear(block: AttentionBlock, what: str) -> None:
             )
 
 
+def shown_modes(modes: Sequence[str]) -> str:
+    """Modes in words: 'mean', 'noise' or 'optimal'."""
+    *first, last = (repr(mode) for mode in modes)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def check_images(pixel_values: Tensor, labels: Tensor | None = None) -> None:
     """Refuse an empty set, a wrong shape, labels of another number of images, or values that are not finite."""
     check_shape(pixel_values)
@@ -178,15 +201,30 @@ def check_shape(pixel_values: Tensor) -> None:
         )
 
 
-def check_mode(mode: str, pixel_values: Tensor, donors: Tensor | None, reference: Tensor | None) -> None:
+def check_mode(
+    mode: str,
+    pixel_values: Tensor,
+    donors: Tensor | None,
+    reference: Reference | None,
+) -> None:
     """Refuse an unknown mode, or donors and reference images that do not fit it, with `ValueError`."""
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
-    for name, images, belongs in (("donors", donors, "resample"), ("reference", reference, "mean")):
+    if mode == "optimal" and not isinstance(reference, HeadConstants):
+        raise ValueError(
+            "mode 'optimal' needs reference=optimal_constants(model, other images, their labels)"
+        )
+    for name, images, belongs in (("donors", donors, ("resample",)), ("reference", reference, REFERRING)):
         if images is None:
             continue
-        if mode != belongs:
-            raise ValueError(f"{name} was given for mode {mode!r}, but only mode {belongs!r} uses it")
+        if mode not in belongs:
+            raise ValueError(
+                f"{name} was given for mode {mode!r}, but only mode {shown_modes(belongs)} uses it"
+            )
+        if isinstance(images, HeadConstants | HeadNoise):
+            if isinstance(images, HeadNoise) != (mode == "noise"):
+                raise ValueError(f"{name} is {type(images).__name__}, which is not for mode {mode!r}")
+            continue
         if images.shape[1:] != pixel_values.shape[1:] or len(images) == 0:
             raise ValueError(
                 f"{name} has shape {tuple(images.shape)}, expected images of {tuple(pixel_values.shape[1:])}"

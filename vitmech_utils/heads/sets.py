@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.constants import Reference
 from vitmech_utils.heads.effects import Answers, Losses, losses_of
 from vitmech_utils.heads.hooks import Head, HeadSet, change_heads, check_layer
 from vitmech_utils.heads.replacements import (
@@ -91,7 +92,7 @@ def predict_without_sets(
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     seed: int = 0,
@@ -125,7 +126,7 @@ def losses_without_sets(
     mode: str = "mean",
     *,
     task: Task | str | Loss | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     seed: int = 0,
@@ -191,7 +192,7 @@ def predict_tests(
     tests: Sequence[tuple[int, HeadSet]],
     mode: str = "mean",
     *,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Tensor | None = None,
     batch: int = 32,
     seed: int = 0,

@@ -33,6 +33,7 @@ COLUMNS = ("r", "accuracy", "low", "high", "mse", "rmse", "cross_entropy", "unit
 STYLES = {
     "published": "with title, axes, labels and colour bar, as in the study",
     "bare": "without any decoration",
+    "recordings": "spectrograms of seizures, decorated as in the study",
 }
 
 
@@ -136,7 +137,12 @@ def _scores(training: Mapping[str, Any] | None) -> str:
         for row in rows
     ]
     what = "the correlation with the truth" if "r" in columns else "the share of right answers"
-    text = f"On held-out images, drawn as in training; `low` and `high` enclose 95 % for {what}."
+    drawn = (
+        "recordings that were not trained on"
+        if training.get("figures") == "recordings"
+        else "drawn as in training"
+    )
+    text = f"On held-out images, {drawn}; `low` and `high` enclose 95 % for {what}."
     if "score_precision" in training:
         text += f" Computed in {_plain(training['score_precision'])}."
     unread = training.get("unread")
@@ -147,6 +153,16 @@ def _scores(training: Mapping[str, Any] | None) -> str:
 
 def _limits(settings: Mapping[str, Any], training: Mapping[str, Any] | None) -> list[str]:
     size = _number(settings["image_size"])
+    if (training or {}).get("figures") == "recordings":
+        return [
+            f"Its images are figures of {size} x {size} pixels of real seizures, one fold's few recordings; "
+            "frequencies are places on an axis from 1 to 60 Hz, given as hertz of the recipe at the same place.",
+            "Labels are those of the first box that was drawn by hand, its lower and its upper frequency.",
+            "Scores are of this fold's recordings, which it never saw; pictures of one recording are not independent, "
+            "so the intervals are too narrow. The book's chapter on real spectrograms draws whole recordings.",
+            "It was trained to be taken apart: use it for no decision about a signal, least of all a clinical one.",
+            f"Answers are standardized by the means and deviations in `{SETTINGS}`; `seconds_and_hertz` converts them.",
+        ]
     limits = [
         f"Its images are synthetic figures of {size} x {size} pixels, one chirp each. Scores say nothing of other "
         "styles of figure, of several chirps, or of recordings; the book's chapter on real spectrograms tries those.",

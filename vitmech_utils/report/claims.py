@@ -7,6 +7,7 @@ import pandas as pd
 from vitmech_utils.studies import verdicts
 from vitmech_utils.studies.ablation import judge as ablation
 from vitmech_utils.studies.attacks import judge as attacks
+from vitmech_utils.studies.mechanism import judge as mechanism
 from vitmech_utils.studies.origin import judge as origin
 from vitmech_utils.studies.pruning import judge as pruning
 from vitmech_utils.studies.recordings import judge as recordings
@@ -19,7 +20,15 @@ from vitmech_utils.studies.together import judge as together
 
 STUDY = "arXiv 2503.18762"  # where every claim, and every figure in the column `study`, comes from
 NEEDED = (ablation, semantics)  # a run without one of these chapters cannot be judged
-BEYOND = (origin, pruning, together, attacks, recordings, task)  # without one of these, its rows stay open
+BEYOND = (
+    origin,
+    pruning,
+    together,
+    attacks,
+    recordings,
+    task,
+    mechanism,
+)  # without one of these, its rows stay open
 JUDGES = (*NEEDED, *BEYOND)
 RULES = dict(sorted((name, rule) for judge in JUDGES for name, rule in judge.RULES.items()))
 LIMITS = {

@@ -17,6 +17,7 @@ from vitmech_utils.artefacts import write_atomically
 from vitmech_utils.figures.plots import ATTENTION, DIVERGING
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.report.picker import HeadPicker
+from vitmech_utils.report.study_answers import study_answer
 from vitmech_utils.report.templating import render
 
 STRONGEST = 6
@@ -58,9 +59,11 @@ def picker_of(study: Any, images: int) -> HeadPicker:
         for row in rows.itertuples():
             lift[row.layer, row.head, study.regions.names.index(row.region)] = row.lift
         found |= {"lift": lift, "regions": study.regions.names}
+    answer, exact = study_answer(study, images)
     return HeadPicker(
-        study.maps(images=images), study.images.shown[:images], image_labels=_labels(study, images), **found
-    )
+        study.maps(images=images), study.images.shown[:images], image_labels=_labels(study, images), answer=answer,
+        exact=exact, **found,
+    )  # fmt: skip
 
 
 def write_report(study: Any, path: Path) -> Path:

@@ -40,6 +40,7 @@ from vitmech_utils.runs.manifests import (
 )
 from vitmech_utils.runs.run_folders import (
     ADAPTERS,
+    REAL_FOLDS,
     TRAINING,
     acquire,
     adapter_backbone,
@@ -207,6 +208,28 @@ class Chapter:
         seed = self.profile.seeds[0] if seed is None else seed
         return self._published(kind, seed, "-p classifiers=train")
 
+    def real_folds(self, count: int) -> Path:
+        """The folder of the published models that were fine-tuned on real chirps; `count` folds are noted as inputs.
+
+        Raises `RunError` where one is not there, or belongs to another backbone than the profile's.
+        """
+        folder = self.root / REAL_FOLDS
+        for number in range(count):
+            one = folder / f"fold-{number}"
+            if not one.is_dir():
+                raise RunError(
+                    f"{one}: not in this clone; restore published/ (git checkout -- published), or train it with "
+                    f"python -m vitmech_utils.studies.recordings.folds --out {REAL_FOLDS}"
+                )
+            if (made_for := adapter_backbone(one)) != self.profile.backbone:
+                raise RunError(
+                    f"the profile's backbone is {self.profile.backbone!r}, but {REAL_FOLDS} belongs to {made_for!r}, "
+                    "and heads of two backbones cannot be compared one by one: leave the backbone as it is"
+                )
+            name = f"{REAL_FOLDS}/{one.name}"
+            self._inputs[f"real chirps, fold {number}"] = {"path": name, "digest": adapter_digest(one)}
+        return folder
+
     def _published(self, kind: str, seed: int, how: str) -> Path:
         name = published_adapter(seed, kind)
         folder = self.root / name
@@ -292,7 +315,7 @@ class Chapter:
 
     def save_figure(self, figure: "matplotlib.figure.Figure", name: str) -> Path:
         """Save a figure as `<name>.png` on its own background, without a date in it; its layout is settled then."""
-        options = {"dpi": 150, "bbox_inches": "tight", "metadata": {"Software": None}}
+        options = {"dpi": 200, "bbox_inches": "tight", "metadata": {"Software": None}}
         saved = self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))
         figure.set_layout_engine("none")  # the page shows it as it was saved, without laying it out once more
         return saved

@@ -20,6 +20,7 @@ from vitmech_utils.strict_text import LARGEST_JSON, read_json
 TRAINING = "02_lora_fine_tuning"
 TRAINING_VALUES = ("backbone", "adapter", "bare_adapter", "classifiers", "train")
 LOCK_SECONDS = 10.0  # a killed runner's kernel notices within a second or two and lets go
+REAL_FOLDS = "published/adapters/recordings"
 ADAPTERS = {
     "published": ("", "adapter"),
     "bare": ("bare-", "bare_adapter"),
@@ -27,6 +28,8 @@ ADAPTERS = {
     "classifier, title none": ("classifier-untitled-", "classifiers"),
 }
 """The kinds of adapters that the book ships: how their folders' names begin, and the profile key that asks for them."""
+RECOVERIES = ("layers-1-3", "unpruned")
+"""What was removed before each kept recovery of chapter 08; the second is the control."""
 
 
 def find_run_dir(root: Path, profile_name: str, run_dir: str | Path | None = None) -> Path:
@@ -103,6 +106,11 @@ def _adapter(run: Path, name: str, root: Path, profile: Profile) -> str:
 def published_adapter(seed: int, kind: str = "published") -> str:
     """Name the folder, from the clone's root, of the adapter that the book ships for a seed and a kind of ADAPTERS."""
     return f"published/adapters/{ADAPTERS[kind][0]}seed-{seed}"
+
+
+def kept_recoveries(seed: int) -> dict[str, str]:
+    """Name the folders, from the clone's root, of the longer recoveries that the book ships, by name of RECOVERIES."""
+    return {name: f"published/adapters/recoveries/{name}-seed-{seed}" for name in RECOVERIES}
 
 
 def adapter_backbone(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Real
 
 import numpy as np
@@ -225,16 +226,29 @@ def whiten(
 
 
 @checked_arguments()
-def cover(boxes: Iterable[Box], axes: Axes) -> Float[ndarray, "128 128"]:
-    """The part of each cell that boxes cover, in [0, 1]; where several do, the largest part."""
-    covered = np.zeros((BINS, BINS))
-    times = np.linspace(axes.start, axes.end, BINS + 1)
-    frequencies = np.linspace(axes.low, axes.high, BINS + 1)
+def cover(
+    boxes: Iterable[Box], axes: Axes, shape: tuple[int, int] = (BINS, BINS)
+) -> Float[ndarray, "row column"]:
+    """The part of each cell that boxes cover, in [0, 1]; where several do, the largest part.
+
+    `shape` is the number of rows and columns that the axes are parted into; row 0 is `axes.low`.
+    """
+    covered = np.zeros(shape)
+    times = np.linspace(axes.start, axes.end, shape[1] + 1)
+    frequencies = np.linspace(axes.low, axes.high, shape[0] + 1)
     for box in boxes:
         across = _overlap(times, box.start, box.end)
         up = _overlap(frequencies, box.low, box.high)
         covered = np.maximum(covered, np.outer(up, across))
     return covered
+
+
+@checked_arguments()
+def cell_overlaps(
+    cells: Float[ndarray, " cell_edge"], places: Float[ndarray, " edge"]
+) -> Float[ndarray, "cell place"]:
+    """The share that each place has of each cell, both given by their edges; rows sum to one."""
+    return np.stack([_overlap(cells, low, high) for low, high in pairwise(places)], 1)
 
 
 def _overlap(edges: Float[ndarray, " edge"], low: Real, high: Real) -> Float[ndarray, " cell"]:

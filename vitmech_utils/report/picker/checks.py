@@ -64,7 +64,8 @@ def checked_images(name: str, images: object, count: int) -> np.ndarray:
 
 def checked_names(name: str, values: object, count: int, what: str) -> list[str]:
     """Return `count` strings, one per `what`."""
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
+    listed = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str | bytes)
+    if not listed or getattr(values, "ndim", 1) == 0:
         raise ValueError(f"{name}: expected a list of {count} names, one per {what}, got {shown(values)}")
     names = [checked_text(name, value) for value in values]
     if len(names) != count:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from vitmech_utils.report.picker.answer import Answer
+
 
 @dataclass(frozen=True, eq=False)
 class PickerData:
@@ -22,6 +24,10 @@ class PickerData:
     - `head_class`, `evidence`: texts [layer, head] (nested lists or an object array)
     - `shares` [((variant,) image,) layer, head, region] and `area_shares` [(image,) region]: fractions in [0, 1] of the
       attention and of the area; `regions`: R names
+    - `coverage` [(image,) region, row, column]: the part of each patch that lies on each region, in [0, 1]; with it,
+      shares of patch queries and unmixed shares are known, and `area_shares` where not given
+    - `origin`: texts [layer, head], where a head's class comes from, such as "inherited"
+    - `answer`: an `Answer`, what the model says of the images and would say without heads
     - `query_maps` [layer, head, query row, query column, row, column]: patch queries of the image `query_image`, for
       the first variant and twin; with `query_heads`, a list of (layer, head), they are [head, query row, ...]. Both
       grids may be coarser than that of `maps`
@@ -52,6 +58,9 @@ class PickerData:
     shares: object | None = None
     area_shares: object | None = None
     regions: Sequence[str] = ()
+    coverage: object | None = None
+    origin: object | None = None
+    answer: Answer | None = None
     query_maps: object | None = None
     query_heads: Sequence[tuple[int, int]] | None = None
     query_image: int = 0

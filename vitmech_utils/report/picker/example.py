@@ -3,6 +3,7 @@
 import numpy as np
 
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.report.picker.answer import Answer, Tracks
 
 MOST = 1024  # of anything that an example counts
 REGIONS = ("margin", "plot background", "chirp", "title", "axis label", "tick label", "colour bar")
@@ -62,6 +63,9 @@ def example_arrays(
         "regions": REGIONS,
         "title": "Attention heads of an example",
     }
+    arrays["coverage"] = _coverage(rng, images, grid)
+    arrays["origin"] = np.array(["inherited", "emerged"])[rng.integers(0, 2, (layers, heads))].tolist()
+    arrays["answer"] = _answer(rng, (1 + twins, images, layers, heads))
     if twins:
         bare = _pictures(np.random.default_rng(seed), images, size, decorated=False)
         arrays |= {"twin_maps": _spots(rng, shape, grid), "twin_images": bare}
@@ -71,6 +75,39 @@ def example_arrays(
         maps = np.stack([_query_spots(rng, grid, queries) for _ in pairs])
         arrays |= {"query_maps": maps, "query_heads": pairs}
     return arrays
+
+
+def _coverage(rng: np.random.Generator, images: int, grid: tuple[int, int]) -> np.ndarray:
+    """Patches that lie on one or two regions each, [image, region, row, column]."""
+    first, second = rng.integers(0, len(REGIONS), (2, images, *grid))
+    part = rng.uniform(0.5, 1, (images, *grid))
+    names = np.arange(len(REGIONS))[:, None, None]
+    return (first[:, None] == names) * part[:, None] + (second[:, None] == names) * (1 - part)[:, None]
+
+
+def _answer(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> Answer:
+    """Answers of three numbers that every head moves a little, exactly and by estimate; sets go beyond the sum."""
+    twins, images, layers, heads = shape
+    truth = np.stack([rng.uniform(5, 40, images), *rng.uniform(20, 80, (2, images))], -1)
+    whole = truth + rng.normal(0, 0.5, (twins, images, 3))
+    shifts = rng.normal(0, 1, (*shape, 3)) * rng.exponential(size=(layers, heads, 1)) ** 2
+    member = rng.random((12, layers, heads)) < 0.15
+    sums = np.einsum("slh,tilho->stio", member, shifts)
+    return Answer(
+        whole,
+        whole[:, :, None, None] + shifts,
+        outputs=("start time", "start frequency", "end frequency"),
+        units=("s", "Hz", "Hz"),
+        truth=truth,
+        slopes=shifts * rng.uniform(0.7, 1.1, shifts.shape),
+        scale=(13.0, 29.0, 33.0),
+        sets=member,
+        without_sets=whole + sums * rng.uniform(0.8, 1.0, sums.shape),
+        tracks=Tracks(
+            box=(0.125, 0.12, 0.875, 0.88), duration=rng.uniform(4, 15, images),
+            exponential=np.arange(images) % 2 == 1,
+        ),
+    )  # fmt: skip
 
 
 def _spots(rng: np.random.Generator, shape: tuple[int, ...], grid: tuple[int, int]) -> np.ndarray:

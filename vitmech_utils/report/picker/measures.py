@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vitmech_utils.heads.semantics import unmix
 from vitmech_utils.report.picker.checks import checked
 from vitmech_utils.report.picker.data import PickerData
 
@@ -42,6 +43,47 @@ def checked_shares(
                 f"{name}: expected fractions in [0, 1], got {array.max():g}; divide percentages by 100"
             )
     return share_array, area_array
+
+
+def checked_coverage(data: PickerData, shape: tuple[int, int, int], regions: list[str]) -> np.ndarray | None:
+    """Return the regions' part of each patch as [image or 1, region, row, column]; `shape` is image, row, column."""
+    if data.coverage is None:
+        return None
+    images, rows, columns = shape
+    if not regions:
+        raise ValueError("regions: expected the names of the regions that coverage speaks of, got none")
+    size = (len(regions), rows, columns)
+    axes = "image (optional), region, row, column"
+    found = checked("coverage", data.coverage, axes, size, (images, *size), minimum=0)
+    if found.max() > 1.001:
+        raise ValueError(f"coverage: expected fractions in [0, 1], got {found.max():g}")
+    return np.clip(found.reshape(-1, *size), 0, 1)
+
+
+def unmixed_shares(shares: np.ndarray, coverage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unmixed shares, as `shares` [variant, image, layer, head, region], and the most that a raw share can be.
+
+    A patch that two regions share gives to both, in parts of its area, whatever of it a head looks at. A head that
+    looks at region r alone therefore has raw shares `profile[r]`; unmixed shares are the mixture of such heads that
+    comes nearest (`heads.semantics.unmix`). The most [image or 1, region] is `profile[r, r]`; NaN where an image lacks
+    the region.
+    """
+    flat = coverage.astype(float).reshape(*coverage.shape[:2], -1)
+    size = flat.sum(-1)
+    overlap = np.einsum("irp,isp->irs", flat, flat)
+    images = shares.shape[1]
+    if images == 1:  # shares over all images
+        overlap, size = overlap.sum(0, keepdims=True), size.sum(0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        profiles = overlap / np.where(size > 0, size, np.nan)[..., None]
+    profiles = np.broadcast_to(profiles, (images, *profiles.shape[1:]))
+    found = np.stack(
+        [
+            [unmix(one.astype(float), profile) for one, profile in zip(row, profiles, strict=True)]
+            for row in shares
+        ]
+    )
+    return np.clip(found, 0, 1), np.einsum("irr->ir", profiles)
 
 
 def mean_lift(shares: np.ndarray | None, areas: np.ndarray | None) -> np.ndarray | None:

@@ -21,7 +21,15 @@ from vitmech_utils.report.picker.checks import (
     checked_texts,
 )
 from vitmech_utils.report.picker.data import PickerData
-from vitmech_utils.report.picker.measures import checked_shares, grid_measures, mean_lift, rounded
+from vitmech_utils.report.picker.measures import (
+    checked_coverage,
+    checked_shares,
+    grid_measures,
+    mean_lift,
+    rounded,
+    unmixed_shares,
+)
+from vitmech_utils.report.picker.trials import checked_answer
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,15 @@ def build_payload(data: PickerData) -> Payload:
     spec["levels"] = map_levels
     spec["sharedMaximum"] = rounded(np.quantile(all_maps, 0.999)) or rounded(all_maps.max()) or 1.0
     shares, areas = checked_shares(data, all_maps.shape[1:5], regions)
+    coverage = checked_coverage(data, (image_count, rows, columns), regions)
+    if coverage is not None:
+        builder.add("coverage", np.round(coverage * 255).astype(np.uint8).tobytes())
+        spec["coverage"] = len(coverage)
+        areas = coverage.mean((2, 3)) if areas is None else areas
+        if shares is not None:
+            unmixed, most = unmixed_shares(shares, coverage)
+            builder.add("unmixed", np.round(unmixed * 65535).astype("<u2").tobytes())
+            spec["mostShares"] = [[rounded(value) for value in row] for row in most]
     if shares is not None:
         builder.add("shares", np.round(np.clip(shares, 0, 1) * 65535).astype("<u2").tobytes())
         spec["shares"] = {"variants": shares.shape[0], "images": shares.shape[1]}
@@ -101,12 +118,17 @@ def build_payload(data: PickerData) -> Payload:
         spec["areaShares"] = [[rounded(value) for value in row] for row in areas]
     lift = mean_lift(shares, areas) if data.lift is None else data.lift
     spec["measures"] = grid_measures(data, (layers, heads), lift, regions)
-    if data.head_class is not None:
-        texts = checked_texts("head_class", data.head_class, layers, heads)
-        names = sorted(set(texts) - {""})
-        spec["classes"] = {"names": names, "values": [names.index(text) if text else None for text in texts]}
+    for key, name in (("classes", "head_class"), ("origin", "origin")):
+        if (given := getattr(data, name)) is not None:
+            texts = checked_texts(name, given, layers, heads)
+            names = sorted(set(texts) - {""})
+            spec[key] = {"names": names, "values": [names.index(text) if text else None for text in texts]}
     if data.evidence is not None:
         spec["evidence"] = checked_texts("evidence", data.evidence, layers, heads)
+    if data.answer is not None:
+        answer = checked_answer(data.answer, twin_count, image_count, layers, heads)
+        builder.add("answer", answer.raw())
+        spec["answer"] = answer.spec
     if data.query_maps is not None:
         spec["query"] = _add_queries(builder, data, query_levels, all_maps.shape[2:])
     return Payload(spec, builder.chunks, all_maps, np.stack(pictures), shares, builder.sizes)

@@ -172,6 +172,11 @@ def _table(spec: dict) -> Markup:
         columns.append(
             ("class", [None if value is None else names[value] for value in spec["classes"]["values"]])
         )
+    if "origin" in spec:
+        names = spec["origin"]["names"]
+        columns.append(
+            ("origin", [None if value is None else names[value] for value in spec["origin"]["values"]])
+        )
     if "evidence" in spec:
         columns.append(("evidence", spec["evidence"]))
     rows = [

@@ -2,9 +2,10 @@
 
 import base64
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral
+from operator import index as as_int
 from pathlib import Path
 
 import anywidget
@@ -13,12 +14,15 @@ import traitlets
 
 from vitmech_utils.arguments import checked_arguments, shown
 from vitmech_utils.artefacts import to_numpy
+from vitmech_utils.report.picker.checks import checked
 from vitmech_utils.report.picker.data import FIELDS, PickerData
 from vitmech_utils.report.picker.payload import Payload, build_payload
 from vitmech_utils.report.picker.static import fallback_png, page_html, picker_html, text_size
 
 HERE = Path(__file__).parent
+Exact = Callable[[list[tuple[int, int]]], object]
 PAGE_LIMIT = 6_000_000
+MOST_PINS = 2
 
 
 class HeadPicker(anywidget.AnyWidget):
@@ -29,8 +33,14 @@ class HeadPicker(anywidget.AnyWidget):
     images and patches are 0-based in Python and in the traits, 1-based in what is shown.
 
     Traits, all of them synced both ways: `layer`, `head`, `image`, `query` (row * columns + column, -1 for the CLS
-    query), `variant` and `twin` (index, -1 for side by side), `measure` ("effect", "lift:<region index>", "entropy" or
-    "class"), `scale` ("map" or "shared"), `opacity` (0 to 1).
+    query), `variant` and `twin` (index, -1 for side by side), `measure` ("effect", "lift:<region index>", "entropy",
+    "class", "origin" or "shift"), `scale` ("map" or "shared"), `opacity` (0 to 1), `mode` ("pick": one head is looked
+    at; "off": clicks switch heads off), `off` and `pins` (lists of (layer, head): those switched off, and up to two
+    that stay in view), `tracks` (whether answers are drawn over the images).
+
+    With an `answer`, what the model says without the heads in `off` is exact for single heads and for sets that were
+    tried, else a sum. `exact`, a function of such a list, returns the exact answers [(twin,) image, output]; a button
+    in JupyterLab calls it.
 
     Links `#name:L6H4` open a picker by its `name`; `#L6H4` belongs to the first picker of a page.
 
@@ -52,6 +62,11 @@ class HeadPicker(anywidget.AnyWidget):
     measure = traitlets.Unicode("").tag(sync=True)
     scale = traitlets.Enum(["map", "shared"], default_value="map").tag(sync=True)
     opacity = traitlets.Float(0.75, min=0, max=1).tag(sync=True)
+    mode = traitlets.Enum(["pick", "off"], default_value="pick").tag(sync=True)
+    off = traitlets.List().tag(sync=True)
+    pins = traitlets.List().tag(sync=True)
+    tracks = traitlets.Bool(True).tag(sync=True)
+    _live = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,
@@ -59,6 +74,7 @@ class HeadPicker(anywidget.AnyWidget):
         images: object | None = None,
         *,
         page_limit: int | None = PAGE_LIMIT,
+        exact: Exact | None = None,
         **fields_and_traits: object,
     ) -> None:
         traits = {name: value for name, value in fields_and_traits.items() if name not in FIELDS}
@@ -70,13 +86,21 @@ class HeadPicker(anywidget.AnyWidget):
             data = PickerData(maps, images, **given)
         payload = build_payload(data)
         _check_size(payload, page_limit)
-        self._payload = payload
+        if exact is not None and (data.answer is None or not callable(exact)):
+            raise ValueError(
+                f"exact: expected a function of heads beside an answer, got {shown(exact)} and answer "
+                f"{shown(data.answer)}"
+            )
+        self._payload, self._exact = payload, exact
         start: dict[str, object] = {"layer": 0, "head": 0, "measure": _measure_keys(payload.spec)[0]}
         values = None if data.effect is None else to_numpy(data.effect).astype(float)
         if values is not None and not np.isnan(values).all():
             place = np.unravel_index(np.nanargmax(values), values.shape)
             start |= {"layer": int(place[0]), "head": int(place[1])}
-        super().__init__(_spec=payload.spec, _chunks=payload.chunks, **(start | traits))
+        super().__init__(
+            _spec=payload.spec, _chunks=payload.chunks, _live=exact is not None, **(start | traits)
+        )
+        self.on_msg(self._answer_exactly)
 
     @classmethod
     def _check_traits(cls, traits: dict[str, object]) -> None:
@@ -107,9 +131,60 @@ class HeadPicker(anywidget.AnyWidget):
             )
         return value
 
+    @traitlets.validate("off", "pins")
+    def _in_grid(self, proposal: dict) -> list[list[int]]:
+        return self._pairs(proposal["trait"].name, proposal["value"])
+
+    def _pairs(self, name: str, value: object) -> list[list[int]]:
+        """Pairs of layer and head, each once and in order; lists, as they come back from a page."""
+        layers, heads = self._payload.maps.shape[3:5]
+        try:
+            pairs = [[as_int(layer), as_int(head)] for layer, head in value]
+        except (TypeError, ValueError):
+            pairs = None
+        if pairs is None or not all(0 <= layer < layers and 0 <= head < heads for layer, head in pairs):
+            raise traitlets.TraitError(
+                f"{name}: expected pairs of layer and head, 0-based, of {layers} x {heads}, got {shown(value)}"
+            )
+        unique = [pair for place, pair in enumerate(pairs) if pair not in pairs[:place]]
+        if name == "pins":
+            if len(unique) > MOST_PINS:
+                raise traitlets.TraitError(f"pins: expected at most {MOST_PINS} heads, got {len(unique)}")
+            return unique
+        return sorted(unique)
+
+    def exact_answers(self, heads: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The exact answers without some heads, [twin, image, output], by the function given as `exact`.
+
+        Raises ValueError where none was given, and where it returns another shape.
+        """
+        if self._exact is None:
+            raise ValueError("this picker was made without `exact`, so it cannot ask the model")
+        spec = self._payload.spec["answer"]
+        shape = (spec["twins"], len(self._payload.spec["imageLabels"]), len(spec["outputs"]))
+        found = self._exact([(int(layer), int(head)) for layer, head in heads])
+        one = [shape[1:]] if shape[0] == 1 else []
+        return checked("what exact returned", found, "twin, image, output", shape, *one).reshape(shape)
+
+    def _answer_exactly(self, _widget: object, content: object, _buffers: object) -> None:
+        """What the page's button asks for; whatever goes wrong is told to the reader."""
+        if not isinstance(content, dict) or content.get("kind") != "exact":
+            return
+        asked = content.get("off")
+        try:
+            heads = [(layer, head) for layer, head in self._pairs("off", asked)]
+            answers = self.exact_answers(heads)
+        except Exception as error:
+            self.send({"kind": "failed", "off": asked, "error": f"{type(error).__name__}: {error}"[:500]})
+            return
+        self.send({"kind": "exact", "off": [list(pair) for pair in heads], "answers": answers.tolist()})
+
     def state(self) -> dict:
         """Return the picked state, 0-based: every public trait's value."""
-        names = ("layer", "head", "image", "query", "variant", "twin", "measure", "scale", "opacity")
+        names = (
+            "layer", "head", "image", "query", "variant", "twin", "measure", "scale", "opacity", "mode", "off", "pins",
+            "tracks",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def png(self) -> bytes:
@@ -154,7 +229,10 @@ def save_page(path: str | Path, pickers: Sequence[HeadPicker], title: str = "Att
 
 def _measure_keys(spec: dict) -> list[str]:
     keys = [measure["key"] for measure in spec["measures"]]
-    return (keys + (["class"] if "classes" in spec else [])) or [""]
+    keys += ["class"] if "classes" in spec else []
+    keys += ["origin"] if "origin" in spec else []
+    keys += ["shift"] if "answer" in spec else []
+    return keys or [""]
 
 
 def _check_size(payload: Payload, limit: int | None) -> None:

@@ -22,7 +22,9 @@ from vitmech_utils.heads import estimates
 from vitmech_utils.heads.ablation import HeadPredictions, effects, first_order, predict_without_heads
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.changes import ALL, BREAKING, baseline_loss, mean_changes
+from vitmech_utils.heads.constants import HeadConstants
 from vitmech_utils.heads.estimates import Estimate
+from vitmech_utils.heads.optimal import optimal_constants
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.heads.stopping import LEAST_IMAGES, sweep_until
 from vitmech_utils.intervals import (
@@ -44,7 +46,7 @@ from vitmech_utils.tasks import Loss, Task
 STUDY_EARLY, STUDY_EARLY_DEVIATION = 0.11, 0.09
 STUDY_LATE, STUDY_LATE_DEVIATION = 0.34, 0.02
 EARLY, LATE = (0, 1, 2), (5,)
-MODES = ("mean", "zero", "resample", "qkv-weights")
+MODES = ("mean", "zero", "resample", "noise", "optimal", "qkv-weights")
 # What the benchmark of intervals calls the quantities of this chapter.
 EARLY_COVERED = "C1: mean effect of layers 1-3"
 RATIO_COVERED = {what: f"C2: layer 6 over layers 1-3, {what}" for what in ("effect", "shift")}
@@ -202,11 +204,13 @@ def estimate_modes(
     exact: Mapping[str, int],
     batch: int = 32,
     reference: int = 24,
+    constants: HeadConstants | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Estimate]:
     """Changes without each head on the first held-out images: to first order on all, exactly on some, by mode.
 
-    Means are those of `reference` training images, donors the images' undecorated twins. Kept in single precision.
+    Means and noise are those of `reference` training images, donors the images' undecorated twins, `constants` are for
+    mode `optimal`. Kept in single precision.
     """
 
     def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
@@ -214,14 +218,26 @@ def estimate_modes(
         return data["pixel_values"], data["labels"].double()
 
     extra: dict[str, Any] = {}
-    if "mean" in exact:
+    if {"mean", "noise"} & set(exact):
         extra["reference"] = training_figures(reference)["pixel_values"]
+    if "optimal" in exact:
+        extra["constants"] = constants
     if "resample" in exact:
         extra["donors"] = lambda numbers: held_out_figures(numbers, "bare")["pixel_values"]
     found = estimates.estimate_modes(
         model, draw, images, exact, task=model.task, exact_batch=batch, dtype=dtype, **extra
     )
     return {mode: one.single() for mode, one in found.items()}
+
+
+@checked_arguments()
+def fitted_constants(
+    model: nn.Module, images: int, reference: int = 24, dtype: torch.dtype | None = None
+) -> HeadConstants:
+    """Mode `optimal`'s constants, fitted on `images` training images after the `reference` first."""
+    fit = training_figures(reference + images)
+    pixels, labels = (fit[key][reference:] for key in ("pixel_values", "labels"))
+    return optimal_constants(model, pixels, labels.double(), model.task, dtype=dtype)
 
 
 @checked_arguments()
@@ -353,8 +369,15 @@ def mode_agreement(found: Mapping[str, Estimate], draws: int = 2000) -> pd.DataF
 
 
 @checked_arguments()
-def approximations(model: nn.Module, found: Mapping[str, Estimate], reference: int = 24) -> pd.DataFrame:
+def approximations(
+    model: nn.Module,
+    found: Mapping[str, Estimate],
+    reference: int = 24,
+    constants: HeadConstants | None = None,
+) -> pd.DataFrame:
     """Three measures of the same heads on the same images, those that every mode ablated exactly.
+
+    Modes are made as in `estimate_modes`.
 
     Returns mode, layer, head (0-based), images, exact, linearized and slope (the mean growth of the loss, exact, from
     linearized outputs, and by the slope of the loss itself, in percent of these images' loss), and by_image, the
@@ -365,9 +388,9 @@ def approximations(model: nn.Module, found: Mapping[str, Estimate], reference: i
         cheap, exact = one.pair()
         chosen = one.selection.images
         data = held_out_figures(chosen)
-        extra: dict[str, Any] = (
-            {"reference": training_figures(reference)["pixel_values"]} if mode == "mean" else {}
-        )
+        extra: dict[str, Any] = {"reference": constants} if mode == "optimal" else {}
+        if mode in ("mean", "noise"):
+            extra["reference"] = training_figures(reference)["pixel_values"]
         if mode == "resample":
             extra["donors"] = held_out_figures(chosen, "bare")["pixel_values"]
         slope = first_order(

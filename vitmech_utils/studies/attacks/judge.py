@@ -32,22 +32,31 @@ ADVERSARIAL = (
 )
 
 
+RARE = 0.05
+"""The share of random sets of heads that may carry as much of an attack as a decoration's own heads."""
+
+
 @checked_arguments()
 def decorations_are_an_attack_surface(
-    attacked: Mapping[str, Interval], carried: Mapping[str, Interval], images: int
+    attacked: Mapping[str, Interval],
+    carried: Mapping[str, Interval],
+    images: int,
+    ranks: Mapping[str, Interval] | None = None,
 ) -> Judgement:
     """C8. A decoration counts if an attack on its pixels raises the error, beyond the worst of as many random draws
-    there, clearly by more than *hardly*, and if the heads that look at it carry clearly more of that attack than as
-    many random heads. Holds if more than *half* of the decorations count, in part if any does. Does not hold if no
-    attack clearly does more than *hardly*, or if, wherever one does, random heads clearly carry more of it. Otherwise
-    it is undecided.
+    there, clearly by more than *hardly*, and if the heads that look at it carry more of that attack than random heads
+    do: clearly more than as many of them on average, and as much as no more than one in twenty sets of them (`ranks`,
+    p-values; a run without such a rank test is judged by the average alone). Holds if more than *half* of the
+    decorations count, in part if any does. Does not hold if no attack clearly does more than *hardly*, or if, wherever
+    one does, random heads clearly carry more of it. Otherwise it is undecided.
     """
     if judgement := too_few(images, EFFECT):
         return judgement
     if not attacked:
         return Judgement(UNKNOWN, "no decoration was attacked")
     open_to = [name for name, effect in attacked.items() if effect.low > HARDLY]
-    through = [name for name in open_to if name in carried and carried[name].low > 0]
+    more = [name for name in open_to if name in carried and carried[name].low > 0]
+    through = [name for name in more if ranks is None or (name in ranks and ranks[name].value <= RARE)]
     beside = [name for name in open_to if name in carried and carried[name].high < 0]
     total = len(attacked)
     if through:
@@ -141,6 +150,8 @@ def _c8(run: JudgedRun) -> Row:
         for name, effect in attacked.items()
     ]
     layers = ", ".join(f"{name} {effect:+,.1f}" for name, effect in same.items()) or "none measured"
+    ranks = _attacks(run, "carried_rank")
+    tested = ", ".join(f"{name} {found.value:.2g}" for name, found in ranks.items())
     return Row(
         id="C8",
         claim=SURFACE,
@@ -148,14 +159,15 @@ def _c8(run: JudgedRun) -> Row:
         ours="; ".join(told),
         sample=_attack_size(run),
         control="the worst of as many random draws on the same pixels is taken off every attack; more than random "
-        f"heads of the same layers carry, in percentage points: {layers}",
+        f"heads of the same layers carry, in percentage points: {layers}"
+        + (f"; p-values of rank tests among random sets: {tested}" if tested else ""),
         would_change="A stronger attack on a decoration that held; more images, so that what its heads carry can be "
         "distinguished from what random heads carry.",
         chapter=CHAPTER,
         figure="fig-carried",
         images=images,
         **numbers(_largest(attacked), "%"),
-        **vars(decorations_are_an_attack_surface(attacked, carried, images)),
+        **vars(decorations_are_an_attack_surface(attacked, carried, images, ranks or None)),
     )
 
 

@@ -26,6 +26,7 @@ from vitmech_utils.heads.attacks import Attack, attack, random_noise
 from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import Head
+from vitmech_utils.heads.linearized import linearized_sets, predict_linearized
 from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.pruning import recovering
 from vitmech_utils.heads.replacements import evaluating
@@ -384,6 +385,49 @@ def carried_beyond(
         for (target, kind), rest in patched.items()
         if kind == OWN
     }
+
+
+@checked_arguments()
+def carried_ranks(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    attacked: Mapping[str, Float[Tensor, "image 3 height width"]],
+    heads: Mapping[str, Sequence[Head]],
+    clean: Clean,
+    sets: int,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Where the heads of a target rank among `sets` random sets by what they carry of its attack, to first order.
+
+    Outputs are linearized in the gates from what heads write on the attacked image (0) to what they write on the clean
+    one (1), so that any number of sets costs as much as one. Returns one row per target and kind of control: target,
+    kind, sets, heads, images, carries (of its own heads, percent of the clean loss, or in its unit), median and highest
+    (of the random sets), and p_value, (1 + sets that carry as much or more) / (1 + sets).
+    """
+    drawn = control_sets(model, {target: heads[target] for target in attacked}, sets, seed)
+    percent = 100 / clean.errors.mean() if clean.task.relative else 1.0
+    rows = []
+    for target, changed in attacked.items():
+        slopes = predict_linearized(model, changed, "resample", donors=pixel_values, batch=8)
+        harmed = clean.losses(slopes.baseline[None])[0].mean()
+        for kind, by_target in drawn.items():
+            rest = clean.losses(linearized_sets(slopes, [heads[target], *by_target[target]]).ablated)
+            own, *random = percent * (harmed - rest.mean((1, 2)))
+            rows.append(
+                {
+                    "target": target, "kind": kind, "sets": len(random), "heads": len(heads[target]),
+                    "images": len(changed), "carries": own, "median": float(np.median(random)),
+                    "highest": max(random), "p_value": (1 + sum(it >= own for it in random)) / (1 + len(random)),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@checked_arguments()
+def p_values(ranks: pd.DataFrame, kind: str = RANDOM) -> dict[str, Interval]:
+    """By target, the p-value of a control's rank test; a rank has no interval, so both bounds are the value."""
+    chosen = ranks[ranks["kind"] == kind]
+    return {row.target: Interval(*[float(row.p_value)] * 3) for row in chosen.itertuples()}
 
 
 # Defences

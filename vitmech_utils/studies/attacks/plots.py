@@ -14,6 +14,7 @@ from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.marks import head_names, interval_forest, percent_scale_to, reach
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, headline
 from vitmech_utils.figures.tables import (
+    against,
     bullets,
     counted,
     frame_table,
@@ -23,6 +24,7 @@ from vitmech_utils.figures.tables import (
     pipe_table,
     plain,
     rule_text,
+    three_sentences,
 )
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.statistics import Interval, rank_correlation
@@ -72,7 +74,8 @@ def opening(profile: "Profile") -> str:
     budgets = listed(f"{budget:g}" for budget in sorted(plan.budgets))
     return (
         f"This page was made with profile **{profile.name}**: {plan.images:,} held-out images, attacks of "
-        f"{counted(plan.steps, 'gradient step')} on up to {plan.pixels:,} pixels of a region, budgets of {budgets} in "
+        f"{counted(plan.steps, 'gradient step')} on up to {plan.pixels:,} pixels of a region, budgets of {budgets} "
+        f"in "
         f"1/255, random starts: {plan.restarts} at the largest budget, one below it. Further training takes "
         f"{counted(plan.defence_steps, 'step')} of {plan.defence_batch} images."
     )
@@ -150,7 +153,8 @@ def ablations_table(
     regions = ablations.loc[ablations["kind"] == OWN, "target"].nunique()
     return (
         f"{pipe_table(['region', heads, 'ablated together', others, 'images'], rows)}\n\nOver the {regions} regions "
-        f"vulnerability and ablation effect have a rank correlation of {follows:+.2f} (95 % interval over regions). So "
+        f"vulnerability and ablation effect have a rank correlation of {follows:+.2f} (95 % interval over regions). "
+        f"So "
         "few regions say little, whatever the number."
     )
 
@@ -164,7 +168,8 @@ def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], 
         first = part.sort_values("carries", ascending=False).head(3)
         mine = sum((row.layer, row.head) in heads[target] for row in first.itertuples())
         lines.append(
-            f"attack on the {target}: rank correlation over {len(part)} heads {found:+.2f} (95 % interval over heads; "
+            f"attack on the {target}: rank correlation over {len(part)} heads {found:+.2f} (95 % interval over "
+            f"heads; "
             f"{part['images'].iloc[0]} images); most is carried by {listed(head_names(first))}, of which {mine} "
             f"belong to the heads named above for the {target}"
         )
@@ -189,8 +194,14 @@ def carried_text(
     excess: Mapping[str, Interval],
     beyond: Mapping[str, Interval],
     same_layers: Mapping[str, Interval],
+    ranks: pd.DataFrame,
 ) -> str:
-    """How much of the harm the heads that look at a region carry, and how much more than others do."""
+    """How much of the harm the heads that look at a region carry, how much more than others, and their ranks."""
+    found = ranks.set_index(["target", "kind"])
+
+    def rank(row: pd.Series, kind: str) -> str:
+        return f"{found.loc[(row['target'], kind), 'p_value']:.2g}"
+
     columns = {
         "target": "attacked",
         "heads": "heads",
@@ -201,10 +212,16 @@ def carried_text(
         ),
         "random": ("more than random heads", lambda row: f"{beyond[row['target']]:+,.1f}"),
         "layers": ("more than those of the same layers", lambda row: f"{same_layers[row['target']]:+,.1f}"),
+        "rank": ("p among random sets", lambda row: rank(row, RANDOM)),
+        "rank_layers": ("p among sets of the same layers", lambda row: rank(row, SAME_LAYERS)),
         "images": "images",
     }
     listing = frame_table(table[table["kind"] == OWN], columns)
-    return f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images."
+    return (
+        f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images. The p-values are ranks among "
+        f"{ranks['sets'].max()} random sets of as many heads, by what each carries to first order (outputs linearized "
+        f"in the gates): the smallest that so many sets can give is {1 / (1 + ranks['sets'].max()):.2g}."
+    )
 
 
 @checked_arguments()
@@ -266,10 +283,44 @@ def verdict(
     }
     effects = listed(f"{target} {found:+,.0f} %" for target, found in attacked.items())
     return (
-        f"On {row['images']:,} images, at a budget of {row['budget']:g}/255 on up to {row['pixels']:,} pixels, beyond "
+        f"On {row['images']:,} images, at a budget of {row['budget']:g}/255 on up to {row['pixels']:,} pixels, "
+        f"beyond "
         f"the worst random draw: {effects} of the clean MSE (95 % intervals).\n\n{judgement_list(judged, claimed)}"
         f"\n\nWith random heads of the same layers as the control, the rule would say of C8: {by_layers.verdict} "
         f"({by_layers.reason})."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    judged: Mapping[str, Judgement],
+    attacked: Mapping[str, Interval],
+    carried: Mapping[str, Interval],
+    closed: pd.DataFrame,
+) -> str:
+    """The chapter in three sentences; `carried` is what a decoration's own heads carry beyond random heads."""
+    weakest = max(attacked, key=lambda target: attacked[target].value)
+    through = max(carried, key=lambda target: carried[target].value, default=None)
+    way = (
+        f"The heads that look at the {through} carry {percent(vars(carried[through]), value='value')} of the clean "
+        f"loss more of its attack "
+        "than as many random heads do"
+        if through
+        else "0 decorations have heads that clearly look at them"
+    )
+    trained = closed[closed["defence"].str.startswith("trained") & (closed["less_than"] != "all heads")]
+    best = trained.loc[trained["value"].idxmax()]
+    less = Interval(best["value"], best["low"], best["high"])
+    clear = against(less.low, less.high, 0.0, "a clear gain", "a clear loss", "undecided")
+    return three_sentences(
+        f"An attack on the {weakest} alone raises the error by {percent(vars(attacked[weakest]), value='value')} of "
+        f"the clean loss beyond "
+        f"the worst random noise of the same size; verdict on C8, decorations are an attack surface: "
+        f"{judged['C8'].words}.",
+        f"{way}; verdict on Q6, attacks find what ablation misses: {judged['Q6'].words}.",
+        f"After further training on randomized layouts, an attack on the {best['target']} adds "
+        f"{percent(vars(less), value='value')} of the clean loss less than after the same training on published ones "
+        f"({clear}).",
     )
 
 

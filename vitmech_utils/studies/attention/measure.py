@@ -1,6 +1,6 @@
 """What chapter 03 measures of attention maps: against the library's own, between queries, and for the picker."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.data.dataset import ChirpDataset, stack
+from vitmech_utils.data.dataset import ChirpDataset, stack, training_figures, unstandardize
+from vitmech_utils.heads.answers import head_answers, sets_to_try
 from vitmech_utils.heads.attention import attention_maps, patch_query_maps
 from vitmech_utils.heads.attention_shares import patch_coverage
+from vitmech_utils.heads.hooks import Head
+from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
 
+REFERENCE = 24
+"""Training figures whose mean takes a head's place: as in chapter 04, but two a picture where few are shown."""
 Maps = Float[Tensor, "image layer head row column"]
 
 
@@ -80,6 +85,49 @@ def rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
 def rollout_lift(rolled: Float[Tensor, "row column"], coverage: Float[Tensor, "row column"]) -> float:
     """The lift of a map on a region that covers each patch by a fraction."""
     return float((rolled / rolled.sum() * coverage).sum() / coverage.mean())
+
+
+@checked_arguments()
+def picker_answers(
+    model: nn.Module, decorated: Mapping[str, Tensor], bare: Mapping[str, Tensor], exact: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """What the model answers to the picker's images and their twins, whole and without heads, in single precision.
+
+    Exact without each head for the first `exact` of the figures and then their twins, and without some sets for one at
+    least; linearized for all. Heads are replaced by their means over training figures. Returns what `head_answers`
+    does with a leading axis of twins and names that begin with answer_, in standard deviations of the labels.
+    """
+    pixels = torch.cat([decorated["pixel_values"], bare["pixel_values"]])
+    anatomy = find_blocks(model)
+    found = head_answers(
+        model, pixels, "mean", sets=sets_to_try(anatomy, 4 if exact else 1, seed), exact=exact, tried=max(exact, 1),
+        seed=seed, reference=training_figures(min(REFERENCE, 2 * len(pixels)))["pixel_values"],
+    )  # fmt: skip
+    twins = (2, len(pixels) // 2)
+    axes = {"whole": 0, "without": 0, "slopes": 0, "without_sets": 1}
+    kept = {name: found[name].unflatten(axis, twins).float().numpy() for name, axis in axes.items()}
+    return {f"answer_{name}": values for name, values in (kept | {"sets": found["sets"].numpy()}).items()}
+
+
+@checked_arguments()
+def picker_exactly(
+    model: Callable[[], nn.Module], decorated: Mapping[str, Tensor], bare: Mapping[str, Tensor]
+) -> Callable[[Sequence[Head]], np.ndarray]:
+    """A function of heads: the exact answers without them to the picker's images and twins, [twin, image, target].
+
+    In seconds and hertz; the model is loaded when it is first asked.
+    """
+
+    pixels = torch.cat([decorated["pixel_values"], bare["pixel_values"]])
+
+    def ask(heads: Sequence[Head]) -> np.ndarray:
+        found = predict_without_sets(
+            model(), pixels, [list(heads)], "mean",
+            reference=training_figures(min(REFERENCE, 2 * len(pixels)))["pixel_values"],
+        )  # fmt: skip
+        return unstandardize(found.ablated[0].unflatten(0, (2, -1)).numpy())
+
+    return ask
 
 
 @checked_arguments()

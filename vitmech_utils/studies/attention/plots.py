@@ -11,6 +11,7 @@ from torch import Tensor
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, pictures, to_grid
+from vitmech_utils.figures.tables import three_sentences
 from vitmech_utils.heads.sinks import Sinks
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.attention.measure import rows_of
@@ -18,8 +19,8 @@ from vitmech_utils.studies.attention.measure import rows_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LIFTS = ("chirp", "colour bar", "title", "tick label", "axis label", "frame")
-PROFILES = (*LIFTS, "plot background", "margin")
+LIFTS = ("chirp", "title")  # as grids; the picker colours its own by any region
+PROFILES = ("chirp", "colour bar", "title", "tick label", "axis label", "frame", "plot background", "margin")
 FALSE_DISCOVERIES = 0.05
 EVEN = 0.98  # entropy of a map, of its maximum, from which on the map is as good as uniform
 ON_SINKS = 0.75  # share of a head's attention from which on it rests on sinks
@@ -111,8 +112,8 @@ def follows(chirp: pd.DataFrame) -> pd.Series:
 
 @checked_arguments()
 def lifts(statistics: pd.DataFrame) -> "Figure":
-    """The lift of every head on some regions, in doublings; dots on the heads that follow the chirp."""
-    figure, axes = plt.subplots(2, 3, figsize=(WIDE, 8.0))
+    """The lift of every head on the chirp and on the title, in doublings; dots on the heads that follow the chirp."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.4))
     for ax, region in zip(axes.flat, LIFTS, strict=True):
         grid = rows_of(statistics, region=region)
         grid = grid.assign(doublings=np.log2(grid["lift"].clip(1e-3)), follows=follows(grid).astype(float))
@@ -179,10 +180,10 @@ def picker_settings(
     layer, head = np.unravel_index(lift[..., chirp].argmax(), lift.shape[:2])
     images, twins = (pictures(part["pixel_values"]) for part in (decorated, bare))
     return {
-        **kept,
+        **{name: values for name, values in kept.items() if not name.startswith("answer_")},
         "images": images,
         "twin_images": twins,
-        "area_shares": coverage.mean((-2, -1)).numpy(),
+        "coverage": coverage.numpy(),
         "lift": lift,
         "entropy": to_grid(heads, "map_entropy"),
         "entropy_unit": "of its maximum",
@@ -208,4 +209,25 @@ def verdict(chirp: pd.DataFrame, heads: pd.DataFrame) -> str:
         f"{mostly_on_cls(heads)} heads keep more than half on CLS. {(heads['map_entropy'] > EVEN).sum()} maps are "
         f"uniform, which would be a failure signature if they were many. Whether a head means *one* thing is the "
         f"question of [](05_mono_or_polysemantic.ipynb); whether it matters, that of [](04_head_ablation.ipynb)."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    chirp: pd.DataFrame, random: pd.DataFrame, heads: pd.DataFrame, agreement: pd.DataFrame
+) -> str:
+    """The chapter in three sentences; `random` is the table of an untrained network's lifts on the chirp."""
+    best, corner = chirp.loc[chirp["lift"].idxmax()], agreement["top-left corner patch"]
+    most = Interval(best["lift"], best["lift_low"], best["lift_high"])
+    middle = heads.sort_values("prefix_share").iloc[len(heads) // 2]
+    kept = Interval(middle["prefix_share"], middle["prefix_low"], middle["prefix_high"])
+    return three_sentences(
+        f"A map stretched to [0, 1] hides how much there is to see: {mostly_on_cls(heads)} of {len(heads)} heads keep "
+        f"more than half of the CLS query's attention on the CLS token itself, the median head {kept:.0%}.",
+        f"{int(follows(chirp).sum())} of {len(chirp)} heads prefer an image's own chirp to the place of other images' "
+        f"chirps, {int(follows(random).sum())} in an untrained network; the head that looks there most gives the chirp "
+        f"{most:.0f} times the attention that its area explains.",
+        f"Whose attention is drawn decides what is seen: maps of the corner patch, which the published overlays show, "
+        f"correlate with those of the CLS query by {corner.mean():.2f} on average ({corner.min():.2f} to "
+        f"{corner.max():.2f} over layers).",
     )

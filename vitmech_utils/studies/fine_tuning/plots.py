@@ -11,7 +11,8 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.data.dataset import unstandardize
 from vitmech_utils.figures.plots import WIDE, WIDTH
-from vitmech_utils.figures.tables import pipe_table, plain
+from vitmech_utils.figures.tables import counted, pipe_table, plain, three_sentences
+from vitmech_utils.intervals import mean_interval
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.fine_tuning.measure import STUDY, against_study
@@ -173,4 +174,29 @@ def verdict(table: pd.DataFrame, backbone: str) -> str:
         f"weakest target is the {plain(weakest['target'])} with r = {weakest['r']:.4f}. The comparison is not quite "
         f"even: the study fine-tuned ViT-B/16 on stored images for up to a hundred passes; this adapter "
         f"sits on `{backbone}`."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    table: pd.DataFrame, found: Mapping[str, np.ndarray], controls: pd.DataFrame, norms: pd.DataFrame
+) -> str:
+    """The chapter in three sentences; `found` holds predictions and labels [image, target]."""
+    read = ", ".join(
+        f"{Interval(row['r'], row['low'], row['high']):.3f} for the {plain(row['target'])}"
+        for _, row in table.iterrows()
+    )
+    mse = mean_interval(((np.asarray(found["predictions"]) - np.asarray(found["labels"])) ** 2).mean(axis=1))
+    without = controls.set_index("model").loc["adapter taken out", "MSE"]
+    moved = norms.groupby("projection")["relative"].agg(["mean", "min", "max"])
+    sizes = " and ".join(
+        f"{name} weights by {row['mean']:.1%} (from {row['min']:.1%} to {row['max']:.1%} over heads)"
+        for name, row in moved.iterrows()
+    )
+    return three_sentences(
+        f"On {counted(int(table['images'].iloc[0]), 'held-out image')} the readings correlate with the truth at r = "
+        f"{read}.",
+        f"With the adapter the MSE is {mse:.3f}, with the adapter taken out {without:.2f}, where always "
+        "predicting the mean scores about 1.",
+        f"Fine-tuning changed {sizes}; how far a head was moved does not say how much it matters.",
     )

@@ -16,7 +16,8 @@ from vitmech_utils.data.differences import Pair
 from vitmech_utils.data.figures import REGIONS, STYLES, Drawing
 from vitmech_utils.data.waveforms import Waveform, paint_waveform
 from vitmech_utils.figures.plots import REGION_COLOURS, SEQUENTIAL, WIDE, WIDTH
-from vitmech_utils.figures.tables import plain, shown
+from vitmech_utils.figures.tables import counted, plain, shown, three_sentences
+from vitmech_utils.model.scores import wilson
 from vitmech_utils.studies.images.measure import ThresholdCheck
 
 if TYPE_CHECKING:
@@ -224,6 +225,22 @@ def verdict(holds: bool, mean_difference: float, pixels: int, leak: float) -> st
         f"{mean_difference:.3f}/255 of matplotlib's on average, twins equal wherever their styles are, and a region "
         f"for every one of {pixels:,} pixels. The study gives no figure to compare with: its images carry no masks. "
         f"Its title leaks the sweep ({leak:.0%} right without looking at the plot), which its own task does not use."
+    )
+
+
+@checked_arguments()
+def what_you_know(summary: Mapping, area: pd.DataFrame, read: np.ndarray) -> str:
+    """The chapter in three sentences; `read` [image] is true where the title's length told the type of the sweep."""
+    rows, told = area.set_index("region"), wilson(read)
+    chirp, text = rows.loc["chirp"], rows.loc[["title", "axis label", "tick label"], "area share"].sum()
+    return three_sentences(
+        f"Drawn part by part, an image differs from matplotlib's by {summary['mean']:.2f} of 255 steps on average and "
+        f"by {summary['largest']:g} at most ({counted(summary['images'], 'image')}), so our renderer does not stand "
+        "between this book and the study's images.",
+        f"The chirp covers {chirp['area share']:.1%} of the picture ({chirp['least']:.1%} to {chirp['most']:.1%} over "
+        f"images) and text {text:.1%}: a share of attention means nothing before it is divided by a share of the area.",
+        f"The title's length alone tells the type of the sweep on {told:.0%} of {counted(len(read), 'image')}, which "
+        "does not touch the study's task and would spoil a classifier of types.",
     )
 
 

@@ -255,6 +255,28 @@ def transitions(
 
 
 @checked_arguments()
+def origins(moves: pd.DataFrame) -> list[list[str]]:
+    """Where what each head is about comes from, [layer][head], from a table of `transitions`.
+
+    "inherited" where its subject is the same before and after, "emerged" and "lost" where it has one on one side alone,
+    else "changed"; "nothing" where it has none on either.
+    """
+    words = {
+        (True, True): "changed",
+        (False, True): "emerged",
+        (True, False): "lost",
+        (False, False): "nothing",
+    }
+    shape = int(moves["layer"].max()) + 1, int(moves["head"].max()) + 1
+    found = [["" for _ in range(shape[1])] for _ in range(shape[0])]
+    for row in moves.itertuples():
+        had, has = row.subject_before != "nothing", row.subject_after != "nothing"
+        same = had and row.subject_before == row.subject_after
+        found[row.layer][row.head] = "inherited" if same else words[had, has]
+    return found
+
+
+@checked_arguments()
 def classified_again(
     model: nn.Module, images: Mapping[str, Tensor], effects: pd.DataFrame, sinks: Sinks, seed: int = 0
 ) -> pd.DataFrame:

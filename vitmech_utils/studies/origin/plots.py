@@ -12,7 +12,7 @@ from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grids
 from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
 from vitmech_utils.figures.plots import WIDE, heatmap
-from vitmech_utils.figures.tables import bullets, judgement_list, named, plain
+from vitmech_utils.figures.tables import BRACKETS, bullets, judgement_list, named, plain, three_sentences
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.origin.measure import COMPARED, HEAD, TRAINED, about, subjects
@@ -329,10 +329,27 @@ def verdict(
     surprise = on_decorations["kept"].idxmax()
     row = on_decorations.loc[surprise]
     return (
-        f"In brackets: heads that are so for sure, and heads that may be.\n\n{judgement_list(judged, claimed)}\n\n"
-        f"What surprised us: a network that saw no decoration in fine-tuning keeps {row['kept']} of the "
-        f"{row['before']} heads about the {surprise} that pre-training had made."
+        f"{BRACKETS.capitalize()}.\n\n{judgement_list(judged, claimed)}\n\n"
+        f"A network that saw no decoration in fine-tuning keeps {row['kept']} of the "
+        f"{row['before']} {surprise} heads that pre-training had made."
         + ("" if matched else "\n\nThe two trainings are not matched, so the fourth question stays open.")
+    )
+
+
+@checked_arguments()
+def what_you_know(counts: Mapping[str, Count], judged: Mapping[str, Judgement], links: pd.DataFrame) -> str:
+    """The chapter in three sentences; `links` says how an update's size goes with what changed."""
+    rows = links[links["network"] == "fine-tuned"].set_index("against")
+    change, effect = (
+        Interval(*rows.loc[name, ["correlation", "low", "high"]]) for name in ("change", "effect")
+    )
+    return three_sentences(
+        f"{counts['C7']} heads that are about something were not about it before fine-tuning ({BRACKETS}); verdict "
+        f"on C7, fine-tuning drives the specialization: {judged['C7'].words}.",
+        f"{counts['Q3']} text and edge detectors of layers 1-4 were there before fine-tuning, and {counts['Q4']} are "
+        f"there in a network that never saw a decoration; verdicts: Q3 {judged['Q3'].words}, Q4 {judged['Q4'].words}.",
+        f"The size of a head's update goes with the change of its attention by a rank correlation of {change:+.2f}, "
+        f"with the change of its effect by {effect:+.2f}.",
     )
 
 

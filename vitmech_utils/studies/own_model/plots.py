@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.marks import head_names
 from vitmech_utils.figures.plots import ATTENTION, DIVERGING, WIDE, WIDTH
-from vitmech_utils.figures.tables import shown
+from vitmech_utils.figures.tables import counted, shown, three_sentences
+from vitmech_utils.statistics import Interval
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -28,7 +29,7 @@ def checked(facts: Mapping[str, str]) -> str:
 
 @checked_arguments()
 def effect_grid(table: pd.DataFrame, unit: str) -> Figure:
-    """The grid of effects; a dot marks those whose interval leaves out zero."""
+    """The grid of effects; a dot marks those whose interval excludes zero."""
     shape = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
     grid = np.full(shape, np.nan)
     grid[table["layer"], table["head"]] = table["effect"]
@@ -73,3 +74,20 @@ def origin_table(table: pd.DataFrame, count: int = 8) -> Styler:
             about = [f" ({regions})" if regions else "" for regions in rows[f"regions_{when}"]]
             columns[when] = [f"{kind}{what}" for kind, what in zip(rows[f"class_{when}"], about, strict=True)]
     return shown(pd.DataFrame(columns), {"maps correlate": ".2f"})
+
+
+@checked_arguments()
+def what_you_know(effects: pd.DataFrame, origin: pd.DataFrame, facts: Mapping[str, str], parts: int) -> str:
+    """The chapter in three sentences, about the model that was passed in."""
+    top = effects.loc[effects["effect"].idxmax()]
+    most, sure = Interval(top["effect"], top["low"], top["high"]), int((effects["low"] > 0).sum())
+    turned = int((origin["map_correlation"] < 0.5).sum())
+    return three_sentences(
+        f"Run and checked, this model has a grid of {facts['layers x heads']} (layers x heads), and its answer reads "
+        f"{facts['the answer reads']}.",
+        f"Without layer {int(top['layer']) + 1}, head {int(top['head']) + 1}, its loss grows by {most:.2g}, in its "
+        f"own "
+        f"unit; {sure} of {len(effects)} heads have an effect whose interval lies above zero.",
+        f"The maps of {turned} of {len(origin)} heads correlate by less than one half with those before fine-tuning; "
+        f"the report has {counted(parts, 'part')}, and the last but one says what could not be measured.",
+    )

@@ -39,9 +39,9 @@ def early_heads_can_go(
 ) -> Judgement:
     """Q1. Holds if without the heads of layers 1-3 the error clearly grows by less than *hardly*, with no further
     training, and the model is clearly faster at every batch size. Holds in part if the error does so only after
-    recovery, against the whole model given the same training, or if the model is faster at some batch sizes alone.
-    Does not hold if the error clearly grows by more than *hardly* even after recovery, or if the model is faster at no
-    batch size. Otherwise it is undecided.
+    recovery (the longest at hand), against the whole model given the same training, or if the model is faster at some
+    batch sizes alone. Does not hold if the error clearly grows by more than *hardly* even after recovery, or if the
+    model is faster at no batch size. Otherwise it is undecided.
     """
     if judgement := too_few(images, EFFECT):
         return judgement
@@ -66,6 +66,7 @@ def early_heads_can_go(
 
 
 RULES = {"Q1": early_heads_can_go}
+OPTIONAL = {"long_recovery": ("name", "images", *_EFFECTS)}
 
 
 @checked_arguments()
@@ -77,6 +78,9 @@ def rows(run: JudgedRun) -> dict[str, Row]:
 def _q1(run: JudgedRun) -> Row:
     plain, after = run.early_pruned(recovered=False), run.early_pruned(recovered=True)
     error, recovered = _interval(plain), _interval(after, "_same_training")
+    long = run.tables.get("long_recovery")
+    if long is not None and len(long):
+        recovered = _interval(long.iloc[0], "_same_training")
     times = run.tables["timings_summary"]
     own = times[
         (times["model"] == plain["name"]) & ~times["compiled"] & (times["device"] == times["device"].iloc[-1])

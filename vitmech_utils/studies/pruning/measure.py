@@ -29,12 +29,14 @@ from vitmech_utils.heads.pruning import (
     recovering,
     save_pruned,
 )
+from vitmech_utils.heads.recoveries import belongs, load_recovery, read_recovery
 from vitmech_utils.intervals import effect_intervals, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
-from vitmech_utils.model.finetune import Recipe, fine_tune
+from vitmech_utils.model.finetune import Recipe, Training, fine_tune
 from vitmech_utils.model.regressor import IMAGE_SIZE, ChirpRegressor
 from vitmech_utils.model.scores import predict_dataset
 from vitmech_utils.profiles import Profile
+from vitmech_utils.runs.run_folders import kept_recoveries
 from vitmech_utils.statistics import Interval, correlation, effect_sizes
 from vitmech_utils.studies.pruning.choices import at_random, in_rounds, least_effect
 from vitmech_utils.tasks import Loss, Task
@@ -284,6 +286,93 @@ def recover(
     watched = ChirpDataset(2 * batch, seed=9, split="held-out")
     training = fine_tune(recovering(pruned), fresh, watched, recipe, checkpoints / f"recovery-{key}")
     return training.regressor.merged()
+
+
+@checked_arguments()
+def long_recipe(profile: Profile) -> Recipe:
+    """The longer recovery's recipe: `pruning.long_recovery_steps` at a third of the training's learning rate."""
+    steps = profile.pruning.long_recovery_steps
+    return Recipe(
+        steps=steps,
+        batch_size=profile.pruning.recovery_batch,
+        learning_rate=profile.train.learning_rate / 3,
+        warmup_steps=min(50, max(1, steps // 4)),
+        every=max(1, steps // 10),
+        patience=10,
+    )
+
+
+@checked_arguments()
+def further_training(
+    whole: ChirpRegressor, gone: Collection[Head], profile: Profile, recipe: Recipe, checkpoints: Path
+) -> Training:
+    """The longer recovery of a model without some heads, its adapter still on it; resumed where it was stopped.
+
+    It sees images that neither the training nor the test has, as many hard ones as the profile's training, and the
+    checkpoint is taken that does best on 256 others. `vitmech_utils.recoveries` runs it, and keeps what it learned.
+    """
+    fresh = ChirpDataset(
+        recipe.steps * recipe.batch_size, seed=8, split="train", hard_share=profile.train.hard_share
+    )
+    watched = ChirpDataset(256, seed=9, split="held-out")
+    begun = recovering(prune_heads(whole, gone) if gone else whole)
+    return fine_tune(begun, fresh, watched, recipe, checkpoints)
+
+
+@checked_arguments()
+def recovery_folders(root: Path, seed: int) -> dict[str, Path]:
+    """Where the longer recoveries of a seed's published adapter lie: the pruned model's, and the control's."""
+    return {name: root / folder for name, folder in kept_recoveries(seed).items()}
+
+
+@checked_arguments()
+def recovery_trainings(folders: Mapping[str, Path]) -> list[dict]:
+    """The records of their trainings: steps, images_visited, wall_seconds and more; none where one is missing."""
+    if not all(folder.is_dir() for folder in folders.values()):
+        return []
+    return [read_recovery(folder)["training"] for folder in folders.values()]
+
+
+@checked_arguments()
+def long_recoveries(
+    whole: ChirpRegressor, folders: Mapping[str, Path], images: Mapping[str, Tensor]
+) -> dict[str, Float[ndarray, "image target"]]:
+    """What kept recoveries of this model predict, by name; empty where one is missing or was made from another model.
+
+    `folders` name where `vitmech_utils.recoveries` keeps them.
+    """
+    if not all(belongs(folder, whole) for folder in folders.values()):
+        return {}
+    return {name: predicted(load_recovery(folder, whole), images) for name, folder in folders.items()}
+
+
+@checked_arguments()
+def long_table(
+    kept: Mapping[str, Float[ndarray, "image target"]],
+    unpruned: Float[ndarray, "image target"],
+    labels: Float[ndarray, "image target"],
+    bootstrap: int,
+) -> pd.DataFrame:
+    """The longer recovery as one row: name, images, effect, low, high against the model as it was, the same with
+    _same_training against the whole model trained as long, and effect_control, low_control, high_control of that one.
+
+    `kept` are `long_recoveries`: the pruned model first, then the control; no row where it is empty.
+    """
+    if not kept:
+        return pd.DataFrame()
+    name, control = kept
+    task = ChirpRegressor.task
+    against = trials({"as it was": unpruned, **kept}, labels, "as it was", bootstrap, task=task)
+    fair = trials(dict(kept), labels, control, bootstrap, task=task).set_index("name").loc[name]
+    against = against.set_index("name")
+    row = {"name": name, "images": len(labels)}
+    for suffix, found in (
+        ("", against.loc[name]),
+        ("_same_training", fair),
+        ("_control", against.loc[control]),
+    ):
+        row |= {f"{key}{suffix}": float(found[key]) for key in ("effect", "low", "high")}
+    return pd.DataFrame([row])
 
 
 @checked_arguments()

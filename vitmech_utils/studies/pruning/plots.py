@@ -1,6 +1,6 @@
 """What chapter 08 shows: which heads went, what that could save, what it cost, error against time, and the words."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -21,6 +21,7 @@ from vitmech_utils.figures.tables import (
     percent,
     pipe_table,
     plain,
+    three_sentences,
 )
 from vitmech_utils.heads.costs import Costs
 from vitmech_utils.profiles import Profile
@@ -70,8 +71,10 @@ def opening(profile: Profile, count: int, total: int) -> str:
 def through_a_file(found: Mapping[str, float], whole: Costs, less: Costs) -> str:
     """What the model read back from a file predicts, and how much smaller it is."""
     return (
-        "Read back, the model without layers 1-3's heads predicts what the muted one predicts: the largest difference "
-        f"is {found['apart']:.1g} in standard deviations of the labels, no more than the arithmetic's rounding, while "
+        "Read back, the model without layers 1-3's heads predicts what the muted one predicts: the largest "
+        "difference "
+        f"is {found['apart']:.1g} in standard deviations of the labels, no more than the arithmetic's rounding, "
+        f"while "
         f"muting itself moves these predictions by up to {found['moved']:.2f}. The file takes "
         f"{found['megabytes']:.0f} MB instead of {whole.parameters * 4e-6:.0f} MB ({less.parameters / 1e6:.1f} of "
         f"{whole.parameters / 1e6:.1f} million parameters); it was deleted after the check."
@@ -140,10 +143,13 @@ def chosen_text(
         for name, chosen in sets.items()
     }
     return (
-        f"Heads are chosen on {images[0]:,} of {images[1]:,} images; what is left out would make up {left_out:.0%} of "
-        f"the whole model's squared error. By chance {count * count / total:.1f} of the {count} heads of least effect "
+        f"Heads are chosen on {images[0]:,} of {images[1]:,} images; what is left out would make up {left_out:.0%} "
+        f"of "
+        f"the whole model's squared error. By chance {count * count / total:.1f} of the {count} heads of least "
+        f"effect "
         f"would lie in layers 1-3; found there: {len(least & set(early))}. The exact sweep and the first-order "
-        f"estimate agree on {len(least & set(sets['first order']))} of {count} heads. Attention sublayers that go as a "
+        f"estimate agree on {len(least & set(sets['first order']))} of {count} heads. Attention sublayers that go as "
+        f"a "
         f"whole: {listed(f'{whole} ({name})' for name, whole in emptied.items() if whole)}."
     )
 
@@ -211,7 +217,8 @@ def work_bars(ax: "Axes", shares: Mapping[str, float], removed: float) -> None:
 
 @checked_arguments()
 def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
-    """Every choice of as many heads with its effect; `draws` are the random sets' effects, `layers` names the early."""
+    """Every choice of as many heads with its effect; `draws` are the random sets' effects, `layers` names the "
+    "early."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
     choice_forest(ax, same_size, draws)
     removed = same_size[~same_size["recovered"]].set_index("name")
@@ -250,6 +257,26 @@ def recovery(
         f"{percent(rows.loc[control])}. For scale: a model that always predicts the mean would stand at "
         f"{at_mean:+,.0f} %. Without the heads of layers 1-3, but with their means, it is "
         f"{percent(rows.loc[means_kept])}, with nothing trained."
+    )
+
+
+@checked_arguments()
+def long_recovery(table: pd.DataFrame, recoveries: Sequence[Mapping[str, object]]) -> str:
+    """What the longer recovery gives back (`long_table`), or how to train one; `recoveries` are their records."""
+    if table.empty:
+        return (
+            "A longer recovery is trained once, in the background, and kept like an adapter; for this run's model "
+            "there is none yet: `python -m vitmech_utils.recoveries` trains it, and its control."
+        )
+    row, steps = table.iloc[0], {training["steps"] for training in recoveries}
+    if len(steps) != 1:
+        raise ValueError(f"the recoveries took {sorted(steps)} steps, expected both the same")
+    images = recoveries[0]["images_visited"]
+    return (
+        f"That was short. A recovery of {steps.pop():,} steps on {images:,} images, trained once in the background and "
+        f"kept like an adapter, leaves the model without the heads of layers 1-3 {percent(row)} from the one with all "
+        f"heads, and {percent(row, '_same_training')} from the whole model given the same training, which by itself "
+        f"changes by {percent(row, '_control')}."
     )
 
 
@@ -371,12 +398,14 @@ def saving(
     ]
     told = "**Every removal that was timed clearly saves time.**"
     if lines:
-        told = f"**Where nothing is saved that could be distinguished from noise** (times as fast):\n\n{bullets(lines)}"
+        told = f"**No clear speed-up** (times as fast):\n\n{bullets(lines)}"
     factors = {(row.model, row.batch): _faster(row) for row in eager.itertuples()}
     layers, scattered = models
     return (
-        f"{told}\n\nWith as many heads gone, whole sublayers (layers 1-3) make the model {factors[layers, 1]} times as "
-        f"fast image by image and {factors[layers, batch]} times in batches of {batch}, scattered heads (least effect) "
+        f"{told}\n\nWith as many heads gone, whole sublayers (layers 1-3) make the model {factors[layers, 1]} times "
+        f"as "
+        f"fast image by image and {factors[layers, batch]} times in batches of {batch}, scattered heads (least "
+        f"effect) "
         f"{factors[scattered, 1]} and {factors[scattered, batch]} times; the ceilings by FLOPs are at {limit:.2f}. "
         f"Masked heads give {factors['masked', 1]}. Parameters that go also save memory, whatever the clock says: "
         f"layers 1-3 hold {1 - parameters:.1%} of them."
@@ -455,7 +484,8 @@ def surprises(
     pairs = {
         f"one at a time, the effects of the heads of layers 1-3 add up to {single:+,.0f} %; removed together they "
         f"change the error of the same images by {together:+,.0f} %": (growth(together), growth(single)),
-        f"removing layers 1-3, whose heads are said to hardly matter, changes the error by {layers:+,.0f} %, removing "
+        f"removing layers 1-3, whose heads are said to hardly matter, changes the error by {layers:+,.0f} %, "
+        f"removing "
         f"as many heads at random by {at_random:+,.0f} % (median of the draws)": (
             growth(layers),
             growth(at_random),
@@ -497,16 +527,44 @@ def verdict(
     speedups: Mapping[int, Interval],
     count: int,
 ) -> str:
-    """The answer to the study's question with its figures; `layers` names the model without the `count` early heads."""
+    """The answer to the study's question with its figures; `layers` names the model without the `count` early "
+    "heads."""
     rows = table.set_index("name")
-    faster = listed(f"{speedup:.2f} times at batch size {batch}" for batch, speedup in speedups.items())
+    faster = listed(f"{speedup:.2f} (batch size {batch})" for batch, speedup in speedups.items())
     images = int(rows["images"].iloc[0])
     return (
         f"Without the {count} heads of layers 1-3 the error on {images:,} test images changes by "
-        f"{percent(rows.loc[layers])}, after recovery by {percent(rows.loc[f'{layers}, recovered'], '_same_training')} "
-        f"against the unpruned model given the same training; the model is as fast as {faster} (95 % intervals).\n\n"
+        f"{percent(rows.loc[layers])}, after recovery by "
+        f"{percent(rows.loc[f'{layers}, recovered'], '_same_training')} "
+        f"against the unpruned model given the same training; the model runs {faster} times as fast (95 % "
+        f"intervals).\n\n"
         "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
         f"faster: **{judgement.words}**. Reason: {judgement.reason}."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    judgement: Judgement,
+    table: pd.DataFrame,
+    random: pd.DataFrame,
+    layers: str,
+    speedups: Mapping[int, Interval],
+    limit: float,
+) -> str:
+    """The chapter in three sentences; `random` holds the effects of random sets, `limit` is the ceiling by FLOPs."""
+    rows, drawn = table.set_index("name"), random["effect"]
+    place = int((drawn < rows.loc[layers, "effect"]).sum())
+    faster = listed(f"{found:.2f} (batch size {batch})" for batch, found in speedups.items())
+    return three_sentences(
+        f"Without {layers} the error changes by {percent(rows.loc[layers])}, and by "
+        f"{percent(rows.loc[f'{layers}, recovered'], '_same_training')} after recovery, against a model with all "
+        f"heads "
+        "that was given the same training.",
+        f"As many heads drawn at random change it by {drawn.median():+,.0f} % in the median ({drawn.min():+,.0f} to "
+        f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); {place} of the draws do less harm than {layers}.",
+        f"The pruned model runs {faster} times as fast, of at most {limit:.2f} by its floating-point operations; "
+        f"verdict on Q1, early heads can go for good: {judgement.words}.",
     )
 
 

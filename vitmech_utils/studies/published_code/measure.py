@@ -148,6 +148,14 @@ def likeness_of_heatmaps(ours: pd.DataFrame, theirs: pd.DataFrame, bootstrap: in
     return rank_correlation(both["effect_ours"].to_numpy(), both["effect_theirs"].to_numpy(), bootstrap)
 
 
+@checked_arguments()
+def likeness_within_layers(ours: pd.DataFrame, theirs: pd.DataFrame, bootstrap: int) -> Interval:
+    """The same for the order of heads within their layers, which depth cannot explain."""
+    both = ours.merge(theirs, on=["layer", "head"], suffixes=("_ours", "_theirs"))
+    ranks = both.groupby("layer")[["effect_ours", "effect_theirs"]].rank(pct=True)
+    return rank_correlation(ranks["effect_ours"].to_numpy(), ranks["effect_theirs"].to_numpy(), bootstrap)
+
+
 # What is loaded, compared and fed
 
 

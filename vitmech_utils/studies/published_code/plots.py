@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap, overlay
-from vitmech_utils.figures.tables import pipe_table, shown
+from vitmech_utils.figures.tables import against, pipe_table, shown, three_sentences
 from vitmech_utils.heads.published_code import MixedUnits
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
     """What the page was made with."""
     return (
-        f"This page was made with profile **{profile.name}**: {sizes['layers']} layers of {sizes['heads']} heads; the "
+        f"This page was made with profile **{profile.name}**: {sizes['layers']} layers of {sizes['heads']} heads; "
+        f"the "
         f"whole procedure runs on {profile.audit.procedure_images:,} held-out images in three orders of the layers, "
         f"the other comparisons on {profile.audit.images:,}."
     )
@@ -95,10 +96,13 @@ def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figur
 
 
 @checked_arguments()
-def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> str:
-    """How alike the two heatmaps are."""
+def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval, within: Interval) -> str:
+    """How alike the two heatmaps are, over all heads and within layers."""
     return (
-        f"The rank correlation between the two heatmaps is {same:+.2f} (95 % interval over heads). The largest change "
+        f"The rank correlation between the two heatmaps is {same:+.2f} over all heads (95 % interval over heads). "
+        f"Both "
+        "rise with depth, for different reasons, and that alone makes them alike; the order of heads within their "
+        f"layers, which depth cannot make, correlates by {within:+.2f}. The largest change "
         f"that the procedure finds is {theirs['effect'].abs().max():.2f} %, the largest effect of a whole head "
         f"{ours['effect'].abs().max():.1f} %."
     )
@@ -128,7 +132,8 @@ def pixels_text(fed: Mapping[str, object], trained_on: Interval, normalized: Int
     """What the other pixels do to the model."""
     (low, high), (lowest, highest) = (map(float, fed[name]) for name in ("trained_on", "analysed"))
     return (
-        f"Values as trained lie between {low:.1f} and {high:.1f}, as analysed between {lowest:.1f} and {highest:.1f}. "
+        f"Values as trained lie between {low:.1f} and {high:.1f}, as analysed between {lowest:.1f} and "
+        f"{highest:.1f}. "
         f"The fine-tuned model's MSE is {trained_on:.3f} on the first and {normalized:.3f} on the second."
     )
 
@@ -208,4 +213,29 @@ def verdict(
         pipe_table(headings, [(number, *step) for number, step in enumerate(steps, start=1)])
         + "\n\nThe published numbers for C1 and C2 therefore neither support nor contradict the claims; "
         "[](04_head_ablation.ipynb) asks the model anew."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    follows: Mapping[str, float], same: Interval, within: Interval, loading: pd.DataFrame
+) -> str:
+    """The chapter in three sentences; the intervals say how alike the heatmaps are, over all heads and in layers."""
+    errors = loading.set_index("model")
+    tuned, loaded = (
+        Interval(*errors.loc[name, ["mse", "low", "high"]])
+        for name in ("fine-tuned model", "as the documented step loads it")
+    )
+    decided = against(
+        within.low, within.high, 0.0, "they agree there, too", "they disagree there", "undecided"
+    )
+    return three_sentences(
+        f"The published procedure follows {what_it_follows(follows)}: its outcome has a mean rank correlation of "
+        f"{follows['position']:+.2f} with the place in the order of zeroing, and of {follows['layer']:+.2f} with the "
+        "layer.",
+        f"It analyses a model whose MSE is {loaded:.2f}, where the fine-tuned model has {tuned:.3f}: the documented "
+        "loading step skips the fine-tuned backbone without a word.",
+        f"Its heatmap and the exact one correlate by {same:+.2f} over all heads, where depth alone can make them "
+        f"alike, and by "
+        f"{within:+.2f} within layers ({decided}).",
     )

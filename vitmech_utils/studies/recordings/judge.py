@@ -9,7 +9,9 @@ import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import counted, word
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.coverage import COVERED, least_images
+from vitmech_utils.studies.recordings.boxed import shared_order
 from vitmech_utils.studies.recordings.measure import heads_kept
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
@@ -26,6 +28,7 @@ from vitmech_utils.studies.verdicts import (
 )
 
 CHAPTER = "11_real_spectrograms"
+OPTIONAL = {"real_orders": ("compared", "share", "share_low", "share_high", "images")}
 TABLES = {
     "claim_q2": ("kind", "kept", *BOUNDS, "heads", "pieces", "windows", "recordings"),
     "controls": ("pair", "asked", "lift", *BOUNDS),
@@ -53,13 +56,18 @@ def chirp_heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> Count:
 
 @checked_arguments()
 def specialization_holds_on_real_ones(
-    kept: Mapping[str, Count], pieces: Mapping[str, int], recordings: int
+    kept: Mapping[str, Count], pieces: Mapping[str, int], recordings: int, order: Interval | None = None
 ) -> Judgement:
-    """Q2. Holds if *most* of the heads that are for sure about the chirp on synthetic images, with the same tracks and
-    signal-to-noise ratios, are for sure about it on every kind of real spectrogram too. Holds in part if more than
-    *half* are on at least one kind. Does not hold if on every kind even those that may be make up no more than *half*.
+    """Q2. Holds if *most* of the heads that are for sure about the chirp on synthetic images are for sure about it on
+    every kind of real spectrogram too, and if *most* of the order of the heads that matter is that of a model that was
+    fine-tuned on real chirps (beyond what few images blur in each). Holds in part if more than *half* of the heads
+    are on at least one kind. Does not hold if on every kind even those that may be make up no more than *half*.
     Otherwise it is undecided; so it is from too few pieces of recording of a kind, counted without
     overlap, for intervals that are *covered*, or from fewer than three recordings in all.
+
+    A head is about the chirp where its class says so; on spectrograms with boxes drawn by hand (seizures), where its
+    lift on them is above one and above that on boxes of other recordings. Pieces of seizures are whole recordings.
+    `order` is the shared part of the order, None where it was not measured.
     """
     if not kept or kept.keys() != pieces.keys():
         raise ValueError(f"kept names {sorted(kept)}, pieces {sorted(pieces)}, expected the same kinds")
@@ -83,7 +91,9 @@ def specialization_holds_on_real_ones(
         f"{kind}: for sure {least[kind]:.0%}, at most {largest[kind]:.0%} of the chirp heads keep to it"
         for kind in kept
     )
-    if min(least.values()) >= MOST:
+    if order is not None:
+        told += f"; of the order of the heads that matter, {order:.0%} is shared"
+    if min(least.values()) >= MOST and order is not None and order.low >= MOST:
         return Judgement(HOLDS, told)
     if max(least.values()) > HALF:
         return Judgement(IN_PART, told)
@@ -110,6 +120,7 @@ def _q2(run: JudgedRun) -> Row:
     }
     pieces = {row.kind: int(row.pieces) for row in table.itertuples()}
     recordings = int(table["recordings"].iloc[0])
+    order = _order(run)
     controls = [
         f"{row.pair}, {row.asked}: {row.lift:.2f} [{row.low:.2f}, {row.high:.2f}]"
         for row in run.tables["controls"].itertuples()
@@ -122,7 +133,8 @@ def _q2(run: JudgedRun) -> Row:
         ours="; ".join(
             f"{kind}: {count} chirp heads {word(count.value, 'is', 'are')} about the chirp there, too"
             for kind, count in kept.items()
-        ),
+        )
+        + ("" if order is None else f"; the heads that matter have {order:.0%} of their order in common"),
         sample=f"{recordings} recordings; "
         + ", ".join(
             f"{row.kind}: {row.windows} windows, {row.pieces} without overlap" for row in table.itertuples()
@@ -133,5 +145,10 @@ def _q2(run: JudgedRun) -> Row:
         figure="fig-real-lifts",
         images=int(table["windows"].min()),
         **numbers(least, "heads"),
-        **vars(specialization_holds_on_real_ones(kept, pieces, recordings)),
+        **vars(specialization_holds_on_real_ones(kept, pieces, recordings, order)),
     )
+
+
+def _order(run: JudgedRun) -> Interval | None:
+    """The share of the heads' order that fine-tuning on real chirps keeps; None in runs without that table."""
+    return shared_order(run.tables["real_orders"]) if "real_orders" in run.tables else None

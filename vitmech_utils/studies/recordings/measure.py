@@ -229,6 +229,13 @@ def about_chirp(classes: pd.DataFrame) -> pd.Series:
 
 
 @checked_arguments()
+def sure_heads(classes: pd.DataFrame) -> list[Head]:
+    """The heads that are for sure about the chirp, by a table of `classify`."""
+    found = classes[about_chirp(classes) & (classes["confidence"] >= SURE)]
+    return [(int(row.layer), int(row.head)) for row in found.itertuples()]
+
+
+@checked_arguments()
 def heads_kept(synthetic: pd.DataFrame, real: pd.DataFrame) -> tuple[int, int, int, int]:
     """Count, of the heads that are about the chirp for sure on synthetic images, those that are on real ones too.
 
@@ -420,9 +427,9 @@ def controls(
 
 @checked_arguments()
 def claim(
-    kept: Mapping[str, Count], pieces: Mapping[str, int], kinds: Pictures, recordings: int
+    kept: Mapping[str, Count], pieces: Mapping[str, int], windows: Mapping[str, int], recordings: int
 ) -> pd.DataFrame:
-    """The quantities that the rule on real spectrograms reads, by pair."""
+    """The quantities that the rule on real spectrograms reads, by source; `windows` are how many pictures it has."""
     rows = [
         {
             "kind": name,
@@ -431,7 +438,7 @@ def claim(
             "high": heads.high,
             "heads": heads.total,
             "pieces": pieces[name],
-            "windows": len(kinds[PAIRS[name][1]]),
+            "windows": windows[name],
             "recordings": recordings,
         }
         for name, heads in kept.items()

@@ -13,8 +13,9 @@ from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.figures.marks import head_names, name_largest
 from vitmech_utils.figures.plots import ATTENTION, REGION_COLOURS, WIDE, WIDTH, overlay
-from vitmech_utils.figures.tables import bullets, named, plain, rule_text
+from vitmech_utils.figures.tables import BRACKETS, bullets, counted, named, plain, rule_text, three_sentences
 from vitmech_utils.heads.hooks import Head
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.recordings.judge import specialization_holds_on_real_ones
 from vitmech_utils.studies.recordings.matched import LENGTH, Picture
 from vitmech_utils.studies.recordings.measure import PAIRS, Pictures, newtonian
@@ -39,7 +40,8 @@ def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.recordings
     return (
-        f"This page was made with profile **{profile.name}**: {plan.windows:,} windows of each detector's strain, up "
+        f"This page was made with profile **{profile.name}**: the seizures of at most "
+        f"{plan.seizures:,} recordings, {plan.windows:,} windows of each detector's strain, up "
         f"to {plan.images:,} windows of a bird's calls, and up to {plan.images:,} synthetic images of each kind to "
         "hold them against."
     )
@@ -70,7 +72,8 @@ def strain_text(facts: Mapping[str, float]) -> str:
         f"{before:.1f} s before its end follows from its chirp mass {{cite}}`abbott2017basic`: for half a solar mass "
         f"it is {light:.0f} Hz, for thirty {heavy:.0f} Hz, and what lies below "
         f"{facts['lowest_frequency_shown_hz']:.0f} Hz drowns in one second of strain. So this second gives what no "
-        "recipe gives, real noise of three detectors, and the chirp has to be put in: as the collaboration did, but in "
+        "recipe gives, real noise of three detectors, and the chirp has to be put in: as the collaboration did, but "
+        "in "
         "the computer."
     )
 
@@ -96,9 +99,11 @@ def samples_text(samples: pd.DataFrame) -> str:
     strain, calls = size.loc["strain, put in"], size.loc["calls, recorded"]
     return (
         f"**These are small samples.** The strain is one second of {strain['sources']:.0f} detectors; its "
-        f"{strain['number']:,.0f} windows of {LENGTH:g} s overlap, and {strain['apart']:,.0f} of them could be chosen "
+        f"{strain['number']:,.0f} windows of {LENGTH:g} s overlap, and {strain['apart']:,.0f} of them could be "
+        f"chosen "
         f"that don't. The calls are {calls['sources']:.0f} calls, all from one recording of a few seconds; "
-        f"{calls['apart']:,.0f} of their windows of {LENGTH:g} s don't overlap. Intervals over windows are too narrow "
+        f"{calls['apart']:,.0f} of their windows of {LENGTH:g} s don't overlap. Intervals over windows are too "
+        f"narrow "
         "for what follows from other recordings, so the chapter also gives intervals over whole detectors and calls."
     )
 
@@ -129,7 +134,8 @@ def lifts_text(both: pd.DataFrame) -> str:
             continue
         ratio = part["lift_real"] / part["lift_painted"]
         lines.append(
-            f"**{name}**: {len(part)} heads are for sure about the chirp on painted images; their lift on real ones is "
+            f"**{name}**: {len(part)} heads are for sure about the chirp on painted images; their lift on real ones "
+            f"is "
             f"{ratio.median():.2f} times as large (median; from {ratio.min():.2f} to {ratio.max():.2f}). "
             f"{int((part['low_real'] > 1).sum())} have an interval above an even look, "
             f"{int((part['high_real'] < 1).sum())} one below."
@@ -245,10 +251,36 @@ def verdict(
 ) -> str:
     """What the rule says of this run."""
     return (
-        f"Of the heads that are for sure about the chirp on painted images, so many are on real ones (in brackets: for "
-        f"sure, and at most): {named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
+        f"Of the heads that are for sure about the chirp on painted images, these are on real ones ({BRACKETS}): "
+        f"{named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
         f"from {recordings} recordings.\n\n- **Q2**, the specialization holds on real, not synthetic, spectrograms: "
         f"**{judgement.words}**. Reason: {judgement.reason}."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    judgement: Judgement,
+    kept: Mapping[str, Count],
+    by_source: pd.DataFrame,
+    pieces: Mapping[str, int],
+    recordings: int,
+) -> str:
+    """The chapter in three sentences, from what chirp heads keep and their lifts by detector and call."""
+    rows = by_source.dropna(subset="low").set_index(["pair", "kind"])
+
+    def lift(pair: str, kind: str) -> Interval:
+        return Interval(*rows.loc[(pair, kind), ["lift", "low", "high"]])
+
+    return three_sentences(
+        f"Of the heads that are for sure about the chirp on painted images, {kept['seizures']} look at the boxes that "
+        f"were drawn in seizures, {kept['strain']} at chirps in detectors' noise and {kept['calls']} at recorded calls "
+        f"({BRACKETS}).",
+        f"Their lift on the chirp is {lift('strain', 'real'):.0f} in detectors' noise, where painted noise has "
+        f"{lift('strain', 'painted'):.0f}, and {lift('calls', 'real'):.1f} on recorded calls, where the same tracks "
+        f"painted have {lift('calls', 'painted'):.1f}; 1 is an even look.",
+        f"Verdict on Q2, the specialization holds on real spectrograms: {judgement.words}, with "
+        f"{named(pieces, join=': ')} pieces without overlap from {counted(recordings, 'recording')}.",
     )
 
 

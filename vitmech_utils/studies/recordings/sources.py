@@ -1,9 +1,11 @@
-"""Two real signals that packages on PyPI carry, fetched once: detectors' strain, and calls of a bird.
+"""Three real sources that packages on PyPI carry, fetched once: spectrograms of seizures, strain, a bird's calls.
 
-Strain: one second of the gravitational-wave detectors H1, L1 (LIGO) and V1 (Virgo), about five seconds before the end
-of hardware injection HW100916, from the wheel of `gwpy` (GPL-3.0-or-later). Calls: flight calls of the superb starling
-with regions that people drew around them, from the sources of `chirp` (GPL), the program that they were drawn with
-(Meliza et al. 2013). Nothing of the packages is imported; their files are read.
+Seizures: spectrograms of brain recordings with boxes drawn by hand, from the wheel of `seizure-timefreqroi-annotator`
+(MIT, 44 MB), by the author of the study that this book executes. Strain: one second of the gravitational-wave detectors
+H1, L1 (LIGO) and V1 (Virgo), about five seconds before the end of hardware injection HW100916, from the wheel of `gwpy`
+(GPL-3.0-or-later). Calls: flight calls of the superb starling with regions that people drew around them, from the
+sources of `chirp` (GPL), the program that they were drawn with (Meliza et al. 2013). Nothing of the packages is
+imported; their files are read.
 """
 
 import re
@@ -21,6 +23,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import BINS
 from vitmech_utils.data.image_files import write_whole
 from vitmech_utils.data.recordings import Recording, RecordingError, open_recording
+from vitmech_utils.data.recordings.seizures import Seizures, read_seizures
 from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.downloads import fetch_archive, read_gzip, read_members
 from vitmech_utils.model.backbones import cache_folder
@@ -48,6 +51,12 @@ CALLS = Source(
     "ca989b59420c9051858c4a5958c9bd664bdce53cacf96aea23c73b6de86ad1fa",
     r"chirp-1\.2\.2/examples/KENB_MZ000162_sono_1_124570_134767_m(\d+\.(?:wav|ebl))",
     27,
+)
+SEIZURES = Source(
+    "seizure-timefreqroi-annotator==0.1.1",
+    "4652885818b4cfe311e3cd33367ae46645f537371e4fab7a107083584c372524",
+    r"Seizure_TimeFreqROI_Annotator/assets/(?:sample_spectrograms/(?![^/]*augment)|labels/)([^/]+\.(?:png|xlsx))",
+    203,
 )
 LARGEST = 2**24  # bytes of one file of an archive
 DETECTORS = {"H1": "H1:LDAS-STRAIN", "L1": "L1:LDAS-STRAIN", "V1": "V1:h_16384Hz"}
@@ -159,6 +168,15 @@ def calls(cache: Path | None = None) -> dict[str, Call]:
         rings = read_outline(path)
         found[path.stem] = Call(open_recording(path.with_suffix(".wav")), rings)
     return found
+
+
+@checked_arguments(RecordingError)
+def seizures(cache: Path | None = None) -> Seizures:
+    """The seizures' spectrograms that have a box: published pixels, and boxes in seconds and hertz.
+
+    Augmented copies, which make up most of the package, are not even taken out of it.
+    """
+    return read_seizures(fetch(SEIZURES, cache or cache_folder()))
 
 
 @checked_arguments(RecordingError)

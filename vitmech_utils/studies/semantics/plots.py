@@ -12,8 +12,8 @@ from numpy import ndarray
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
 from vitmech_utils.figures.marks import head_names, name_largest
-from vitmech_utils.figures.plots import CLASS_COLOURS, REGION_COLOURS, WIDE, WIDTH, heatmap, overlay
-from vitmech_utils.figures.tables import bullets, named, shown
+from vitmech_utils.figures.plots import CLASS_COLOURS, REGION_COLOURS, WIDE, WIDTH, headline, heatmap, overlay
+from vitmech_utils.figures.tables import BRACKETS, against, bullets, named, shown, three_sentences
 from vitmech_utils.heads.semantics import Thresholds
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -23,6 +23,8 @@ from vitmech_utils.studies.verdicts import Count, Judgement
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
+
+EXAMPLE_REGIONS = ("chirp", "plot background", "title")
 
 
 @checked_arguments()
@@ -38,6 +40,32 @@ def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
 
 
 # Every head's class
+
+
+@checked_arguments()
+def unmixing(profiles: np.ndarray, weights: np.ndarray) -> "Figure":
+    """How shares are taken apart: what heads of one region would give [region, region], and one made of `weights`."""
+    names, colours = ("chirp", "background", "title"), [REGION_COLOURS[name] for name in EXAMPLE_REGIONS]
+    figure, axes = plt.subplots(1, 3, figsize=(WIDE, 2.9), sharey=True, width_ratios=[1, 2, 1])
+    seen = weights @ profiles
+    axes[0].bar(names, seen, color=colours)
+    axes[0].set(title="shares seen", ylabel="part of the attention", ylim=(0, 1.05))
+    bottom = np.zeros(len(names))
+    for name, profile, colour in zip(names, profiles.T, colours, strict=True):
+        axes[1].bar([f"{kind}\nalone" for kind in names], profile, bottom=bottom, color=colour, label=name)
+        bottom += profile
+    axes[1].set_title("what a head about one region gives")
+    axes[2].bar(names, weights, color=colours)
+    axes[2].set_title("unmixed weights")
+    for ax, values in ((axes[0], seen), (axes[2], weights)):
+        for place, value in enumerate(values):
+            ax.text(place, value + 0.02, f"{value:.2f}", ha="center", fontsize=9)
+        ax.tick_params(axis="x", labelrotation=20)
+    most = int(weights.argmax())
+    return headline(
+        figure,
+        f"The {names[most]} seems to get {seen[most]:.2f} of the attention; unmixed, {weights[most]:.2f}",
+    )
 
 
 @checked_arguments()
@@ -270,7 +298,8 @@ def _example(name: str, place: tuple[int, int], row: Any, on_chirp: float) -> st
 
 @checked_arguments()
 def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: pd.DataFrame) -> pd.DataFrame:
-    """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their mode."""
+    """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their "
+    "mode."""
     over_all, within = (
         f"{row['correlation']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for _, row in focus[:2].iterrows()
     )
@@ -296,14 +325,30 @@ def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: 
 @checked_arguments()
 def verdicts(claims: pd.DataFrame) -> str:
     """The claims with what is found here, the verdicts and their reasons."""
-    return (
-        "In brackets: heads that are so for sure, and heads that may be, over all reasonable thresholds.\n\n"
-        + bullets(
-            f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
-            for row in claims.itertuples()
-        )
+    return f"{BRACKETS.capitalize()}, over all reasonable thresholds.\n\n" + bullets(
+        f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
+        for row in claims.itertuples()
     )
 
 
 def _bracketed(regions: str) -> str:
     return f" ({regions})" if regions else ""
+
+
+@checked_arguments()
+def what_you_know(
+    counts: Mapping[str, Count], judged: Mapping[str, Judgement], overall: Interval, within: Interval
+) -> str:
+    """The chapter in three sentences; the intervals are those of importance and focus, over all heads and in "
+    "layers."""
+    alone = against(within.low, within.high, 0.0, "also", "the other way round", "undecided")
+    return three_sentences(
+        f"{counts['C3']} heads of layers 6-11 are about the chirp alone ({BRACKETS}), over all thresholds tried; "
+        f"verdict on "
+        f"C3, these layers attend to the chirp alone: {judged['C3'].words}.",
+        f"{counts['C4']} heads of layers 1-4 are monosemantic detectors of text or edges, and {counts['C5']} heads "
+        f"of "
+        f"the last layer are polysemantic; verdicts: C4 {judged['C4'].words}, C5 {judged['C5'].words}.",
+        f"Heads that attend more to the chirp matter more over all layers with a rank correlation of {overall:+.2f}; "
+        f"within layers, where depth cannot make it, with {within:+.2f} ({alone}).",
+    )

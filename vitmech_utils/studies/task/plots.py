@@ -20,6 +20,8 @@ from vitmech_utils.figures.tables import (
     named,
     pipe_table,
     rule_text,
+    three_sentences,
+    word,
 )
 from vitmech_utils.heads.effects import ALL
 from vitmech_utils.model.scores import wilson
@@ -82,7 +84,8 @@ def opening(profile: "Profile") -> str:
     swept = "all heads" if plan.sweep_every == 1 else f"the heads of one layer in {plan.sweep_every}"
     return (
         f"This page was made with profile **{profile.name}**: {counted(plan.steps, 'training step')} of "
-        f"{plan.batch_size} images for each of two classifiers, {plan.images:,} held-out images, sweeps of {swept} on "
+        f"{plan.batch_size} images for each of two classifiers, {plan.images:,} held-out images, sweeps of {swept} "
+        f"on "
         f"{plan.sweep_images:,} of them, {plan.random_sets:,} random sets of heads. Few images make wide intervals."
     )
 
@@ -188,7 +191,8 @@ def looking(table: pd.DataFrame, chosen: Mapping[str, pd.DataFrame]) -> "Figure"
     by_lift(ax, table, head_names(table), "way", "part of the lie that it carries alone")
     lookers, carriers = (set(heads_of(chosen[kind])) for kind in KINDS)
     ax.set_title(
-        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} are both"
+        f"Of {len(lookers)} lookers and {len(carriers)} carriers, {len(lookers & carriers)} "
+        f"{word(len(lookers & carriers), 'is', 'are')} both"
     )
     return figure
 
@@ -232,7 +236,8 @@ def reading_sets_table(
     return (
         f"**Lookers** of the leak model, with their lift on the title: {heads('lookers', 'lift', '.1f')}.\n\n"
         f"**Carriers**, with the part of the lie that each carries alone: {heads('carriers', 'way', '.0%')}.\n\n"
-        f"{frame_table(table, columns)}\n\nMore than random heads of the same layers, on the type, in the leak model: "
+        f"{frame_table(table, columns)}\n\nMore than random heads of the same layers, on the type, in the leak "
+        f"model: "
         f"{more('leak', 'type')}; on the direction: {more('leak', 'direction')}; in the clean model, on the type: "
         f"{more('clean', 'type')}. Random sets of each: {random_sets}."
     )
@@ -270,7 +275,8 @@ def patching_table(
     beyond = listed((f"the {kind}: {found:+.2f}" for kind, found in more.items()), " and ")
     return (
         f"{frame_table(table, columns)}\n\nMore of the answers than through random heads of the same layers follow "
-        f"through {beyond} (differences of shares, paired 95 % intervals). The lie moves the logit by {pulls:+.2f} its "
+        f"through {beyond} (differences of shares, paired 95 % intervals). The lie moves the logit by {pulls:+.2f} "
+        f"its "
         "own way."
     )
 
@@ -336,6 +342,32 @@ def layers(table: pd.DataFrame) -> "Figure":
 
 
 @checked_arguments()
+def ceilings(table: pd.DataFrame) -> "Figure":
+    """What a share of a ceiling is: agreement between two models, filled, within each model's with itself, "
+    "outlined."""
+    rows = table.reset_index(drop=True)
+    figure, ax = plt.subplots(figsize=(WIDE, 0.42 * len(rows) + 1.1))
+    looks = {"effect": "#D55E00", "attention": "#0072B2"}
+    for row in rows.itertuples():
+        ceiling = max(row.ceiling, 0) if row.ceiling == row.ceiling else 0
+        ax.barh(row.Index, ceiling, color="none", edgecolor="#444444", linestyle="--")
+        ax.barh(row.Index, row.between, height=0.5, color=looks[row.quantity])
+        share = "share unknown" if row.share != row.share else f"share {row.share:.2f}"
+        ax.text(max(ceiling, row.between, 0) + 0.02, row.Index, share, va="center", fontsize=9)
+    ax.set_yticks(
+        range(len(rows)), [f"{row.what}\nby {row.quantity}" for row in rows.itertuples()], fontsize=8
+    )
+    ax.invert_yaxis()
+    ax.axvline(0, color="#444444", linewidth=0.8)
+    ax.set(
+        xlabel="rank correlation between halves of the images",
+        xlim=(min(-0.1, rows["between"].min() - 0.05), 1.25),
+    )
+    ax.set_title("Filled: between the two; dashed: a model with itself; their ratio is the share")
+    return figure
+
+
+@checked_arguments()
 def orders(table: pd.DataFrame) -> "Figure":
     """How much of their order of heads two networks or questions share."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
@@ -366,8 +398,10 @@ def orders_table(table: pd.DataFrame, as_they_are: Interval, permuted: pd.DataFr
     listing = frame_table(table, columns)
     return (
         f"{listing}\n\nRank correlations over {table['heads'].iloc[0]} heads, 95 % intervals over heads. Regressor "
-        f"against clean model with all images: by effect {as_they_are:.2f}. With heads that change places within their "
-        f"layers {within['effect']:.2f} is left by effect and {within['attention']:.2f} by attention; among all heads "
+        f"against clean model with all images: by effect {as_they_are:.2f}. With heads that change places within "
+        f"their "
+        f"layers {within['effect']:.2f} is left by effect and {within['attention']:.2f} by attention; among all "
+        f"heads "
         f"{among['effect']:.2f} and {among['attention']:.2f} (mean and 95 % range)."
     )
 
@@ -388,12 +422,14 @@ def surprises(
         if readers := set(against.index[against["kind"].str.contains(kind)]):
             shared = len(top_type & readers)
             found[
-                f"of the {len(readers)} {kind}, {shared} are among the {ten} heads on which the leak model's answer on "
+                f"of the {len(readers)} {kind}, {shared} are among the {ten} heads on which the leak model's answer "
+                f"on "
                 "the type depends most (expected: all)"
             ] = 1 - shared / min(ten, len(readers))
             if pulls.low > 0:
                 found[
-                    f"through the {kind} alone the lying title moves the leak model's logit {through[kind].value:.0%} "
+                    f"through the {kind} alone the lying title moves the leak model's logit "
+                    f"{through[kind].value:.0%} "
                     "of the way that it moves it through the whole model (expected: all of it)"
                 ] = abs(1 - through[kind].value)
     own, other = (right["leak", title][:, TYPE].mean() for title in ("published", "other number"))
@@ -439,11 +475,40 @@ def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int
         "; ",
     )
     return (
-        f"The planted shortcut, on {images} images: {named(judged.control, '+.2f', '; ', ': ')}. Of what a model keeps "
+        f"The planted shortcut, on {images} images: {named(judged.control, '+.2f', '; ', ': ')}. Of what a model "
+        f"keeps "
         f"of its own order of heads ({sweep_images} images by effect, {images} by attention), "
         f"{alike.replace('nan [nan, nan]', 'an unknown part')}.\n\n"
         f"**Q5**, does the specialization belong to the architecture (*holds*) or to the task (*does not hold*): "
         f"**{judgement.words}**. Reason: {judgement.reason}."
+    )
+
+
+@checked_arguments()
+def what_you_know(
+    judgement: Judgement, judged: Judged, titles: pd.DataFrame, through: Mapping[str, Interval]
+) -> str:
+    """The chapter in three sentences; `through` is the part of the lie's way that kinds of heads carry."""
+    rows = titles.set_index(["model", "title", "target"])
+    true, lying = (
+        Interval(*rows.loc[("leak", title, "type"), ["accuracy", "low", "high"]])
+        for title in ("published", "swapped")
+    )
+    taken = "taken" if lying.high < true.low else "not shown to be taken"
+    alike = "; ".join(
+        f"by {name} the two tasks share {found:.2f} and two trainings for one question {judged.trainings[name]:.2f}"
+        for name, found in judged.shared.items()
+    )
+    alike = alike.replace("unknown", "an unknown part")
+    return three_sentences(
+        f"The planted shortcut is {taken}: the leak model tells the type of {true:.0%} of the figures under true "
+        f"titles and "
+        f"of {lying:.0%} under lying ones.",
+        f"The few heads that carry the word move the answer {through['carriers']:.0%} of the way that the whole "
+        f"model "
+        f"moves it, those that look at the title {through['lookers']:.0%}.",
+        f"Of the order of heads that a model keeps on other images (1 is all of it), {alike}; verdict on Q5, "
+        f"specialization belongs to the architecture and not to the task: {judgement.words}.",
     )
 
 
@@ -475,7 +540,8 @@ def twin_figures(rows: Mapping[str, Sequence[np.ndarray]], names: Sequence[str])
 
 @checked_arguments()
 def bend_histogram(ax: "Axes", bends: Sequence[float], limit: float) -> None:
-    """How far the two types' paths lie apart, over chirps, in rows of the grid; left of `limit` no picture can tell."""
+    """How far the two types' paths lie apart, over chirps, in rows of the grid; left of `limit` no picture can "
+    "tell."""
     bends = np.asarray(bends)
     edges = np.concatenate([[0.0], np.geomspace(0.1, max(bends.max(), 1.0) * 1.001, 25)])
     # On a logarithmic axis there is no zero: what lies below the first edge stands in the first bar.

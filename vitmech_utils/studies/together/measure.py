@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.changes import baseline_loss, mean_changes
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.estimates import Estimate, estimate
-from vitmech_utils.heads.hooks import Head
+from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.interactions import KEYS
 from vitmech_utils.heads.rank_agreement import SharedOrder, disattenuated_correlation
 from vitmech_utils.heads.sets import SetPredictions, groups, set_effects, singles
@@ -196,6 +197,26 @@ def estimates_fit(compared: pd.DataFrame, bootstrap: int) -> dict[str, Interval]
         for name, part in parts.items()
         if len(part) >= 3
     }
+
+
+@checked_arguments()
+def gate_surface(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    labels: Float[Tensor, "image target"],
+    pair: tuple[Head, Head],
+    steps: int = 9,
+) -> Float[ndarray, "gate gate"]:
+    """The mean squared error while two heads' gates go from 0 (untouched) to 1 (their output is zero)."""
+    gates = np.linspace(0, 1, steps)
+    surface = np.empty((steps, steps))
+    with torch.inference_mode():
+        for row, column in np.ndindex(surface.shape):
+            left = zip(pair, (1 - gates[row], 1 - gates[column]), strict=True)
+            kept = {head: lambda output, part=float(part): part * output for head, part in left}
+            with change_heads(model, kept):
+                surface[row, column] = ((model(pixel_values).logits - labels) ** 2).mean().item()
+    return surface
 
 
 # Orders, and how few heads are enough

@@ -1,5 +1,6 @@
 """Figures and texts on heads taken together: groups against sums, pairs, Shapley values, kept sets, direct effects."""
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.marks import excludes_zero, percent_scale
-from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap
+from vitmech_utils.figures.plots import SEQUENTIAL, WIDE, WIDTH, headline, heatmap
 from vitmech_utils.figures.tables import (
     bullets,
     counted,
@@ -17,7 +18,9 @@ from vitmech_utils.figures.tables import (
     judgement_list,
     listed,
     named,
+    percent,
     rule_text,
+    three_sentences,
     word,
 )
 from vitmech_utils.statistics import Interval
@@ -47,7 +50,8 @@ def opening(profile: "Profile", heads: int) -> str:
     """What this page was made with."""
     plan = profile.together
     return (
-        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} held-out "
+        f"This page was made with profile **{profile.name}**: groups of heads are ablated on {plan.images:,} "
+        f"held-out "
         f"images of the chapter's own, to first order on all and exactly on {plan.exact_images:,} of them; the "
         f"{plan.pair_heads:,} strongest heads are paired with all others on {plan.pair_images:,} images, and Shapley "
         f"values rest on {counted(plan.permutations, 'order')} of all {heads} heads, each run forwards and backwards "
@@ -99,11 +103,74 @@ def random_text(table: pd.DataFrame, groups: pd.DataFrame) -> str:
     """The control: sets drawn at random against the layers."""
     clear, layers = int(differs(table).sum()), groups[groups["kind"] == "layer"]
     return (
-        f"Of {len(table)} random sets of {table['heads'].iloc[0]} heads, {clear} {word(clear, 'has', 'have')} a clear "
+        f"Of {len(table)} random sets of {table['heads'].iloc[0]} heads, {clear} {word(clear, 'has', 'have')} a "
+        f"clear "
         f"excess; its median is {table['excess'].median():+,.0f} percentage points, that of the layers "
         f"{layers['excess'].median():+,.0f}. Together a random set changes the error by "
         f"{table['effect'].median():+,.0f} % (median; {table['effect'].min():+,.0f} to "
         f"{table['effect'].max():+,.0f}), a layer by {layers['effect'].median():+,.0f} % (median)."
+    )
+
+
+@checked_arguments()
+def gates(surface: np.ndarray) -> "Figure":
+    """The error over two heads' gates [gate, gate]: its four corners are the four errors of an interaction."""
+    ends = {"none": surface[0, 0], "a": surface[-1, 0], "b": surface[0, -1], "both": surface[-1, -1]}
+    interaction = ends["both"] - ends["a"] - ends["b"] + ends["none"]
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.9))
+    steps = np.linspace(0, 1, len(surface))
+    drawn = ax.contourf(steps, steps, surface.T, levels=12, cmap=SEQUENTIAL)
+    figure.colorbar(drawn, label="error")
+    signs = {"none": ("+", 0, 0), "a": ("-", 1, 0), "b": ("-", 0, 1), "both": ("+", 1, 1)}
+    for name, (sign, x, y) in signs.items():
+        label = f"{sign} E({name}) = {ends[name]:.3g}"
+        ax.text(
+            0.03 + 0.94 * x,
+            0.04 + 0.92 * y,
+            label,
+            ha="right" if x else "left",
+            va="top" if y else "bottom",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
+        )
+    ax.set(xlabel="gate of head a (0: untouched, 1: ablated)", ylabel="gate of head b")
+    ax.set_title(
+        f"The interaction, {interaction:+.2g}, is the twist of this surface: corners with their signs"
+    )
+    return figure
+
+
+@checked_arguments()
+def shapley_orders() -> "Figure":
+    """A game of three heads that can be added up by hand: a and b stand in for each other, c works alone."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.0), width_ratios=[1.7, 1])
+    looks = {"a": "#0072B2", "b": "#56B4E9", "c": "#D55E00"}
+    charged = dict.fromkeys(looks, 0.0)
+    orders = list(itertools.permutations(looks))
+    for row, order in enumerate(orders):
+        gone: set[str] = set()
+        for head in order:
+            charge = _example_error(gone | {head}) - _example_error(gone)
+            axes[0].barh(row, charge, left=_example_error(gone), color=looks[head])
+            if charge:
+                middle = _example_error(gone) + charge / 2
+                axes[0].text(middle, row, head, ha="center", va="center", color="white")
+            charged[head] += charge / len(orders)
+            gone |= {head}
+    axes[0].set_yticks(range(len(orders)), [", ".join(order) for order in orders])
+    axes[0].set(xlabel="what the error grows by, head after head", ylabel="order of removal")
+    axes[0].invert_yaxis()
+    alone = [_example_error({head}) for head in looks]
+    places = np.arange(len(looks))
+    axes[1].bar(places - 0.2, alone, 0.38, color="#BBBBBB", label="taken away alone")
+    axes[1].bar(
+        places + 0.2, list(charged.values()), 0.38, color=list(looks.values()), label="mean over orders"
+    )
+    axes[1].set_xticks(places, list(looks))
+    axes[1].set(ylabel="charge", ylim=(0, 7.5))
+    axes[1].legend(loc="upper left")
+    return headline(
+        figure, "One at a time, a and b seem to cost nothing; over all orders they share what both do"
     )
 
 
@@ -149,7 +216,8 @@ def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[st
     inside, across = (estimated.loc[part, "estimate"].abs().median() for part in (within, ~within))
     return (
         f"{frame_table(top, columns)}\n\nThe largest exact interactions of the sample, "
-        f"{compared['images'].iloc[0]} images. Rank correlation of estimate and exact interaction with 95 % intervals "
+        f"{compared['images'].iloc[0]} images. Rank correlation of estimate and exact interaction with 95 % "
+        f"intervals "
         f"over pairs: {named(fit, '.2f', '; ', ': ')}. {sure} of {len(compared)} pairs interact for sure (false "
         f"discovery rate {FALSE_DISCOVERIES:.0%}). Over all {len(estimated):,} estimated pairs the median size is "
         f"{inside:.2g} % within a layer and {across:.2g} % across layers."
@@ -184,8 +252,10 @@ def shapley_text(values: pd.DataFrame) -> str:
         for row in hidden.itertuples()
     )
     return (
-        f"Of the {ten} heads with the largest single effects, {len(first[0] & first[1])} are among the {ten} with the "
-        f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add up "
+        f"Of the {ten} heads with the largest single effects, {len(first[0] & first[1])} are among the {ten} with "
+        f"the "
+        f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add "
+        f"up "
         f"to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
     )
 
@@ -215,7 +285,8 @@ def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> st
         ranked = curves[curves["ranking"] == name].set_index("kept")["effect"]
         beaten = sum(bool(ranked[size] < effects.min()) for size, effects in at_random)
         lines.append(
-            f"**Ranked by {name}**: {count if count < total else 'no fewer than all'} of {total} heads keep the error "
+            f"**Ranked by {name}**: {count if count < total else 'no fewer than all'} of {total} heads keep the "
+            f"error "
             f"from doubling (sizes tried: {sizes}); at {beaten} of {len(at_random)} sizes the kept set beats all "
             f"{draws} random sets."
         )
@@ -291,6 +362,39 @@ def rule() -> str:
 def verdict(judgement: Judgement) -> str:
     """What the rule says of this run."""
     return judgement_list({"Q7": judgement}, {"Q7": "single ablations miss what heads do together"})
+
+
+@checked_arguments()
+def what_you_know(
+    judgement: Judgement,
+    groups: pd.DataFrame,
+    random: pd.DataFrame,
+    ranks: Interval,
+    values: pd.DataFrame,
+    enough: Mapping[str, int],
+) -> str:
+    """The chapter in three sentences; `groups` and `random` hold the excess of sets, `values` the Shapley values.
+
+    `enough` says by ranking how few heads keep the error from doubling.
+    """
+    layers = groups[groups["kind"] == "layer"]
+    largest = layers.loc[layers["excess"].abs().idxmax()]
+    excess = Interval(*largest[["excess", "low_excess", "high_excess"]])
+    top = values.loc[values["shapley"].idxmax()]
+    part = f"{ranks:.2f}" if ranks.value == ranks.value else "an unknown part"
+    return three_sentences(
+        f"In {int(differs(layers).sum())} of {counted(len(layers), 'layer')} heads do more or less together than "
+        f"their "
+        f"single effects add up to, most in {largest['set']}, by "
+        f"{percent(vars(excess), value='value')} of the loss; "
+        f"of random sets, {int(differs(random).sum())} of {len(random)}.",
+        f"Charged by Shapley values and taken away one at a time, heads share {part} of their order; the value "
+        f"that "
+        f"charges most is {percent(top, value='shapley')} of the loss.",
+        f"To keep the error from doubling takes {named(enough, between=', ', join=': ')} of {len(values)} heads, by "
+        f"what "
+        f"they are ranked by; verdict on Q7, single ablations miss what heads do together: {judgement.words}.",
+    )
 
 
 def _interval(row: Any, name: str) -> str:
@@ -414,3 +518,8 @@ def direct_by_layer(ax: "Axes", table: pd.DataFrame, linear: float = 1.0) -> Non
     _scale(ax, "y", linear)
     ax.set_xticks(range(1, int(table["layer"].max()) + 2))
     ax.set(xlabel="layer", ylabel="effect on the MSE (%)")
+
+
+def _example_error(gone: set[str]) -> float:
+    """The error of the example's game: 10 once both a and b are gone, 4 more without c."""
+    return 10.0 * ({"a", "b"} <= gone) + 4.0 * ("c" in gone)

@@ -55,9 +55,15 @@ export async function loadData(model, spec) {
       return mapStack(bytes, images * heads, spec.rows * spec.columns, spec.levels);
     })))),
   };
-  if (spec.shares) {
-    const bytes = await loadChunk(model, spec.chunks.shares);
-    data.shares = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  for (const name of /** @type {const} */ (["shares", "unmixed"])) {
+    if (!spec.chunks[name]) continue;
+    const bytes = await loadChunk(model, spec.chunks[name]);
+    data[name] = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  }
+  if (spec.chunks.coverage) data.coverage = await loadChunk(model, spec.chunks.coverage);
+  if (spec.chunks.answer) {
+    const bytes = await loadChunk(model, spec.chunks.answer);
+    data.answer = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
   }
   if (spec.query) {
     const { heads: stored, queryRows, queryColumns, rows, columns, levels } = spec.query;

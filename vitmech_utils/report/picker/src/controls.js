@@ -39,12 +39,15 @@ export function buildControls(model, spec) {
   };
   /** @param {string[]} names @returns {[Choice, string][]} */
   const sides = (names) => [...names.map((name, index) => /** @type {[Choice, string]} */ ([index, name])), [-1, names.length === 2 ? "both" : "all"]];
-  if (spec.variants.length > 1) add("Model", sides(spec.variants), (variant) => ({ variant }), ({ variant }) => variant);
-  if (spec.twins.length > 1) add("Image", sides(spec.twins), (twin) => ({ twin }), ({ twin }) => twin);
+  if (spec.variants.length > 1) add("Model", sides(spec.variants), (variant) => ({ variant, query: -1 }), ({ variant }) => variant);
+  if (spec.twins.length > 1) add("Image", sides(spec.twins), (twin) => ({ twin, query: -1 }), ({ twin }) => twin);
   add("Scale", [["map", "per map"], ["shared", "shared"]], (scale) => ({ scale }), ({ shared }) => (shared ? "shared" : "map"));
   if (spec.query) {
-    const patch = { query: middlePatch(spec), image: spec.query.image };
+    const { heads, image } = spec.query;
+    const patch = { query: middlePatch(spec), image, variant: 0, twin: 0 };
     add("Query", [["cls", "CLS"], ["patch", "patch"]], (value) => (value === "cls" ? { query: -1 } : patch), ({ query }) => (query < 0 ? "cls" : "patch"));
+    const stored = heads.length < spec.layers * spec.heads ? ` and ${heads.length} heads` : "";
+    panel.lastElementChild?.setAttribute("title", `Views from patches are stored for ${spec.imageLabels[image]}${stored}, of ${[spec.variants[0], spec.twins[0]].filter(Boolean).join(", ") || "the model"}.`);
   }
   const slider = make("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": "Opacity of the map", oninput: () => setTraits(model, { opacity: Number(slider.value) }) });
   panel.append(make("div", {}, make("span", { class: "vm-label", "aria-hidden": "true" }, "Opacity of the map"), slider));
@@ -54,7 +57,7 @@ export function buildControls(model, spec) {
 
 /** @param {Model} model @param {Spec} spec @param {Data} data @returns {Part} */
 export function imageStrip(model, spec, data) {
-  const control = segments("Images", spec.imageLabels.map((label, index) => [index, label]), (image) => setTraits(model, { image }));
+  const control = segments("Images", spec.imageLabels.map((label, index) => [index, label]), (image) => setTraits(model, { image, query: -1 }));
   const list = /** @type {HTMLElement} */ (control.panel.querySelector(".vm-segments"));
   list.className = "vm-strip";
   list.querySelectorAll("label").forEach((label, index) => {

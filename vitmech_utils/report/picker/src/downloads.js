@@ -40,7 +40,6 @@ function csvField(value) {
 
 /** @param {Spec} spec @param {State} state @param {Reader} read */
 function csvTable(spec, state, read) {
-  const variant = Math.max(state.variant, 0);
   const effect = spec.measures.find(({ key }) => key === "effect");
   /** @type {[string, (place: { index: number, layer: number, head: number }) => string | number | null | undefined][]} */
   const columns = [["layer (1-based)", ({ layer }) => layer + 1], ["head (1-based)", ({ head }) => head + 1]];
@@ -48,10 +47,13 @@ function csvTable(spec, state, read) {
   if (effect?.low) columns.push(["interval low", ({ index }) => effect.low?.[index]]);
   if (effect?.high) columns.push(["interval high", ({ index }) => effect.high?.[index]]);
   if (spec.classes) columns.push(["class", ({ index }) => spec.classes?.names[spec.classes.values[index] ?? -1]]);
+  if (spec.origin) columns.push(["origin", ({ index }) => spec.origin?.names[spec.origin.values[index] ?? -1]]);
   if (spec.evidence) columns.push(["evidence", ({ index }) => spec.evidence?.[index]]);
+  const { book } = read;
+  book?.answer.outputs.forEach((name, output) => columns.push([`shift of ${name} without the head (${[book.answer.units[output], spec.imageLabels[state.image]].filter(Boolean).join(", ")})`, ({ index }) => book.shift(book.twinOf(state.twin), state.image, index)?.values[output]]));
   if (spec.shares) {
     const whose = shareSource(spec, state);
-    spec.regions.forEach((region, at) => columns.push([`attention share of ${region} (${whose})`, (place) => read.share({ ...state, ...place }, at, variant)]));
+    spec.regions.forEach((region, at) => columns.push([`raw attention share of ${region} (${whose})`, (place) => read.share({ ...state, ...place }, at)]));
   }
   if (spec.areaShares) spec.regions.forEach((region, at) => columns.push([`area share of ${region}`, () => read.area(state, at)]));
   const lines = [columns.map(([title]) => csvField(title)).join(",")];
@@ -62,9 +64,28 @@ function csvTable(spec, state, read) {
   return new Blob(["\ufeff", lines.join("\r\n"), "\r\n"], { type: "text/csv;charset=utf-8" });
 }
 
+/**
+ * The answers' lines, as the page draws them.
+ * @param {CanvasRenderingContext2D} context @param {Element} figure @param {{ x: number, y: number, width: number, height: number }} box
+ */
+function drawTracks(context, figure, box) {
+  if (!figure.querySelector(".vm-tracks:not([hidden])")) return;
+  for (const line of figure.querySelectorAll("polyline")) {
+    const look = getComputedStyle(line);
+    const points = (line.getAttribute("points") ?? "").split(" ").filter(Boolean).map((point) => point.split(",").map(Number));
+    context.save();
+    context.beginPath();
+    points.forEach(([x, y]) => context.lineTo(box.x + (x / 100) * box.width, box.y + (y / 100) * box.height));
+    Object.assign(context, { strokeStyle: look.stroke, lineWidth: parseFloat(look.strokeWidth), lineCap: "round" });
+    context.setLineDash(look.strokeDasharray.split(/[ ,]+/).map(parseFloat).filter(Number.isFinite));
+    context.stroke();
+    context.restore();
+  }
+}
+
 /** @param {HTMLElement} root @param {Spec} spec @param {State} state @returns {Promise<Blob | null>} */
 function drawPicture(root, spec, state) {
-  const figures = [...root.querySelectorAll(".vm-panel")];
+  const figures = [...root.querySelectorAll(".vm-stage .vm-panel")];
   const [side, gap, top] = [480, 24, 64];
   const height = Math.round((side * spec.height) / spec.width);
   const picture = canvas(gap + figures.length * (side + gap), top + height + 96, "");
@@ -85,6 +106,7 @@ function drawPicture(root, spec, state) {
     context.globalAlpha = state.opacity;
     context.drawImage(heat, x, top, side, height);
     context.restore();
+    drawTracks(context, figure, { x, y: top, width: side, height });
     text(figure.querySelector(".vm-caption")?.textContent ?? "", x, top + height + 20, "13px", side);
   });
   const ramp = context.createLinearGradient(gap, 0, gap + side, 0);

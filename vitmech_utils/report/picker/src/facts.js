@@ -1,27 +1,38 @@
 // Right: what is known of the picked head.
 
+import { buildAnswer } from "./answer.js";
 import { make, write } from "./elements.js";
 import { classSwatch } from "./legends.js";
 import { regionBars } from "./regions.js";
 import { known, signed, withUnit } from "./text.js";
 /** @import { Reader } from "./state.js" */
-/** @import { Part, Spec, State } from "./types.js" */
+/** @import { Model, Part, Spec, State } from "./types.js" */
 
-/** @param {Spec} spec @param {Reader} read @returns {Part} */
-export function buildFacts(spec, read) {
+const OF_CLS = "Its class and evidence speak of the CLS query: return to it to read them.";
+
+/** @param {Model} model @param {Spec} spec @param {Reader} read @returns {Part} */
+export function buildFacts(model, spec, read) {
   const name = make("div", { class: "vm-name", role: "heading", "aria-level": "3" });
   const kind = make("div", { class: "vm-class", hidden: !spec.classes });
   const evidence = make("p", { class: "vm-evidence", hidden: !spec.evidence });
   const effect = effectFact(spec);
   const bars = regionBars(spec, read);
-  const panel = make("div", { class: "vm-facts" }, make("div", {}, name, kind, evidence, effect.panel), bars.panel);
+  const origin = make("div", { class: "vm-aside", hidden: !spec.origin });
+  const answer = buildAnswer(model, spec, read);
+  const panel = make("div", { class: "vm-facts" }, make("div", {}, name, answer.panel), make("div", {}, kind, evidence, origin, effect.panel), bars.panel);
   /** @param {State} state */
   function update(state) {
     write(name, `Layer ${state.layer + 1} · head ${state.head + 1}`);
     const value = spec.classes?.values[state.index];
     if (spec.classes && known(value)) kind.replaceChildren(classSwatch(spec.classes, value), spec.classes.names[value]);
     else kind.replaceChildren("no class");
-    write(evidence, spec.evidence?.[state.index] ?? "");
+    kind.hidden = !spec.classes || state.patch;
+    const said = spec.evidence?.[state.index] ?? "";
+    write(evidence, state.patch ? OF_CLS : said && spec.mostShares ? `${said} (shares of regions: unmixed, means over all images measured)` : said);
+    evidence.hidden = !spec.evidence;
+    const from = spec.origin?.values[state.index];
+    write(origin, `Origin: ${spec.origin && known(from) ? spec.origin.names[from] : "unknown"}`);
+    answer.update(state);
     effect.update(state);
     bars.update(state);
   }
@@ -45,7 +56,7 @@ function effectFact(spec) {
   /** @param {HTMLElement} element @param {number} number */
   const at = (element, number) => { element.style.left = `${place(number)}%`; };
   at(zero, 0);
-  panel.append(make("div", { class: "vm-aside" }, "Scale: all heads; the line is 0."));
+  panel.append(make("div", { class: "vm-aside" }, "Of the whole head, whichever token asks. Scale: all heads; the line is 0."));
   /** @param {State} state */
   function update({ index }) {
     if (!measure) return;

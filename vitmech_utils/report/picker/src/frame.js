@@ -4,6 +4,7 @@ import { canvas, make, write } from "./elements.js";
 import { paintHeat, paintPhoto, placePatch } from "./paint.js";
 import { headName, middlePatch, panelName, patchName, setTraits } from "./state.js";
 import { clamp, percent, plain } from "./text.js";
+import { trackLayer } from "./tracks.js";
 /** @import { Reader } from "./state.js" */
 /** @import { Data, Model, ShownMap, Spec, State } from "./types.js" */
 
@@ -28,7 +29,8 @@ export function buildFrame(model, spec, data, read, { twin, variant }, tell) {
   const patch = make("div", { class: "vm-patch", hidden: true });
   const aim = make("button", { class: "vm-aim", type: "button", hidden: true });
   const caption = make("div", { class: "vm-caption" });
-  const frame = make("div", { class: "vm-frame" }, layers, patch, aim);
+  const tracks = read.book && variant === 0 ? trackLayer(read.book) : null;
+  const frame = make("div", { class: "vm-frame" }, layers, ...(tracks ? [tracks.layer] : []), patch, aim);
   const figure = make("div", { class: "vm-panel" }, frame, caption);
   /** @type {string | null} */
   let image = null;
@@ -72,6 +74,7 @@ export function buildFrame(model, spec, data, read, { twin, variant }, tell) {
     if (heat.width !== map.columns || heat.height !== map.rows) Object.assign(heat, { width: map.columns, height: map.rows });
     paintHeat(heat, map, top);
     shown = map;
+    tracks?.update(state, twin);
     heat.style.opacity = String(state.opacity);
     aim.hidden = !(twin === 0 && variant === 0 && read.queryable(state));
     patch.hidden = !map.patch;

@@ -8,9 +8,13 @@ import { make, write } from "./elements.js";
 import { buildFacts } from "./facts.js";
 import { buildGrid } from "./grid.js";
 import { followLinks } from "./links.js";
+import { buildList } from "./list.js";
+import { buildMosaic } from "./mosaic.js";
+import { buildPins } from "./pins.js";
 import { summary } from "./sentence.js";
 import { buildStage } from "./stage.js";
 import { TRAITS, reader } from "./state.js";
+import { buildSwitches } from "./switches.js";
 /** @import { Model, Spec } from "./types.js" */
 
 /**
@@ -32,9 +36,14 @@ export async function render({ model, el }) {
   }
   const read = reader(model, spec, data);
   const sentence = make("p", { class: "vm-summary", "aria-live": "polite" }, make("strong"), make("span"));
-  const parts = [buildGrid(model, spec, read), buildStage(model, spec, data, read), buildControls(model, spec), buildFacts(spec, read)];
-  const head = make("div", { class: "vm-head" }, make("div", { class: "vm-title", role: "heading", "aria-level": "2" }, spec.title), downloadButtons(root, spec, read));
-  root.append(make("div", { class: "vm-card" }, head, sentence, make("div", { class: "vm-body" }, ...parts.map(({ panel }) => panel))));
+  const [grid, switches] = [buildGrid(model, spec, read), buildSwitches(model, spec, read)];
+  const [maps, pins] = [buildMosaic(model, spec, read), buildPins(model, spec, data, read)];
+  grid.panel.append(switches.panel);
+  maps.panel.lastElementChild?.append(pins.panel);
+  const parts = [grid, buildList(model, spec, read), buildStage(model, spec, data, read), buildControls(model, spec), buildFacts(model, spec, read), maps];
+  const head = make("div", { class: "vm-head" }, make("div", { class: "vm-title", role: "heading", "aria-level": "2" }, spec.title));
+  root.append(make("div", { class: "vm-card" }, head, sentence, make("div", { class: "vm-body" }, ...parts.map(({ panel }) => panel)), downloadButtons(root, spec, read)));
+  parts.push(switches, pins);
   let waiting = false;
   const update = () => {
     waiting = false;
@@ -47,10 +56,20 @@ export async function render({ model, el }) {
     if (!waiting) queueMicrotask(update);
     waiting = true;
   };
+  /** @param {any} content what Python sends: exact answers that the page asked for */
+  const heard = (content) => {
+    if (content?.kind !== "exact" || !read.book) return;
+    read.book.learn(content.off.map((/** @type {[number, number]} */ [layer, number]) => layer * spec.heads + number), content.answers);
+    soon();
+  };
   update();
   el.append(root);
   TRAITS.forEach((trait) => model.on(`change:${trait}`, soon));
-  return () => TRAITS.forEach((trait) => model.off(`change:${trait}`, soon));
+  model.on("msg:custom", heard);
+  return () => {
+    TRAITS.forEach((trait) => model.off(`change:${trait}`, soon));
+    model.off("msg:custom", heard);
+  };
 }
 
 /** @param {Record<string, any>} state @returns {Model} a model of a page without a kernel */

@@ -36,7 +36,7 @@ export function buildStage(model, spec, data, read) {
       panels.dataset.count = String(shown.length);
       layout = shown.join(";");
     }
-    const maps = shown.map(([twin, variant]) => read.map(state, twin, variant));
+    const maps = shown.map(([twin, variant]) => /** @type {ShownMap} */ (read.map(state, twin, variant))); // stored: it is the picked head's
     const tops = maps.map(({ peak }) => (state.shared ? spec.sharedMaximum : peak));
     frames.forEach((frame, index) => frame.update(state, maps[index], tops[index]));
     updateLegend(state, maps, tops);

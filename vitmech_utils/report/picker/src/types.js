@@ -35,6 +35,44 @@
  */
 
 /**
+ * How far sums of single heads' shifts were off on one kind of set; arrays are per output.
+ * @typedef {object} Trial
+ * @property {string} kind
+ * @property {"shifts" | "slopes"} how
+ * @property {number} heads
+ * @property {number} sets
+ * @property {number} answers
+ * @property {number[]} off
+ * @property {number[]} worst
+ * @property {number[]} moved
+ */
+
+/**
+ * Where and how answers are drawn as sweeps.
+ * @typedef {object} TrackSpec
+ * @property {[number, number, number, number]} box left, top, right, bottom as parts of the image
+ * @property {[number, number]} time
+ * @property {[number, number]} frequency
+ * @property {number[]} duration by image
+ * @property {boolean[]} exponential
+ */
+
+/**
+ * What the model answers; the numbers lie in a chunk.
+ * @typedef {object} AnswerSpec
+ * @property {string[]} outputs
+ * @property {string[]} units
+ * @property {"numbers" | "classes"} kind
+ * @property {string} mode
+ * @property {number} twins
+ * @property {number[][]} sets heads of each set that was removed exactly
+ * @property {number[][] | number[]} [truth] by image: numbers, or the number of the class
+ * @property {number[]} scale
+ * @property {TrackSpec} [tracks]
+ * @property {Trial[]} tests
+ */
+
+/**
  * Patch queries: whose they are, and their grids.
  * @typedef {object} QuerySpec
  * @property {number} image
@@ -69,6 +107,10 @@
  * @property {(number | null)[][]} [areaShares] by image (or one row for all) and region
  * @property {Measure[]} measures
  * @property {Classes} [classes]
+ * @property {Classes} [origin]
+ * @property {number} [coverage] images with a coverage of their own, or 1
+ * @property {(number | null)[][]} [mostShares] the largest raw share that a region can have, by image (or one row)
+ * @property {AnswerSpec} [answer]
  * @property {string[]} [evidence]
  * @property {QuerySpec} [query]
  */
@@ -87,6 +129,9 @@
  * @property {ImageBitmap[][]} pictures by twin and image
  * @property {((index: number) => Steps)[][]} maps by twin and variant, of image * layers * heads + head
  * @property {Uint16Array} [shares]
+ * @property {Uint16Array} [unmixed]
+ * @property {Uint8Array} [coverage]
+ * @property {Float32Array} [answer]
  * @property {(index: number) => Steps} [queries]
  */
 
@@ -98,6 +143,7 @@
  * @property {(event: string, listener: (...given: any[]) => void) => void} on
  * @property {(event: string, listener: (...given: any[]) => void) => void} off
  * @property {() => void} save_changes
+ * @property {(content: any) => void} [send]
  */
 
 /**
@@ -107,10 +153,17 @@
  * @property {number} head
  * @property {number} index layer * heads + head
  * @property {number} image
- * @property {number} query row * columns + column, or -1 for CLS
+ * @property {number} query row * columns + column, or -1 for CLS (also where no view of that patch is stored)
+ * @property {boolean} patch whether a patch asks: all that is shown then belongs to it
  * @property {number} variant or -1 for side by side
  * @property {number} twin or -1 for side by side
  * @property {Measure} measure what colours the grid
+ * @property {string} painted names the measure's values: they change with the image or the patch
+ * @property {"pick" | "off"} mode
+ * @property {number[]} off heads that are switched off
+ * @property {number[]} removed heads without which the answer is shown: those, or the picked one
+ * @property {number[]} pins
+ * @property {boolean} tracks whether answers are drawn over the images
  * @property {boolean} shared whether maps share one scale
  * @property {number} opacity
  */
