@@ -26,7 +26,7 @@ from vitmech_utils.model.lora import update_norms
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import predict_dataset, score
 from vitmech_utils.profiles import Profile
-from vitmech_utils.statistics import Interval, adjust, percentile_bounds, rank_correlation
+from vitmech_utils.statistics import SURE, Interval, adjust, percentile_bounds, rank_correlation
 
 TEXTS = ("title", "axis label", "tick label", "colour-bar label")
 Groups = Mapping[str, tuple[str, ...]]
@@ -221,7 +221,7 @@ def subjects(classes: pd.DataFrame, groups: Groups = GROUPS) -> pd.Series:
 
 
 @checked_arguments()
-def moves_over_thresholds(before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95) -> pd.DataFrame:
+def moves_over_thresholds(before: pd.DataFrame, after: pd.DataFrame, sure: float = SURE) -> pd.DataFrame:
     """`transitions` between two tables of `semantics.classes_over_thresholds`, threshold by threshold.
 
     The columns of `transitions` with threshold and value.
@@ -238,7 +238,7 @@ def moves_over_thresholds(before: pd.DataFrame, after: pd.DataFrame, sure: float
 
 @checked_arguments()
 def transitions(
-    before: pd.DataFrame, after: pd.DataFrame, sure: float = 0.95, groups: Groups = GROUPS
+    before: pd.DataFrame, after: pd.DataFrame, sure: float = SURE, groups: Groups = GROUPS
 ) -> pd.DataFrame:
     """Pair two tables of `classify`: one row per head with its subject (`subjects`) and class before and after.
 
@@ -286,7 +286,9 @@ def classified_again(
 
 
 @checked_arguments()
-def all_transitions(classes: Mapping[str, pd.DataFrame], sure: float) -> dict[tuple[str, str], pd.DataFrame]:
+def all_transitions(
+    classes: Mapping[str, pd.DataFrame], sure: float = SURE
+) -> dict[tuple[str, str], pd.DataFrame]:
     """The `transitions` of every pair of `PAIRS`."""
     return {(one, other): transitions(classes[one], classes[other], sure) for one, other in PAIRS}
 

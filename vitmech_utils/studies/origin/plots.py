@@ -16,7 +16,6 @@ from vitmech_utils.figures.tables import BRACKETS, bullets, judgement_list, name
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.origin.measure import COMPARED, HEAD, TRAINED, about, subjects
-from vitmech_utils.studies.trainings import plots as trainings
 from vitmech_utils.studies.verdicts import Count, Judgement
 
 if TYPE_CHECKING:
@@ -296,18 +295,6 @@ def untrained_text(classes: Mapping[str, pd.DataFrame], mean_r: pd.Series) -> st
 def classes(tables: Mapping[str, pd.DataFrame]) -> "Figure":
     """Every head's class in each network."""
     return class_grids(tables)
-
-
-@checked_arguments()
-def across(table: pd.DataFrame) -> str:
-    """The claims by training, and over all of them: `trainings.plots.verdicts`."""
-    return trainings.verdicts(table)
-
-
-@checked_arguments()
-def alike(table: pd.DataFrame) -> str:
-    """In how many heads trainings agree on the class: `trainings.plots.classes`."""
-    return trainings.classes(table)
 
 
 @checked_arguments()
