@@ -25,7 +25,7 @@ _ENUMERATED = 12
 
 def unsigned_zero(spec: str) -> str:
     """A format specification that shows what rounds to zero without a minus: `+.1f` makes -0.01 a +0.0."""
-    return re.sub(r"^([-+ ]?)(?!z)(.*[eEfFgG%])$", r"\1z\2", spec)
+    return spec if "z" in spec else re.sub(r"^([-+ ]?)(.*[eEfFgG%])$", r"\1z\2", spec)
 
 
 @dataclass(frozen=True)
