@@ -103,7 +103,9 @@ def test_an_interval_decides_only_where_it_lies_on_one_side(low: float, high: fl
     assert tables.against(low, high, 0.0, "more", "less", "undecided") == said
 
 
-@pytest.mark.parametrize(("spec", "said"), [("+.0f", "+0"), ("+z.0f", "+0"), (".1f", "-0.4"), (".1%", "-40.0%"), ("", "-0.4")])
+@pytest.mark.parametrize(
+    ("spec", "said"), [("+.0f", "+0"), ("+z.0f", "+0"), (".1f", "-0.4"), (".1%", "-40.0%"), ("", "-0.4")]
+)
 def test_nothing_is_shown_as_minus_zero(spec: str, said: str) -> None:
     assert format(-0.4, unsigned_zero(spec)) == said
     assert f"{Interval(-0.4, -1.2, 3.4):+.0f}" == "+0 [-1, +3]"

@@ -178,6 +178,7 @@ def check_linear(block: AttentionBlock, what: str) -> None:
             )
 
 
+@checked_arguments()
 def shown_modes(modes: Sequence[str]) -> str:
     """Modes in words: 'mean', 'noise' or 'optimal'."""
     *first, last = (repr(mode) for mode in modes)

@@ -45,10 +45,10 @@ def decorations_are_an_attack_surface(
 ) -> Judgement:
     """C8. A decoration counts if an attack on its pixels raises the error, beyond the worst of as many random draws
     there, clearly by more than *hardly*, and if the heads that look at it carry more of that attack than random heads
-    do: clearly more than as many of them on average, and as much as no more than one in twenty sets of them (`ranks`,
-    p-values; a run without such a rank test is judged by the average alone). Holds if more than *half* of the
-    decorations count, in part if any does. Does not hold if no attack clearly does more than *hardly*, or if, wherever
-    one does, random heads clearly carry more of it. Otherwise it is undecided.
+    do: clearly more than as many of them on average, and as much as no more than one in twenty sets of them (a rank
+    test; a run without one is judged by the average alone). Holds if more than *half* of the decorations count, in part
+    if any does. Does not hold if no attack clearly does more than *hardly*, or if, wherever one does, random heads
+    clearly carry more of it. Otherwise it is undecided.
     """
     if judgement := too_few(images, EFFECT):
         return judgement
