@@ -282,9 +282,10 @@ class TestAblation:
         values = ablation.values_of({"seed 0": ours} | again, "zero")
         for what in ("effect", "shift"):
             np.testing.assert_allclose(values["seed 0"][what], values["seed 7"][what], rtol=1e-5)
-        reading = {"predictions": ours["zero"].cheap.baseline ** 0.5, "labels": np.zeros((4, 3))}
+        labels = np.arange(12.0).reshape(4, 3)
+        reading = {"predictions": labels + ours["zero"].cheap.baseline ** 0.5, "labels": labels}
         swept = ablation.sweep_again(again["seed 7"], reading, draws=100)
-        by_hand = 100 * values["seed 7"]["effect"].mean(1) / (reading["predictions"] ** 2).mean()
+        by_hand = 100 * values["seed 7"]["effect"].mean(1) / ours["zero"].cheap.baseline.mean()
         np.testing.assert_allclose(swept["effect"], by_hand, rtol=1e-4)
         assert trainings.joined({"seed 0": swept, "seed 7": swept})["training"].value_counts().tolist() == [
             6,
