@@ -52,7 +52,8 @@ UNCHECKED = {
     "statistics.check_settings", "statistics.check_paired", "heads.effects.check_labels", "heads.effects.check_finite",
     "heads.replacements.check_images", "heads.replacements.check_shape", "heads.replacements.check_mode",
     "heads.constants.head_outputs", "heads.linearized.head_gradients", "heads.linearized.single",
-    "heads.linearized.frozen", "heads.linearized.blocks_in", "heads.replacements.evaluating", "heads.first_order.open_gates",
+    "heads.linearized.frozen", "heads.linearized.blocks_in",
+    "heads.replacements.evaluating", "heads.first_order.open_gates",
     "statistics.unsigned_zero", "studies.recordings.folds.main", "heads.hooks.check_layer", "heads.hooks.split_heads",
 }  # fmt: skip
 ANALYSIS = ("statistics", "intervals", "heads.", "studies.", "figures.")

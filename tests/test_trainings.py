@@ -13,7 +13,7 @@ from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.model import scores
 from vitmech_utils.profiles import ProfileError, load_profile, parse_override, repository_root
 from vitmech_utils.runs.run_folders import published_adapter
-from vitmech_utils.studies.trainings import measure, plots
+from vitmech_utils.studies.trainings import judge, measure, plots
 from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, UNKNOWN, Judgement
 
 LAYERS, HEADS = 6, 6
@@ -124,16 +124,16 @@ def test_verdicts_of_all_trainings_make_one_table() -> None:
         }
         for name, both in {name: zip(("C1", "C2"), pair, strict=True) for name, pair in said.items()}.items()
     }
-    table = measure.verdicts_table(judged, {"seed 0": 1000, "seed 1": 500, "seed 2": 500})
+    table = judge.verdicts_table(judged, {"seed 0": 1000, "seed 1": 500, "seed 2": 500})
     assert table["claim"].tolist() == ["C1"] * 3 + ["C2"] * 3
-    assert {claim: one.verdict for claim, one in measure.over_all(table).items()} == {
+    assert {claim: one.verdict for claim, one in judge.over_all(table).items()} == {
         "C1": HOLDS,
         "C2": IN_PART,
     }
     text = plots.verdicts(table)
     assert "| C2 | does not hold | holds | undecided (too few images) | holds in part |" in text
     assert "seed 0 (1,000 images)" in text
-    assert plots.verdicts(measure.verdicts_table({"seed 0": judged["seed 0"]}, {"seed 0": 9})) == plots.ALONE
+    assert plots.verdicts(judge.verdicts_table({"seed 0": judged["seed 0"]}, {"seed 0": 9})) == plots.ALONE
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
