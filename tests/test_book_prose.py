@@ -1,5 +1,6 @@
 """The book's prose: no number without its artefact, and one word for one thing."""
 
+import pybtex.database
 import pytest
 from prose import (
     ALLOWED,
@@ -158,3 +159,10 @@ def test_a_planted_phrase_is_found(planted: str) -> None:
 
 def test_every_phrase_has_a_better_one() -> None:
     assert all(len(right) > 3 for right in PHRASES.values())
+
+
+def test_the_references_can_be_read() -> None:
+    """A brace that is missing is told here in a second, and by the book's build after minutes."""
+    found = pybtex.database.parse_file(str(ROOT / "book" / "references.bib"))
+    assert len(found.entries) > 40
+    assert all({"title", "year"} <= set(entry.fields) for entry in found.entries.values())
