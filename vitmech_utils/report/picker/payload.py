@@ -165,7 +165,8 @@ def _checked_options(data: PickerData) -> tuple[int, int]:
 
 
 def _checked_regions(data: PickerData) -> list[str]:
-    count = len(data.regions) if isinstance(data.regions, Sequence | np.ndarray) else 0
+    listed = isinstance(data.regions, Sequence | np.ndarray) and getattr(data.regions, "ndim", 1) > 0
+    count = len(data.regions) if listed else 0
     names = checked_names("regions", data.regions, count, "region")
     if len(set(names)) < count:
         raise ValueError(f"regions: expected each name once, got {shown(names)}")
