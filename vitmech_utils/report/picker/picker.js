@@ -1514,6 +1514,7 @@ function buildList(model, spec, read) {
   /** @type {number[]} */
   let shown = [];
   let drawn = "";
+  let begun = false;
   /** @type {number | null} */
   let chosen = null;
   const redraw = () => { drawn = ""; update(read.pick()); };
@@ -1540,6 +1541,8 @@ function buildList(model, spec, read) {
 
   /** @param {State} state */
   function update(state) {
+    if (!begun && measures.some(({ key }) => key === state.measure.key)) sort.value = state.measure.key; // as the grid begins
+    begun = true;
     const chosenMeasure = measures.find(({ key }) => key === sort.value) ?? measures[0];
     if (!chosenMeasure) return;
     const images = chosenMeasure.key === "shift" ? `${state.image}.${state.twin}` : "";

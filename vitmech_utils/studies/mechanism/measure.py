@@ -40,7 +40,7 @@ from vitmech_utils.profile_sections import Mechanism
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval, effect_sizes
 
-SEED = 1400
+SEED = 2700
 """The chapter's own stream of held-out figures; the first look that shaped the account was at another stream."""
 CANDIDATES = 4
 """How many heads, the first by linearized effect, are ablated exactly before the strongest is named."""
