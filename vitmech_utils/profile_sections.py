@@ -124,16 +124,27 @@ class Semantics(Section):
 
 
 class Origin(Section):
-    """Inherited or emergent: images for maps and classes, of each twin pair, of the sweeps, and to fit readouts on.
+    """Inherited or emergent: images for maps and classes, of each twin pair, and to fit readouts on.
 
-    The sweeps ablate the heads of every `sweep_every`-th layer, the last one among them.
+    Effects are estimated to first order on `effect_images` and measured exactly on `exact_images` of them, of the heads
+    of every `sweep_every`-th layer, the last one among them.
     """
 
     images: Annotated[Count, Field(ge=2)]
     twins: Annotated[Count, Field(ge=2)]
-    sweep_images: Annotated[Count, Field(ge=2)]
+    effect_images: Annotated[Count, Field(ge=2)]
+    exact_images: Annotated[Count, Field(ge=2)]
     sweep_every: Count = 1
     readout_images: Annotated[Count, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Origin":
+        if self.exact_images > self.effect_images:
+            raise ValueError(
+                f"exact_images is {self.exact_images}, expected at most effect_images, {self.effect_images}: they are "
+                "among these"
+            )
+        return self
 
 
 class Pruning(Section):
@@ -205,12 +216,12 @@ class Trainings(Section):
     """Further trainings beside that of the first seed: their `seeds`, and the `chapters` that ask them too.
 
     A seed that the profile does not train itself is that of a published adapter. Heads are ablated by `modes` to first
-    order on `images`, exactly on `exact_images` of them; chapter 07 classes heads by `attention_images`, and `twins` of
-    each pair of twin images.
+    order on `images`, exactly on `exact_images` of them; chapters 05 and 07 class heads by `attention_images`, and
+    `twins` of each pair of twin images.
     """
 
     seeds: list[Annotated[int, BeforeValidator(no_bool), Field(ge=0, lt=2**31)]]
-    chapters: list[Literal["04", "07"]]
+    chapters: list[Literal["04", "05", "07", "09", "12"]]
     images: Annotated[Count, Field(ge=2)]
     exact_images: Annotated[Count, Field(ge=2)]
     modes: Annotated[list[Literal["mean", "zero", "resample", "qkv-weights"]], Field(min_length=1)]
