@@ -25,6 +25,7 @@ from vitmech_utils.heads.changes import ALL, BREAKING, baseline_loss, mean_chang
 from vitmech_utils.heads.constants import HeadConstants
 from vitmech_utils.heads.estimates import Estimate
 from vitmech_utils.heads.optimal import optimal_constants
+from vitmech_utils.heads.precision import fast_dtype
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.heads.stopping import LEAST_IMAGES, sweep_until
 from vitmech_utils.intervals import (
@@ -205,12 +206,12 @@ def estimate_modes(
     batch: int = 32,
     reference: int = 24,
     constants: HeadConstants | None = None,
-    dtype: torch.dtype | None = None,
 ) -> dict[str, Estimate]:
     """Changes without each head on the first held-out images: to first order on all, exactly on some, by mode.
 
     Means and noise are those of `reference` training images, donors the images' undecorated twins, `constants` are for
-    mode `optimal`. Kept in single precision.
+    mode `optimal`. Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`), which
+    the exact ones correct.
     """
 
     def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
@@ -225,19 +226,17 @@ def estimate_modes(
     if "resample" in exact:
         extra["donors"] = lambda numbers: held_out_figures(numbers, "bare")["pixel_values"]
     found = estimates.estimate_modes(
-        model, draw, images, exact, task=model.task, exact_batch=batch, dtype=dtype, **extra
+        model, draw, images, exact, task=model.task, exact_batch=batch, dtype=fast_dtype(model), **extra
     )
     return {mode: one.single() for mode, one in found.items()}
 
 
 @checked_arguments()
-def fitted_constants(
-    model: nn.Module, images: int, reference: int = 24, dtype: torch.dtype | None = None
-) -> HeadConstants:
+def fitted_constants(model: nn.Module, images: int, reference: int = 24) -> HeadConstants:
     """Mode `optimal`'s constants, fitted on `images` training images after the `reference` first."""
     fit = training_figures(reference + images)
     pixels, labels = (fit[key][reference:] for key in ("pixel_values", "labels"))
-    return optimal_constants(model, pixels, labels.double(), model.task, dtype=dtype)
+    return optimal_constants(model, pixels, labels.double(), model.task, dtype=fast_dtype(model))
 
 
 @checked_arguments()

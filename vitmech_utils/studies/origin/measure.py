@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
 from scipy.stats import t as student
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.data.dataset import ChirpDataset, held_out
-from vitmech_utils.heads.ablation import sweep
+from vitmech_utils.data.dataset import ChirpDataset, held_out, stack, training_figures
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.attention_shares import AttentionStatistics, attention_statistics, patch_coverage
 from vitmech_utils.heads.attention_tables import SINKS
+from vitmech_utils.heads.estimates import estimate
+from vitmech_utils.heads.precision import fast_dtype
 from vitmech_utils.heads.semantics import classify
 from vitmech_utils.heads.sinks import Sinks
 from vitmech_utils.model.anatomy import find_blocks
@@ -24,7 +27,8 @@ from vitmech_utils.model.classifier import with_readout
 from vitmech_utils.model.finetune import fine_tune_profile, recipe_settings
 from vitmech_utils.model.lora import update_norms
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.model.scores import predict_dataset, score
+from vitmech_utils.model.scores import ANSWERS, held_out_losses, kept_reading, predict_dataset, score
+from vitmech_utils.profile_sections import Origin
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import SURE, Interval, adjust, percentile_bounds, rank_correlation
 
@@ -367,31 +371,42 @@ def agreement(changes: Mapping[str, pd.DataFrame]) -> Interval:
 
 
 @checked_arguments()
+def held_out_losses_of(folders: Mapping[str, Path]) -> dict[str, Float[ndarray, "held_out target"]]:
+    """The losses on the whole held-out set of the networks whose adapters keep their answers there."""
+    return {
+        name: held_out_losses(kept_reading(folder))
+        for name, folder in folders.items()
+        if (folder / ANSWERS).is_file()
+    }
+
+
+@checked_arguments()
 def network_effects(
     networks: Mapping[str, ChirpRegressor],
-    images: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor],
-    every: int,
+    whole: Mapping[str, Float[ndarray, "held_out target"]],
+    plan: Origin,
     batch: int,
     bootstrap: int,
 ) -> dict[str, pd.DataFrame]:
-    """Effects of mean ablation in every trained network on the same images, in every `every`-th layer.
+    """Effects of mean ablation in every trained network on the same held-out images, as `sweep` tabulates them.
 
-    `reference` are the images that a head's mean output comes from.
+    To first order on the plan's `effect_images`, exactly on `exact_images` of them (`estimates.estimate`), means from
+    training images. Percentages are of the network's losses on the `whole` held-out set; of one that has none there, of
+    these images.
     """
-    found = {}
+
+    def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
+        data = stack(ChirpDataset(int(numbers.max()) + 1, split="held-out"), numbers.tolist())
+        return data["pixel_values"], data["labels"].double()
+
+    found, reference = {}, training_figures(24)["pixel_values"]
     for name in TRAINED:
-        device, layers = networks[name].device, find_blocks(networks[name]).every(every)
-        found[name] = sweep(
-            networks[name],
-            images["pixel_values"].to(device),
-            images["labels"].to(device),
-            mode="mean",
-            layers=layers,
-            reference=reference["pixel_values"].to(device),
-            batch=batch,
-            bootstrap=bootstrap,
-        )
+        model = networks[name]
+        one = estimate(
+            model, draw, plan.effect_images, plan.exact_images, "mean", reference=reference, task=model.task,
+            layers=find_blocks(model).every(plan.sweep_every), exact_batch=batch, dtype=fast_dtype(model),
+        )  # fmt: skip
+        found[name] = one.losses(whole.get(name)).table(bootstrap)
     return found
 
 

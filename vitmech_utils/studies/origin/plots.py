@@ -33,8 +33,8 @@ def opening(profile: Profile) -> str:
     part = f" Heads are ablated in one layer in {plan.sweep_every} only." if plan.sweep_every > 1 else ""
     return (
         f"This page was made with profile **{profile.name}**: maps and classes from {plan.images:,} held-out images, "
-        f"twins of {plan.twins:,} images, effects from {plan.sweep_images:,} images, readouts fitted on "
-        f"{plan.readout_images:,} training images.{part}"
+        f"twins of {plan.twins:,} images, effects from {plan.effect_images:,} images, {plan.exact_images:,} of them "
+        f"exactly; readouts fitted on {plan.readout_images:,} training images.{part}"
     )
 
 

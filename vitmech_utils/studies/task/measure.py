@@ -27,6 +27,7 @@ from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.effects import ALL, Losses
 from vitmech_utils.heads.estimates import estimate
 from vitmech_utils.heads.hooks import Head
+from vitmech_utils.heads.precision import fast_dtype
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
 from vitmech_utils.heads.sets import HeadPredictions, SetPredictions
 from vitmech_utils.intervals import mean_interval
@@ -512,6 +513,7 @@ def loss_changes(
         return data["pixel_values"], data["labels"].double()
 
     how = {"reference": reference, "layers": layers, "exact_batch": batch, "task": model.task}
+    how["dtype"] = fast_dtype(model)
     found = estimate(model, draw, plan.effect_images, plan.exact_images, "mean", **how)
     return replace(found.losses(), relative=False)
 

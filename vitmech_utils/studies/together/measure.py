@@ -21,6 +21,7 @@ from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.estimates import Estimate, estimate
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.interactions import KEYS
+from vitmech_utils.heads.precision import fast_dtype
 from vitmech_utils.heads.rank_agreement import SharedOrder, disattenuated_correlation
 from vitmech_utils.heads.sets import SetPredictions, groups, set_effects, singles
 from vitmech_utils.intervals import effect_intervals
@@ -131,7 +132,7 @@ def estimated(
 
     found = estimate(
         model, draw, plan.images, plan.exact_images, "mean",
-        sets=sets, reference=reference, exact_batch=batch, task=model.task,
+        sets=sets, reference=reference, exact_batch=batch, task=model.task, dtype=fast_dtype(model),
     )  # fmt: skip
     return found.single()
 
