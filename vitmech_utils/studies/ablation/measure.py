@@ -25,7 +25,6 @@ from vitmech_utils.heads.changes import ALL, BREAKING, baseline_loss, mean_chang
 from vitmech_utils.heads.constants import HeadConstants
 from vitmech_utils.heads.estimates import Estimate
 from vitmech_utils.heads.optimal import optimal_constants
-from vitmech_utils.heads.precision import fast_dtype
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.heads.stopping import LEAST_IMAGES, sweep_until
 from vitmech_utils.intervals import (
@@ -226,7 +225,14 @@ def estimate_modes(
     if "resample" in exact:
         extra["donors"] = lambda numbers: held_out_figures(numbers, "bare")["pixel_values"]
     found = estimates.estimate_modes(
-        model, draw, images, exact, task=model.task, exact_batch=batch, dtype=fast_dtype(model), **extra
+        model,
+        draw,
+        images,
+        exact,
+        task=model.task,
+        exact_batch=batch,
+        dtype=estimates.fast_dtype(model),
+        **extra,
     )
     return {mode: one.single() for mode, one in found.items()}
 
@@ -236,7 +242,7 @@ def fitted_constants(model: nn.Module, images: int, reference: int = 24) -> Head
     """Mode `optimal`'s constants, fitted on `images` training images after the `reference` first."""
     fit = training_figures(reference + images)
     pixels, labels = (fit[key][reference:] for key in ("pixel_values", "labels"))
-    return optimal_constants(model, pixels, labels.double(), model.task, dtype=fast_dtype(model))
+    return optimal_constants(model, pixels, labels.double(), model.task, dtype=estimates.fast_dtype(model))
 
 
 @checked_arguments()

@@ -18,8 +18,7 @@ from vitmech_utils.data.dataset import ChirpDataset, held_out, stack, training_f
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.attention_shares import AttentionStatistics, attention_statistics, patch_coverage
 from vitmech_utils.heads.attention_tables import SINKS
-from vitmech_utils.heads.estimates import estimate
-from vitmech_utils.heads.precision import fast_dtype
+from vitmech_utils.heads.estimates import estimate, fast_dtype
 from vitmech_utils.heads.semantics import classify
 from vitmech_utils.heads.sinks import Sinks
 from vitmech_utils.model.anatomy import find_blocks

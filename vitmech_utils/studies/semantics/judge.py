@@ -200,6 +200,29 @@ RULES = {
 
 
 @checked_arguments()
+def judged(
+    classes: pd.DataFrame,
+    over_all: pd.DataFrame,
+    sweep: pd.DataFrame,
+    correlations: tuple[Interval, Interval],
+    images: int,
+) -> tuple[dict[str, Count], dict[str, Judgement]]:
+    """What C3 to C5 count, and the claims C3 to C6, by one training.
+
+    `classes` and `over_all` (over all thresholds) are of `images` images, `sweep` is one mode's table, `correlations`
+    are those of effect and attention on the chirp, over all heads and within layers.
+    """
+    counts = counted_over_thresholds(over_all) | {"C4": text_or_edge_detectors(classes)}
+    both = min(images, int(sweep["images"].iloc[0]))
+    return counts, {
+        "C3": layers_attend_to_chirp_alone(counts["C3"], images),
+        "C4": some_detectors_are_irrelevant(counts["C4"], detector_effects(classes, sweep), both),
+        "C5": last_layer_is_polysemantic(counts["C5"], last_layer_spreads_wider(classes), images),
+        "C6": importance_grows_with_focus(*correlations, both),
+    }
+
+
+@checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of chapter 05."""
     return {"C3": _c3(run), "C4": _c4(run), "C5": _c5(run), "C6": _c6(run)}

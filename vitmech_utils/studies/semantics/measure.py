@@ -124,6 +124,28 @@ def examine_again(
 
 
 @checked_arguments()
+def classed_halves(
+    model: nn.Module, images: Mapping[str, Tensor], found: Examined, seed: int = 0
+) -> pd.DataFrame:
+    """The classes from either half of the images, sinks and twins as `found` has them: column half, 0 and 1."""
+    middle = len(images["pixel_values"]) // 2
+    tables = []
+    for half, part in enumerate((slice(middle), slice(middle, None))):
+        few = {name: tensor[part] for name, tensor in images.items()}
+        statistics = attention_statistics(model, few, sinks=found.sinks.mask, seed=seed)
+        tables.append(classify(statistics, found.effects, found.sinks).assign(half=half))
+    return pd.concat(tables, ignore_index=True)
+
+
+@checked_arguments()
+def chirp_focus(found: Examined) -> pd.DataFrame:
+    """How much of each head's unmixed attention the chirp has: layer, head (0-based), chirp_weight in [0, 1]."""
+    weights = unmixed(found.statistics)[..., found.statistics.names.index("chirp")]
+    layer, head = (axis.ravel() for axis in np.indices(weights.shape))
+    return pd.DataFrame({"layer": layer, "head": head, "chirp_weight": weights.ravel()})
+
+
+@checked_arguments()
 def sink_looks(
     pixel_values: Float[Tensor, "image channel height width"], count: int = 4
 ) -> dict[str, Tensor]:

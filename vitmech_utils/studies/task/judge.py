@@ -6,6 +6,8 @@ share their pre-trained weights, so *architecture* stands for both, which no fin
 
 from collections.abc import Mapping
 
+import pandas as pd
+
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
@@ -90,6 +92,15 @@ def specialization_is_of_the_architecture(
     return undecided(f"{told}: more or less than half of it{start}")
 
 
+@checked_arguments()
+def by_claim(claim: pd.DataFrame) -> Judgement:
+    """Q5 by a table of `measure.Judged.table`, with the images that it rests on."""
+    read = (_intervals(claim, kind) for kind in READ)
+    return specialization_is_of_the_architecture(*read, int(claim["images"].iloc[0]))
+
+
+READ = ("control", "shared", "ceiling", "another training", "attention before fine-tuning")
+"""The kinds of a claim's rows that the rule reads, in its order."""
 RULES = {"Q5": specialization_is_of_the_architecture}
 
 
@@ -104,8 +115,7 @@ def _q5(run: JudgedRun) -> Row:
     control, shared, ceilings, trainings, untuned, within = (
         _by_quantity(run, kind)
         for kind in (
-            "control", "shared", "ceiling", "another training", "attention before fine-tuning",
-            "heads permuted within layers",
+            *READ, "heads permuted within layers",
         )
     )  # fmt: skip
     first = run.tables["claim_q5"].iloc[0]
@@ -141,7 +151,10 @@ def _q5(run: JudgedRun) -> Row:
 
 
 def _by_quantity(run: JudgedRun, kind: str) -> dict[str, Interval]:
-    table = run.tables["claim_q5"]
+    return _intervals(run.tables["claim_q5"], kind)
+
+
+def _intervals(table: pd.DataFrame, kind: str) -> dict[str, Interval]:
     rows = table[table["kind"] == kind]
     return {
         row.quantity: Interval(float(row.value), float(row.low), float(row.high)) for row in rows.itertuples()

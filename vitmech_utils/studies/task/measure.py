@@ -25,9 +25,8 @@ from vitmech_utils.heads.attention import ByImage, image_shares
 from vitmech_utils.heads.attention_shares import AttentionStatistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.effects import ALL, Losses
-from vitmech_utils.heads.estimates import estimate
+from vitmech_utils.heads.estimates import estimate, fast_dtype
 from vitmech_utils.heads.hooks import Head
-from vitmech_utils.heads.precision import fast_dtype
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
 from vitmech_utils.heads.sets import HeadPredictions, SetPredictions
 from vitmech_utils.intervals import mean_interval
@@ -135,9 +134,9 @@ def titled_figures(numbers: Int[ndarray, " image"], title: str, split: str = "he
 
 
 @checked_arguments()
-def decorated(count: int) -> dict[str, Tensor]:
-    """The regressor's held-out figures from number `FIRST` on, as one batch."""
-    return stack(ChirpDataset(FIRST + count, split="held-out"), range(FIRST, FIRST + count))
+def decorated(count: int, split: str = "held-out") -> dict[str, Tensor]:
+    """The chapter's first `count` figures as the regressor knows them."""
+    return stack(ChirpDataset(FIRST + count, split=split), range(FIRST, FIRST + count))
 
 
 @checked_arguments()
@@ -184,12 +183,16 @@ def save_classifiers(
 
 @checked_arguments()
 def answers(
-    models: Mapping[str, Callable[[], SweepClassifier]], read: Read, images: int, batch: int
+    models: Mapping[str, Callable[[], SweepClassifier]],
+    read: Read,
+    images: int,
+    batch: int,
+    titles: Sequence[str] = TITLES,
 ) -> dict[tuple[str, str], Float[ndarray, "image target"]]:
-    """Each classifier's answers under every title; those under its own are read off already."""
+    """Each classifier's answers under each of `titles`; those under its own are read off already."""
     found = {(name, title): read[name]().predictions for name, title in FIGURES.items()}
     for name in FIGURES:
-        for title in TITLES:
+        for title in titles:
             if (name, title) not in found:
                 every = SweepDataset(FIRST + images, title, seed=0, split="held-out")
                 figures = Subset(every, range(FIRST, FIRST + images))

@@ -3,6 +3,8 @@
 Written before any figure of chapter 09 was seen.
 """
 
+import pandas as pd
+
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.tables import word
 from vitmech_utils.statistics import Interval
@@ -66,6 +68,17 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: 
     if differing == 0 and ranks.low > ALIKE:
         return Judgement(FAILS, f"{where}, and both orders of heads are clearly alike")
     return undecided(f"{where}; {order}")
+
+
+@checked_arguments()
+def by_claim(claim: pd.DataFrame) -> Judgement:
+    """Q7 by a table of `measure.claim`."""
+    found = claim.set_index("quantity")
+    differing, ranks = found.loc["layers that differ from the sum"], found.loc["rank correlation"]
+    order = Interval(float(ranks["value"]), float(ranks["low"]), float(ranks["high"]))
+    return single_ablations_miss(
+        int(differing["value"]), int(differing["of"]), order, int(found["images"].min())
+    )
 
 
 RULES = {"Q7": single_ablations_miss}

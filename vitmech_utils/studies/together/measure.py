@@ -18,19 +18,23 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.changes import baseline_loss, mean_changes
 from vitmech_utils.heads.effects import Losses
-from vitmech_utils.heads.estimates import Estimate, estimate
+from vitmech_utils.heads.estimates import Estimate, estimate, fast_dtype
 from vitmech_utils.heads.hooks import Head, change_heads
-from vitmech_utils.heads.interactions import KEYS
-from vitmech_utils.heads.precision import fast_dtype
+from vitmech_utils.heads.interactions import KEYS, shapley_charges
 from vitmech_utils.heads.rank_agreement import SharedOrder, disattenuated_correlation
-from vitmech_utils.heads.sets import SetPredictions, groups, set_effects, singles
+from vitmech_utils.heads.sets import SetPredictions, groups, predict_without_sets, set_effects, singles
 from vitmech_utils.intervals import effect_intervals
-from vitmech_utils.profile_sections import Together
+from vitmech_utils.profile_sections import Together, Trainings
 from vitmech_utils.statistics import FALSE_DISCOVERIES, Interval, percent_effect, rank_correlation
+from vitmech_utils.studies.trainings.measure import of_each as of_each
 
 SEED = 9
 """The chapter's own stream of held-out figures."""
 RANDOM = "random"
+RANDOM_KEPT = 20
+"""The most random sets of each size that are kept: each costs a forward pass an image."""
+ORDERS_AGAIN = 24
+"""The most orders of all heads that Shapley values of another training rest on."""
 """The kind of sets that are drawn at random."""
 Groups = Mapping[str, Mapping[str, Iterable[Head]]]
 """Kind of set, name of the set, its heads."""
@@ -161,6 +165,38 @@ def strongest(single: pd.DataFrame, count: int) -> list[Head]:
     return list(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
 
 
+# Other trainings
+
+
+@checked_arguments()
+def asked_again(
+    model: nn.Module,
+    whole: Float[ndarray, "held_out target"],
+    classes: pd.DataFrame,
+    plan: Together,
+    more: Trainings,
+    reference: Float[Tensor, "other 3 height width"],
+    batch: int,
+    bootstrap: int,
+) -> pd.DataFrame:
+    """What the rule reads, as `claim` has it, of another training on fewer of the same images; layers alone.
+
+    `whole` are its losses on the held-out set, `classes` name its heads. Orders of heads by Shapley value rest on at
+    most `ORDERS_AGAIN` of the plan's permutations.
+    """
+    few = {"images": min(plan.images, more.images), "exact_images": min(plan.exact_images, more.exact_images)}
+    orders = min(plan.permutations, ORDERS_AGAIN)
+    heads, kinds = heads_of(classes), {"layer": named_groups(classes)["layer"]}
+    found = estimated(model, heads, kinds, plan.model_copy(update=few), reference, batch).losses(whole)
+    layers = group_effects(kinds, found[len(heads) :], found[: len(heads)], None, bootstrap)
+    data = held_out_figures(np.arange(orders))
+    pixels, labels = data["pixel_values"], data["labels"]
+    how = {"reference": reference, "batch": batch}
+    charged = shapley_charges(model, pixels, labels, "mean", permutations=orders, **how)
+    alone = predict_without_sets(model, pixels, singles(heads), "mean", **how).losses(labels)
+    return claim(layers, layers[:0], shared_order(charged, alone, bootstrap), orders)
+
+
 # Pairs
 
 
@@ -267,7 +303,7 @@ def sizes_to_keep(total: int) -> list[int]:
 def kept_sets(
     values: pd.DataFrame, heads: Sequence[Head], draws: int, rng: np.random.Generator
 ) -> dict[tuple, set[Head]]:
-    """The first heads of each ranking, of every size, and `draws` random sets of every second size.
+    """The first heads of each ranking, of every size, and `draws` random sets of every second size (`RANDOM_KEPT`).
 
     Keys are (ranking, size), or ("random", size, draw).
     """
@@ -277,7 +313,7 @@ def kept_sets(
         order = list(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
         sets |= {(name, size): set(order[:size]) for size in sizes}
     for size in sizes[1::2]:
-        for draw in range(draws):
+        for draw in range(min(draws, RANDOM_KEPT)):
             chosen = rng.choice(len(heads), size, replace=False)
             sets["random", size, draw] = {heads[place] for place in chosen}
     return sets

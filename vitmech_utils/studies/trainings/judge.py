@@ -1,11 +1,12 @@
 """A claim in several trainings: the verdict of each, and of all together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.studies.rows import TRAININGS
+from vitmech_utils.studies.trainings.measure import apart, named
 from vitmech_utils.studies.verdicts import Judgement, across
 
 
@@ -22,6 +23,19 @@ def verdicts_table(judged: Mapping[str, Mapping[str, Judgement]], images: Mappin
         for name, one in judged.items()
     ]
     return pd.DataFrame(rows, columns=list(TRAININGS))
+
+
+@checked_arguments()
+def by_claims(
+    claim: str, rule: Callable[[pd.DataFrame], Judgement], own: pd.DataFrame, others: pd.DataFrame, seed: int
+) -> pd.DataFrame:
+    """The `verdicts_table` of one claim that a `rule` judges by a table with a column images.
+
+    `own` is the table of the first seed, `others` holds those of further trainings, joined.
+    """
+    tables = {named(seed): own} | apart(others)
+    judged = {name: {claim: rule(table)} for name, table in tables.items()}
+    return verdicts_table(judged, {name: int(table["images"].min()) for name, table in tables.items()})
 
 
 @checked_arguments()

@@ -7,7 +7,7 @@ section `trainings`). Trainings are called by `named`; a mapping's first one is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,13 @@ def apart(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-# Verdicts
+@checked_arguments()
+def of_each(ask: Callable[[int], pd.DataFrame], seeds: Sequence[int]) -> pd.DataFrame:
+    """What `ask` finds in the training of each seed, in one table with a column training."""
+    return joined({named(seed): ask(seed) for seed in seeds})
+
+
+# Orders
 
 
 @checked_arguments()
@@ -131,7 +137,7 @@ def attention_profiles(statistics: AttentionStatistics) -> pd.DataFrame:
 def target_effects(sweeps: Mapping[str, pd.DataFrame]) -> dict[str, Float[ndarray, "head target"]]:
     """By training the effects of its heads on each target, in the order of layer and head."""
     return {
-        name: table.sort_values(["layer", "head"]).filter(regex="^effect_").to_numpy(float)
+        name: table.sort_values(["layer", "head"]).filter(regex="^effect_(?!whole)").to_numpy(float)
         for name, table in sweeps.items()
     }
 

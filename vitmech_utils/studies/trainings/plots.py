@@ -13,6 +13,7 @@ from vitmech_utils.figures.marks import excludes_zero
 from vitmech_utils.figures.plots import WIDE, headline, heatmap, to_grid
 from vitmech_utils.figures.tables import pipe_table
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.trainings.judge import by_claims as by_claims
 from vitmech_utils.studies.trainings.judge import in_each, over_all
 from vitmech_utils.studies.trainings.judge import verdicts_table as verdicts_table
 
