@@ -89,8 +89,28 @@ def test_an_executed_notebook_edited_by_hand_is_refused(clone: Path) -> None:
 
 
 def test_chapters_of_two_profiles_are_refused(clone: Path) -> None:
+    finish(clone, "02_second", overrides={"seeds": [3], "trainings.seeds": [4, 5]})
+    refused(
+        clone,
+        r"01_first and 02_second were made with different profile values \(seeds\).*run `vitmech run all`",
+    )
+
+
+def test_a_section_that_both_chapters_read_must_be_the_same(clone: Path) -> None:
+    for name in ("01_first", "02_second"):
+        path = clone / "notebooks" / f"{name}.ipynb"
+        page = nbformat.read(path, as_version=4)
+        page.cells[-1].source = "plan = chapter.profile.audit\n" + page.cells[-1].source
+        nbformat.write(page, path)
+    for name in CHAPTERS:
+        finish(clone, name)
     finish(clone, "02_second", overrides={"audit.images": 3})
-    refused(clone, r"different profile values \(01_first: \w{9}, 02_second: \w{9}.*run `vitmech run all`")
+    refused(clone, r"different profile values \(audit\)")
+
+
+def test_a_section_that_a_chapter_does_not_read_may_be_another(clone: Path) -> None:
+    finish(clone, "03_third", overrides={"audit.images": 3})
+    assert list(stage(clone, run_of(clone), clone / "staged")) == list(CHAPTERS)
 
 
 def test_chapters_of_two_backbones_are_refused(clone: Path) -> None:

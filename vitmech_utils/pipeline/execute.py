@@ -36,6 +36,7 @@ from vitmech_utils.runs.run_folders import (
     lock_file,
     note_profile,
 )
+from vitmech_utils.runs.sections import differing_values
 from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PARAMETERS = ("profile", "run_dir", "overrides")
@@ -251,7 +252,7 @@ def _accept(scratch: Path, run: Path, chapter: str, root: Path, profile: Profile
     try:
         manifest = read_manifest(finished, again)
         check_outputs(finished, manifest, again)
-        if manifest["profile"]["hash"] != profile.hash:
+        if differing_values(manifest["profile"], profile, root / "notebooks" / f"{chapter}.ipynb"):
             raise RunError("it was opened with other profile values than those asked for")
         changed = code_changes(manifest, root)["computes"]
         if changed:

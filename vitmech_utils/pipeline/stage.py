@@ -22,6 +22,7 @@ from vitmech_utils.profiles import Profile
 from vitmech_utils.report.picker.static import share_notebook_data
 from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, all_outputs, check_outputs, read_manifest
+from vitmech_utils.runs.sections import sections_read, values_read
 from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PROSE = ("_config.yml", "_toc.yml", "book")
@@ -173,7 +174,7 @@ def labelled(notebook: Any, manifest: dict[str, Any], advice: str = "") -> Any:
 def checked_run(root: Path, run: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """Return the manifests of a run's chapters; raises `RunError` unless all are whole and belong together."""
     manifests = {name: _checked(root, run, name) for name in names}
-    _refuse_mixed(run, manifests)
+    _refuse_mixed(run, manifests, root)
     return manifests
 
 
@@ -252,15 +253,23 @@ def _profile(manifest: dict[str, Any], folder: Path, again: str = "run it again"
     return profile
 
 
-def _refuse_mixed(run: Path, manifests: dict[str, dict[str, Any]]) -> None:
-    profiles = {name: manifest["profile"]["hash"] for name, manifest in manifests.items()}
+def _refuse_mixed(run: Path, manifests: dict[str, dict[str, Any]], root: Path) -> None:
     versions = {name: manifest["code"]["version"] for name, manifest in manifests.items()}
-    for what, values in (("profile values", profiles), ("package version", versions)):
-        if len(set(values.values())) > 1:
-            listed = ", ".join(f"{name}: {value[:9]}" for name, value in values.items())
-            raise RunError(
-                f"{run}: chapters were made with different {what} ({listed}); run `vitmech run all` on it"
-            )
+    if len(set(versions.values())) > 1:
+        listed = ", ".join(f"{name}: {value[:9]}" for name, value in versions.items())
+        raise RunError(
+            f"{run}: chapters were made with different package version ({listed}); run `vitmech run all` on it"
+        )
+    read: dict[str, tuple[str, Any]] = {}
+    for name, manifest in manifests.items():
+        sections = sections_read(root / "notebooks" / f"{name}.ipynb")
+        for key, value in values_read(manifest["profile"]["values"], sections).items():
+            other, seen = read.setdefault(key, (name, value))
+            if seen != value:
+                raise RunError(
+                    f"{run}: {other} and {name} were made with different profile values ({key}); run `vitmech run all` "
+                    "on it"
+                )
     modules: dict[str, tuple[str, str]] = {}
     for name, manifest in manifests.items():
         for path, value in manifest["code"]["modules"]["computes"].items():

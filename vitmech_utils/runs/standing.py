@@ -9,6 +9,7 @@ from vitmech_utils.artefacts import digest, file_hash
 from vitmech_utils.profiles import Profile
 from vitmech_utils.runs.code import KINDS, code_of
 from vitmech_utils.runs.manifests import RunError, all_outputs, check_outputs, read_manifest
+from vitmech_utils.runs.sections import differing_values
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def check_chapter(run: Path, name: str, root: Path, profile: Profile) -> dict[st
 def standing_of(
     run: Path, name: str, root: Path, profile: Profile, reading: tuple[str, ...] = ()
 ) -> Standing:
-    """Hold a finished chapter against the profile, the code and its own inputs.
+    """Hold a finished chapter against what it reads of the profile, the code and its own inputs.
 
     Raises `RunError` when the chapter is missing, damaged, of another profile, or stale: when the code that computes,
     or something that it read, is another one now. The message names what to run.
@@ -53,10 +54,9 @@ def standing_of(
     if name in reading:
         raise RunError(f"{folder}: {' reads '.join((*reading, name))}; {again}")
     manifest = read_manifest(folder, again)
-    if manifest["profile"]["hash"] != profile.hash:
-        differing = _differing(manifest["profile"]["values"], profile.model_dump(mode="json"))
+    if differing := differing_values(manifest["profile"], profile, root / "notebooks" / f"{name}.ipynb"):
         raise RunError(
-            f"{folder} was made with other profile values ({differing or 'another hash'}); {again} with the same values"
+            f"{folder} was made with other profile values ({differing}); {again} with the same values"
         )
     check_outputs(folder, manifest, again)
     changes = code_changes(manifest, root)
@@ -107,14 +107,3 @@ def adapter_digest(folder: Path) -> str:
     """One hash over the files of an adapter folder; its card, which says what they hold, is none of them."""
     files = (path for path in sorted(folder.glob("*")) if path.is_file() and path.name != "README.md")
     return digest({path.name: file_hash(path) for path in files})
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    parts = []
-    for key in sorted({*old, *new}):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            parts.append(_differing(before, now, f"{prefix}{key}."))
-        elif before != now:
-            parts.append(f"{prefix}{key}: {before} then, {now} now")
-    return ", ".join(part for part in parts if part)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest
+from vitmech_utils.runs.sections import values_read
 from vitmech_utils.statistics import Interval
 
 BOUNDS = ("low", "high")
@@ -18,12 +19,13 @@ EARLY_CHOICE = "layers 1-3"
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """The tables of one run, checked, with the profile that made them."""
+    """The tables of one run, checked, with the profile that made them: of sections, each chapter's own."""
 
     folder: Path
     profile: dict[str, Any]
     tables: dict[str, pd.DataFrame]
     chapters: dict[str, str]
+    profiles: dict[str, dict[str, Any]]
 
     def has(self, chapter: str) -> bool:
         """Whether the run holds a chapter."""
@@ -59,7 +61,11 @@ class JudgedRun:
     @property
     def semantics_images(self) -> int:
         """How many images chapter 05 classified the heads by."""
-        return int(self.profile["values"]["semantics"]["images"])
+        return self.images("semantics", self.chapter_of("classes"))
+
+    def images(self, section: str, chapter: str) -> int:
+        """The images that a section of the profile gave a chapter."""
+        return int(self.profiles[chapter]["values"][section]["images"])
 
     def swept(self, mode: str) -> pd.DataFrame:
         """One mode's effects; raises `RunError` when the sweep has none."""
@@ -104,7 +110,8 @@ def read_judged(
         manifest = read_manifest(run / chapter, how_to_rerun(chapter, run))
         check_outputs(run / chapter, manifest, how_to_rerun(chapter, run))
         profiles[chapter] = manifest["profile"]
-    if len({profile["hash"] for profile in profiles.values()}) > 1:
+    shared = [(profile["name"], values_read(profile["values"], ())) for profile in profiles.values()]
+    if any(values != shared[0] for values in shared):
         made = ", ".join(f"{chapter[:2]} ({profile['name']})" for chapter, profile in profiles.items())
         raise RunError(
             f"{run}: chapters {made} were made with different profile values; run `vitmech run all` on it"
@@ -117,7 +124,7 @@ def read_judged(
     }
     contract = {**optional, **contract}
     tables = {name: _table(run, name, *contract[name]) for name in chapters}
-    return JudgedRun(run, next(iter(profiles.values())), tables, chapters)
+    return JudgedRun(run, next(iter(profiles.values())), tables, chapters, profiles)
 
 
 def _table(run: Path, name: str, chapter: str, columns: tuple[str, ...]) -> pd.DataFrame:

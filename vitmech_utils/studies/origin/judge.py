@@ -280,7 +280,7 @@ def _by_chance(run: JudgedRun) -> str:
 
 
 def _images(run: JudgedRun) -> int:
-    return int(run.profile["values"]["origin"]["images"])
+    return run.images("origin", CHAPTER)
 
 
 def _first_look(run: JudgedRun) -> dict[str, Row]:
