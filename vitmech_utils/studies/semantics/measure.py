@@ -30,6 +30,8 @@ from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.projections import mean_of_queries, without_gradients
 from vitmech_utils.heads.semantics import CLASSES, Thresholds, classes_over_thresholds, classify, unmix
 from vitmech_utils.heads.sinks import Sinks, find_sinks
+from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.model.lora import update_norms as update_norms
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval, percentile_bounds, rank_correlation
 
@@ -84,6 +86,12 @@ class Examined:
     statistics: AttentionStatistics
     effects: pd.DataFrame | None
     classes: pd.DataFrame
+
+
+@checked_arguments()
+def sizes_of(model: nn.Module) -> dict[str, int]:
+    """How many layers a model has, how many heads in each, and how large they are."""
+    return find_blocks(model).sizes
 
 
 @checked_arguments()
