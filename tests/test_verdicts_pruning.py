@@ -33,7 +33,7 @@ FASTER, SLOWER, LEVEL = Interval(1.1, 1.05, 1.2), Interval(0.9, 0.8, 0.99), Inte
         (LOST, KEPT, [FASTER, FASTER], IN_PART, "only after recovery; the model is clearly faster at every"),
         (WIDE, KEPT, [FASTER, LEVEL], IN_PART, "only after recovery; the model is clearly faster at 1 of 2"),
         (KEPT, KEPT, [FASTER, SLOWER], IN_PART, "faster at 1 of 2 batch sizes"),
-        (LOST, LOST, [FASTER, FASTER], FAILS, "even after recovery"),
+        (LOST, LOST, [FASTER, FASTER], FAILS, "also after the longest recovery"),
         (KEPT, KEPT, [SLOWER, SLOWER], FAILS, "faster at no batch size"),
         (WIDE, WIDE, [SLOWER, SLOWER], FAILS, "faster at no batch size"),
         (KEPT, KEPT, [LEVEL, LEVEL], UNKNOWN, "reach across one"),

@@ -157,7 +157,7 @@ def layer_profile(
 @checked_arguments()
 def effect_scatter(ax: "Axes", first: pd.Series, second: pd.Series, names: list[str], label: int = 3) -> None:
     """Draw two effects per head against each other, with the line of equality and the `label` largest named."""
-    ax.plot(first, second, "o", markersize=4, alpha=0.8)
+    ax.plot(first, second, "o", markersize=4, alpha=0.8, clip_on=False, zorder=3)
     low, high = min(first.min(), second.min()), max(first.max(), second.max())
     ax.plot([low, high], [low, high], color="#444444", linewidth=0.8, linestyle="--")
     name_largest(ax, first, second, names, np.maximum(first.abs(), second.abs()), label)

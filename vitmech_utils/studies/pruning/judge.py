@@ -40,7 +40,7 @@ def early_heads_can_go(
     """Q1. Holds if without the heads of layers 1-3 the error clearly grows by less than *hardly*, with no further
     training, and the model is clearly faster at every batch size. Holds in part if the error does so only after
     recovery (the longest at hand), against the whole model given the same training, or if the model is faster at some
-    batch sizes alone. Does not hold if the error clearly grows by more than *hardly* even after recovery, or if the
+    batch sizes alone. Does not hold if the error clearly grows by more than *hardly* also after recovery, or if the
     model is faster at no batch size. Otherwise it is undecided.
     """
     if judgement := too_few(images, EFFECT):
@@ -52,7 +52,10 @@ def early_heads_can_go(
     if all(speedup.high <= 1 for speedup in speedups):
         return Judgement(FAILS, "the model without these heads is faster at no batch size")
     if error.low > HARDLY and recovered.low > HARDLY:
-        return Judgement(FAILS, f"the error grows by more than {HARDLY:g} %, even after recovery")
+        return Judgement(
+            FAILS,
+            f"the error grows by more than {HARDLY:g} %, also after the longest recovery that was tried",
+        )
     where = (
         "at every batch size" if faster == len(speedups) else f"at {faster} of {len(speedups)} batch sizes"
     )

@@ -333,9 +333,8 @@ def surprises(values: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:
     """Findings in words, each with how far it lies from what single ablations let one expect (log of a factor)."""
     layers, whole, added = groups[groups["kind"] == "layer"], values["shapley"].sum(), values["single"].sum()
     found = {
-        f"all heads together change the error by {whole:+,.0f} %, their single effects add up to {added:+,.0f} %": (
-            _log_factor(whole, added)
-        )
+        f"on {int(values['images'].iloc[0]):,} images all heads together change the error by {whole:+,.0f} % of the "
+        f"held-out loss, their single effects add up to {added:+,.0f} %": _log_factor(whole, added)
     }
     for _, row in layers[differs(layers)].iterrows():
         sentence = (
