@@ -117,7 +117,7 @@ class TestTogether:
         assert together.fewest_enough(curves, 100.0, 6) == {"single effect": 3, "Shapley value": 6}
 
     def test_the_largest_factor_is_the_first_surprise(self):
-        values = pd.DataFrame({"shapley": [200.0, 100.0], "single": [50.0, 50.0]})
+        values = pd.DataFrame({"shapley": [200.0, 100.0], "single": [50.0, 50.0], "images": 4})
         columns = {"kind": "layer", "q_value": 0.01, "low_effect": 0.0, "high_effect": 0.0}
         groups = pd.DataFrame(
             {"set": ["layer 1", "layer 2"], "effect": [900.0, 10.0], "sum_of_single": [0.0, 10.0]}

@@ -19,6 +19,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import DURATION, LABEL_NAMES, LABEL_STD, MAX_FREQUENCY
 from vitmech_utils.data.dataset import REGIONS, ChirpDataset, stack
 from vitmech_utils.heads.attention import patch_coverage, unit_scale
+from vitmech_utils.heads.changes import baseline_loss, mean_changes
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.one_head import (
@@ -34,7 +35,7 @@ from vitmech_utils.heads.probes import explained_variance, ridge_probe, token_st
 from vitmech_utils.heads.replacements import evaluating, mean_outputs
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import predict_without_sets
-from vitmech_utils.intervals import effect_intervals, joint_interval, ratio_intervals
+from vitmech_utils.intervals import joint_interval, ratio_intervals
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.profile_sections import Mechanism
 from vitmech_utils.profiles import Profile
@@ -136,13 +137,15 @@ def strongest_head(
     model: nn.Module,
     images: Mapping[str, Tensor],
     reference: Float[Tensor, "other 3 height width"],
+    whole: Float[ndarray, "held_out target"],
     batch: int,
 ) -> pd.DataFrame:
     """The leading heads by linearized effect, ablated exactly: the largest exact effect is the strongest head's.
 
     One row per candidate, strongest first, and one for the control: of the other heads of the strongest's layer, the
     one with the middle linearized effect. Columns: role (strongest, candidate, control), layer, head, effect, low,
-    high (percent of the error, mean ablation over `reference`, exact) and linearized.
+    high (percent of the mean of `whole`, the losses on the held-out set; mean ablation over `reference`, exact) and
+    linearized (percent of these images' loss).
     """
     pixels, labels = images["pixel_values"], images["labels"]
     linear = predict_linearized(model, pixels, "mean", reference=reference, batch=batch).losses(labels)
@@ -155,9 +158,8 @@ def strongest_head(
         sets = [[head] for head in zip(chosen["layer"], chosen["head"], strict=True)]
         predicted = predict_without_sets(model, pixels, sets, "mean", reference=reference, batch=batch)
         losses = predicted.losses(labels)
-        changed, whole = losses.mean()
-        low, high = effect_intervals(changed, whole)
-        return chosen.assign(effect=effect_sizes(changed, whole), low=low, high=high)
+        value, low, high = mean_changes(losses.of(), baseline_loss(whole))
+        return chosen.assign(effect=value, low=low, high=high)
 
     found = exactly(ranked.head(CANDIDATES)).sort_values("effect", ascending=False, ignore_index=True)
     strongest = found.iloc[0]
@@ -184,12 +186,13 @@ def effects_by_reader(
     images: Mapping[str, Tensor],
     reference: Float[Tensor, "other 3 height width"],
     kinds: Mapping[str, Tensor],
+    whole: Float[ndarray, "held_out target"],
     batch: int,
 ) -> pd.DataFrame:
     """What ablating the head costs if only some tokens receive its mean: CLS, chirp, background, decorations, or all.
 
-    A head writes to every token. Returns where, effect, low, high (percent of the error) and `tokens`, how many on
-    average.
+    A head writes to every token. Returns where, effect, low, high (percent of the mean of `whole`, the losses on the
+    held-out set) and `tokens`, how many on average.
     """
     pixels, labels = images["pixel_values"], images["labels"]
     prefix = find_blocks(model).prefix
@@ -216,11 +219,11 @@ def effects_by_reader(
     losses = np.stack(
         [((torch.cat(part) - labels) ** 2).mean(1).double().numpy() for part in changed.values()]
     )
-    low, high = effect_intervals(losses, own)
+    value, low, high = mean_changes(losses - own, baseline_loss(whole))
     return pd.DataFrame(
         {
             "where": list(masks), "tokens": [float(mask.sum(1).float().mean()) for mask in masks.values()],
-            "effect": effect_sizes(losses, own), "low": low, "high": high, "images": len(pixels),
+            "effect": value, "low": low, "high": high, "images": len(pixels),
         }
     )  # fmt: skip
 
@@ -540,10 +543,19 @@ class Studied:
 
 @checked_arguments()
 def study_head(
-    model: nn.Module, parts: Parts, plan: Mechanism, batch: int, bootstrap: int, seed: int
+    model: nn.Module,
+    parts: Parts,
+    plan: Mechanism,
+    whole: Float[ndarray, "held_out target"],
+    batch: int,
+    bootstrap: int,
+    seed: int,
 ) -> Studied:
-    """Name the strongest head of a training and its control, and put the account of both to the test."""
-    chosen = strongest_head(model, parts.choice, parts.fit["pixel_values"], batch)
+    """Name the strongest head of a training and its control, and put the account of both to the test.
+
+    `whole` are the training's losses on the held-out set.
+    """
+    chosen = strongest_head(model, parts.choice, parts.fit["pixel_values"], whole, batch)
     patch = find_blocks(model).patch
     places = patch_places(parts.test["regions"], patch)
     kinds = patch_kinds(parts.test["regions"], patch)
@@ -567,7 +579,7 @@ def study_head(
             own = {
                 "readers": effects_by_reader(
                     model, head, _few(parts.test, plan.path_images), parts.fit["pixel_values"],
-                    {name: kind[: plan.path_images] for name, kind in kinds.items()}, batch,
+                    {name: kind[: plan.path_images] for name, kind in kinds.items()}, whole, batch,
                 ),
                 "asked": attention_by_kind(test, kinds),
                 "logits": logit_parts(test, fit, test.key.shape[1] - len(places), seed),
