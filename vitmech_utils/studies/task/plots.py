@@ -422,9 +422,8 @@ def surprises(
         if readers := set(against.index[against["kind"].str.contains(kind)]):
             shared = len(top_type & readers)
             found[
-                f"of the {len(readers)} {kind}, {shared} are among the {ten} heads on which the leak model's answer "
-                f"on "
-                "the type depends most (expected: all)"
+                f"of the {len(readers)} {kind}, {shared} {word(shared, 'is', 'are')} among the {ten} heads on which "
+                "the leak model's answer on the type depends most (expected: all)"
             ] = 1 - shared / min(ten, len(readers))
             if pulls.low > 0:
                 found[
@@ -439,8 +438,8 @@ def surprises(
     ] = abs(other - own)
     tasks = len(first_heads(effects, "regressor", ALL, ten) & first_heads(effects, "clean", ALL, ten))
     found[
-        f"of the {ten} heads that the regressor needs most, {tasks} are among the {ten} that the clean classifier "
-        "needs most (expected of the architecture: all)"
+        f"of the {ten} heads that the regressor needs most, {tasks} {word(tasks, 'is', 'are')} among the {ten} that the "
+        "clean classifier needs most (expected of the architecture: all)"
     ] = abs(1 - tasks / ten)
     flat = chirps.bends < 1
     for name, expected in (("leak", 1.0), ("clean", 0.5)) if flat.any() else ():

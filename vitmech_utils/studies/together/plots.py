@@ -245,6 +245,7 @@ def shapley_text(values: pd.DataFrame) -> str:
     """Which heads single ablations underrate."""
     ten = max(1, len(values) // 7)
     first = [set(values[column].nlargest(ten).index) for column in ("single", "shapley")]
+    both = len(first[0] & first[1])
     hidden = values.loc[(values["shapley"] - values["single"]).nlargest(5).index]
     underrated = listed(
         f"L{row.layer + 1} H{row.head + 1} ({row.single:+,.1f} % alone, {row.shapley:+,.0f} % by Shapley value "
@@ -252,11 +253,9 @@ def shapley_text(values: pd.DataFrame) -> str:
         for row in hidden.itertuples()
     )
     return (
-        f"Of the {ten} heads with the largest single effects, {len(first[0] & first[1])} are among the {ten} with "
-        f"the "
+        f"Of the {ten} heads with the largest single effects, {both} {word(both, 'is', 'are')} among the {ten} with the "
         f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add "
-        f"up "
-        f"to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
+        f"up to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
     )
 
 
