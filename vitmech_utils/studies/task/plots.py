@@ -438,8 +438,8 @@ def surprises(
     ] = abs(other - own)
     tasks = len(first_heads(effects, "regressor", ALL, ten) & first_heads(effects, "clean", ALL, ten))
     found[
-        f"of the {ten} heads that the regressor needs most, {tasks} {word(tasks, 'is', 'are')} among the {ten} that the "
-        "clean classifier needs most (expected of the architecture: all)"
+        f"of the {ten} heads that the regressor needs most, {tasks} {word(tasks, 'is', 'are')} among the {ten} that "
+        "the clean classifier needs most (expected of the architecture: all)"
     ] = abs(1 - tasks / ten)
     flat = chirps.bends < 1
     for name, expected in (("leak", 1.0), ("clean", 0.5)) if flat.any() else ():

@@ -253,8 +253,8 @@ def shapley_text(values: pd.DataFrame) -> str:
         for row in hidden.itertuples()
     )
     return (
-        f"Of the {ten} heads with the largest single effects, {both} {word(both, 'is', 'are')} among the {ten} with the "
-        f"largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add "
+        f"Of the {ten} heads with the largest single effects, {both} {word(both, 'is', 'are')} among the {ten} with "
+        f"the largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add "
         f"up to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
     )
 
