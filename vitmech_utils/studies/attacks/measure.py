@@ -1,13 +1,13 @@
 """What an attack goes through: changed figures, attacked regions, the heads that look there, and what closes it.
 
-Losses are those of the model's own task. Effects are in percent of the loss of the same, unchanged images, or in the
+Losses are those of the model's own task. Effects are in percent of the held-out set's loss (`Clean.loss`), or in the
 unit of the loss where the task says so. Heads are pairs of layer and head, both 0-based.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
 from vitmech_utils.heads.attacks import Attack, attack, random_noise
 from vitmech_utils.heads.attention_shares import attention_statistics
+from vitmech_utils.heads.changes import baseline_loss
+from vitmech_utils.heads.changes import mean_changes as mean_effects
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import linearized_sets, predict_linearized
@@ -35,6 +37,7 @@ from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, fine_tune
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.model.scores import held_out_losses
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval, effect_sizes, rank_correlation
 from vitmech_utils.studies.attacks.figure_changes import (
@@ -54,6 +57,7 @@ CONTROLS = {
     "trained on randomized layouts": "trained on published layouts",
 }
 """Each defence, and what it is held against."""
+ENDS = ("effect", "low", "high")
 Errors = Float[ndarray, "image target"]
 Drawn = Callable[[str], Mapping[str, Tensor]]
 """The same chirps in a style: pixel_values, labels, regions."""
@@ -64,12 +68,17 @@ Drawn = Callable[[str], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Clean:
-    """What the model says of the unchanged figures, the truth, and the preset of `tasks` that judges both."""
+    """What the model says of the unchanged figures, the truth, and the preset of `tasks` that judges both.
+
+    `held_out` are its losses on the whole held-out set, whose mean effects are in percent of; without any, percentages
+    are of the loss of these figures.
+    """
 
     predictions: Float[Tensor, "image ..."]
     labels: Tensor
     preset: str = "squared error"
     targets: tuple[str, ...] = ()
+    held_out: Float[ndarray, "held_out target"] = field(default_factory=lambda: np.zeros((0, 0)))
 
     @property
     def task(self) -> Task:
@@ -83,18 +92,48 @@ class Clean:
         """The losses per image and target."""
         return self.losses(self.predictions)
 
+    @property
+    def loss(self) -> float:
+        """What percentages are of: the mean loss of the held-out set, or of these figures."""
+        return float((self.held_out if len(self.held_out) else self.errors).mean())
+
+    def effects(
+        self,
+        changed: Float[ndarray, "test image target"],
+        place: slice | list[int],
+        draws: int,
+        seed: int = 0,
+    ) -> tuple[Float[ndarray, " test"], Float[ndarray, " test"], Float[ndarray, " test"]]:
+        """Effects of other losses on the targets at `place`, with their bounds over images: see `loss`."""
+        relative, before = self.task.relative, self.errors[:, place].mean(1)
+        after = changed[..., place].mean(2)
+        if len(self.held_out) and relative:
+            return mean_effects(
+                after - before, baseline_loss(self.held_out[:, place]), draws=draws, seed=seed
+            )
+        bounds = effect_intervals(after, before, draws, seed=seed, relative=relative)
+        return effect_sizes(after, before, relative), *bounds
+
     def losses(self, predictions: Float[Tensor, "*draw image ..."]) -> Float[ndarray, "*draw image target"]:
         """The losses of other predictions of the same images, float64, on the CPU."""
         return self.task(predictions.cpu(), self.labels.cpu()).numpy()
 
 
 @checked_arguments()
-def clean_figures(model: nn.Module, images: Mapping[str, Tensor]) -> Clean:
-    """Predict unchanged figures; they are judged by the model's own task, which has to be a preset of `tasks`."""
+def clean_figures(
+    model: nn.Module,
+    images: Mapping[str, Tensor],
+    reading: Mapping[str, Float[ndarray, "held_out target"]] | None = None,
+) -> Clean:
+    """Predict unchanged figures; they are judged by the model's own task, which has to be a preset of `tasks`.
+
+    `reading` holds the model's `predictions` of the whole held-out set, and the `labels` (chapter 02's).
+    """
     said, labels = predictions(model, images["pixel_values"]), images["labels"]
     labels = labels.double() if labels.is_floating_point() else labels
     task = tasks.find(None, model, labels).fitted(said, labels)
-    return Clean(said, labels, task.name, task.targets)
+    whole = {"held_out": held_out_losses(reading)} if reading else {}
+    return Clean(said, labels, task.name, task.targets, **whole)
 
 
 @checked_arguments()
@@ -319,18 +358,17 @@ def carried_by_head(
     """
     task, settings = clean.task, {"task": clean.task, "batch": 8, "bootstrap": bootstrap}
     importance, tables = first_order(model, pixel_values, clean.labels, "mean", **settings), []
+    ablation = importance["effect"] * (clean.errors.mean() / clean.loss if task.relative else 1.0)
     for target, changed in attacked.items():
         found = first_order(model, changed, clean.labels, "resample", donors=pixel_values, **settings)
         harmed = found[f"baseline_{task.column}"]
-        scale = -harmed / clean.errors.mean() if task.relative else -1.0
+        scale = -harmed / clean.loss if task.relative else -1.0
         carries = {
             "carries": scale * found["effect"],
             "low": scale * found["high"],
             "high": scale * found["low"],
         }
-        tables.append(
-            found[["layer", "head", "images"]].assign(target=target, **carries, ablation=importance["effect"])
-        )
+        tables.append(found[["layer", "head", "images"]].assign(target=target, **carries, ablation=ablation))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -405,7 +443,7 @@ def carried_ranks(
     (of the random sets), and p_value, (1 + sets that carry as much or more) / (1 + sets).
     """
     drawn = control_sets(model, {target: heads[target] for target in attacked}, sets, seed)
-    percent = 100 / clean.errors.mean() if clean.task.relative else 1.0
+    percent = 100 / clean.loss if clean.task.relative else 1.0
     rows = []
     for target, changed in attacked.items():
         slopes = predict_linearized(model, changed, "resample", donors=pixel_values, batch=8)
@@ -576,8 +614,9 @@ def attack_effects(
     """Tabulate the losses of changed images against the clean ones', which every row shares.
 
     One row per name: name, images, mse, clean_mse (`loss`, `clean_loss` where the task's loss is no squared error),
-    effect (percent of the clean loss, or in the task's unit), low, high (paired bootstrap over images), and effect_T,
-    low_T, high_T of each target T. Raises `ValueError` for losses of other images.
+    percent_of (`Clean.loss`),
+    effect (percent of `Clean.loss`, or in the task's unit), low, high (paired over images), and effect_T, low_T, high_T
+    of each target T. Raises `ValueError` for losses of other images.
     """
     unchanged, task = clean.errors, clean.task
     if other := [name for name, found in losses.items() if found.shape != unchanged.shape]:
@@ -590,23 +629,17 @@ def attack_effects(
         "images": len(unchanged),
         task.column: every.mean((1, 2)),
         f"clean_{task.column}": unchanged.mean(),
+        "percent_of": clean.loss,
     }
-    parts = {"": (every.mean(2), unchanged.mean(1))}
-    parts |= {f"_{name}": (every[..., place], unchanged[:, place]) for place, name in enumerate(task.targets)}
-    for suffix, (changed, baseline) in parts.items():
-        low, high = effect_intervals(changed, baseline, bootstrap, seed=seed, relative=task.relative)
-        columns |= {
-            f"effect{suffix}": effect_sizes(changed, baseline, task.relative),
-            f"low{suffix}": low,
-            f"high{suffix}": high,
-        }
+    parts = {"": slice(None)} | {f"_{name}": [place] for place, name in enumerate(task.targets)}
+    for suffix, place in parts.items():
+        found = clean.effects(every, place, bootstrap, seed)
+        columns |= {f"{name}{suffix}": part for name, part in zip(ENDS, found, strict=True)}
     return pd.DataFrame(columns)
 
 
 @checked_arguments()
 def excess_effect(more: Errors, less: Errors, clean: Clean, bootstrap: int = 2000, seed: int = 0) -> Interval:
-    """By how much one loss exceeds another, in percent of the clean one or in its unit, paired by image."""
-    unchanged, relative = clean.errors, clean.task.relative
-    changed, baseline = (unchanged + more - less).mean(1)[None], unchanged.mean(1)
-    low, high = effect_intervals(changed, baseline, bootstrap, seed=seed, relative=relative)
-    return Interval(float(effect_sizes(changed, baseline, relative)[0]), float(low[0]), float(high[0]))
+    """By how much one loss exceeds another, in percent of `Clean.loss` or in its unit, paired by image."""
+    found = clean.effects((clean.errors + more - less)[None], slice(None), bootstrap, seed)
+    return Interval(*(float(part[0]) for part in found))

@@ -99,7 +99,7 @@ def natural(table: pd.DataFrame) -> "Figure":
 def natural_table(table: pd.DataFrame) -> str:
     """What natural changes do, target by target."""
     listing = frame_table(table, {"name": "change", **_EFFECTS})
-    return f"Change of the MSE, of all targets together and of each in percent of its own:\n\n{listing}"
+    return f"Change of the MSE, of all targets together and of each in percent of its own (held-out set):\n\n{listing}"
 
 
 @checked_arguments()
@@ -116,14 +116,15 @@ def budgets(table: pd.DataFrame, excess: Mapping[str, Interval]) -> "Figure":
 def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
     """What attacks at the largest budget do, beside the worst random draw."""
     top, weakest = table["budget"].max(), most_open(excess)[0]
+    guess = 100 * (1 - table["clean_mse"].iloc[0]) / table["percent_of"].iloc[0]
     rows = table[(table["budget"] == top) & (table["kind"] != NOISE)]
     rows = rows.assign(pixels=rows["pixels"].round().astype(int))
     listing = frame_table(rows, {"target": "region", "kind": "change", "pixels": "pixels", **_EFFECTS})
     return (
         f"Change of the MSE at a budget of {top:g}/255:\n\n{listing}\n\nOf the decorations the {weakest} lets most "
-        f"harm through: beyond the worst random draw {excess[weakest]:+,.0f} % of the clean MSE; the plot background "
-        f"{excess['plot background']:+,.0f} %, the chirp {excess['chirp']:+,.0f} %. For scale: a model that always "
-        f"predicts the mean, with an MSE of one, stands at {100 / table['clean_mse'].iloc[0] - 100:+,.0f} %."
+        f"harm through: beyond the worst random draw {excess[weakest]:+,.0f} % of the held-out MSE; the plot "
+        f"background {excess['plot background']:+,.0f} %, the chirp {excess['chirp']:+,.0f} %. For scale: a model "
+        f"that always predicts the mean, with an MSE of one, stands at {guess:+,.0f} %."
     )
 
 
@@ -218,7 +219,7 @@ def carried_text(
     }
     listing = frame_table(table[table["kind"] == OWN], columns)
     return (
-        f"{listing}\n\nIn percent of the clean MSE, with 95 % intervals over images. The p-values are ranks among "
+        f"{listing}\n\nIn percent of the held-out MSE, with 95 % intervals over images. The p-values are ranks among "
         f"{ranks['sets'].max()} random sets of as many heads, by what each carries to first order (outputs linearized "
         f"in the gates): the smallest that so many sets can give is {1 / (1 + ranks['sets'].max()):.2g}."
     )
@@ -258,7 +259,7 @@ def defences_table(
     before = natural.set_index("name").loc[worst, "effect"]
     after = listed(f"{percent(row)} ({row['name']})" for _, row in again.iterrows())
     return (
-        f"{frame_table(table, columns)}\n\nIn percent of the clean MSE with all heads. The style that did most harm "
+        f"{frame_table(table, columns)}\n\nIn percent of the held-out MSE with all heads. The style that did most harm "
         f"to the model as it was, *{worst}* ({before:+,.0f} %), stands after the further training at {after}."
     )
 
@@ -285,7 +286,7 @@ def verdict(
     return (
         f"On {row['images']:,} images, at a budget of {row['budget']:g}/255 on up to {row['pixels']:,} pixels, "
         f"beyond "
-        f"the worst random draw: {effects} of the clean MSE (95 % intervals).\n\n{judgement_list(judged, claimed)}"
+        f"the worst random draw: {effects} of the held-out MSE (95 % intervals).\n\n{judgement_list(judged, claimed)}"
         f"\n\nWith random heads of the same layers as the control, the rule would say of C8: {by_layers.verdict} "
         f"({by_layers.reason})."
     )
@@ -314,13 +315,13 @@ def what_you_know(
     clear = against(less.low, less.high, 0.0, "a clear gain", "a clear loss", "undecided")
     return three_sentences(
         f"An attack on the {weakest} alone raises the error by {percent(vars(attacked[weakest]), value='value')} of "
-        f"the clean loss beyond "
+        f"the held-out loss beyond "
         f"the worst random noise of the same size; verdict on C8, decorations are an attack surface: "
         f"{judged['C8'].words}.",
         f"{way}; verdict on Q6, attacks find what ablation misses: {judged['Q6'].words}.",
         f"After further training on randomized layouts, an attack on the {best['target']} adds "
-        f"{percent(vars(less), value='value')} of the clean loss less than after the same training on published ones "
-        f"({clear}).",
+        f"{percent(vars(less), value='value')} of the held-out loss less than after the same training on published "
+        f"ones ({clear}).",
     )
 
 
@@ -460,12 +461,12 @@ def vulnerability_scatter(ax: "Axes", table: pd.DataFrame) -> None:
 def carried_forest(ax: "Axes", table: pd.DataFrame) -> None:
     """Per target, how much of the attack's harm goes when heads write as on the clean image: its own, and random ones.
 
-    `table` has target, kind (`OWN`, `RANDOM`, `SAME_LAYERS`), effect, low, high (percent of the clean MSE).
+    `table` has target, kind (`OWN`, `RANDOM`, `SAME_LAYERS`), effect, low, high (percent of the held-out MSE).
     """
     looks = {OWN: ("#D55E00", "o"), RANDOM: ("#888888", "^"), SAME_LAYERS: ("#0072B2", "v")}
     interval_forest(ax, table, "target", by="kind", looks=looks)
     ax.axvline(0, color="#444444", linewidth=0.8)
-    ax.set_xlabel("harm that these heads carry (% of the clean MSE)")
+    ax.set_xlabel("harm that these heads carry (% of the held-out MSE)")
     percent_scale_to(ax, "x", table["low"].min(), table["high"].max())
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0)
 
@@ -474,8 +475,8 @@ def carried_forest(ax: "Axes", table: pd.DataFrame) -> None:
 def defence_panels(table: pd.DataFrame) -> "Figure":
     """Per attacked target, what an attack adds to the error of each model, with intervals.
 
-    `table` has target, model (of `MODELS`), effect, low, high: added by the attack, in percent of the clean MSE of the
-    model with all heads.
+    `table` has target, model (of `MODELS`), effect, low, high: added by the attack, in percent of the held-out MSE of
+    the model with all heads.
     """
     targets = list(dict.fromkeys(table["target"]))
     names = [name for name in MODELS if name in set(table["model"])]
@@ -487,6 +488,6 @@ def defence_panels(table: pd.DataFrame) -> "Figure":
         interval_forest(ax, part, "model", by="model", looks=MODELS, order=names, apart=0, size=7)
         ax.axvline(0, color="#444444", linewidth=0.8)
         ax.set_title(f"attack on the {target}")
-    axes[-1, 0].set_xlabel("added by the attack (% of the clean MSE with all heads)")
+    axes[-1, 0].set_xlabel("added by the attack (% of the held-out MSE with all heads)")
     percent_scale_to(axes[0, 0], "x", table["low"].min(), table["high"].max())
     return figure
