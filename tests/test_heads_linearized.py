@@ -155,6 +155,14 @@ def test_half_precision_is_close(family):
     assert not torch.equal(autocast.ablated, exact.ablated)
 
 
+@pytest.mark.parametrize("mode", ["zero", "mean", "qkv-weights"])
+def test_half_precision_needs_no_look_in_full_precision_first(mode):
+    model, (pixels, _) = zoo("vit").float(), pictures(dtype=torch.float32)
+    first = predict_linearized(model, pixels, mode, dtype=torch.bfloat16)
+    again = predict_linearized(model, pixels, mode, dtype=torch.bfloat16)
+    assert torch.equal(first.ablated, again.ablated)
+
+
 def test_float32_is_float64_but_for_rounding():
     pixels, _ = pictures()
     wide = predict_linearized(zoo("vit"), pixels)

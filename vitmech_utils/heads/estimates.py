@@ -123,9 +123,6 @@ def fast_dtype(model: nn.Module) -> torch.dtype | None:
     Processors with AVX-512 BF16 or AMX, and GPUs that have it. For estimates that exact ones correct, never for exact
     ones themselves.
     """
-    from vitmech_utils.heads.check import check_heads
-
-    check_heads(model)  # in the model's own precision, before its blocks compute in another
     weights = next(model.parameters())
     if weights.dtype != torch.float32:
         return None

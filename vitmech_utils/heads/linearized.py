@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import HeadPredictions, chosen_heads
+from vitmech_utils.heads.check import check_heads
 from vitmech_utils.heads.constants import (
     HeadConstants,
     HeadNoise,
@@ -137,9 +138,13 @@ def predict_linearized_modes(
     noise: HeadNoise | None = None
     run: Replay | None = None
     start = 0
-    with evaluating(model), frozen(model), blocks_in(dtype, anatomy), torch.no_grad():
+    with evaluating(model), frozen(model), torch.no_grad(), ExitStack() as precision:
         for images, others in _batches(model, pixel_values, donors, "resample" in modes, batch, seed):
             if start == 0:
+                check_heads(
+                    model, images[:1]
+                )  # in the model's own precision, before its blocks compute in another
+                precision.enter_context(blocks_in(dtype, anatomy))
                 run = _replay(model, anatomy, images[:1])
                 for mode in modes:
                     if mode == "noise":
