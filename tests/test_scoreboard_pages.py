@@ -41,11 +41,14 @@ def numbers(text: str) -> set[str]:
 
 
 def stands(number: str, known: set[str]) -> bool:
-    """Whether a number is among others, or rounded to one that has two digits or more."""
-    found = [other for other in known if len(other.replace(".", "")) > 1]
-    return number in known or any(
-        float(other) == round(float(number), len(other.partition(".")[2])) for other in found
-    )
+    """Whether a number is among others, or is one of them rounded, to two digits or more, on either side."""
+
+    def rounded(one: str, other: str) -> bool:
+        return len(other.replace(".", "")) > 1 and float(other) == round(
+            float(one), len(other.partition(".")[2])
+        )
+
+    return number in known or any(rounded(number, other) or rounded(other, number) for other in known)
 
 
 def current(chapter: str) -> None:
