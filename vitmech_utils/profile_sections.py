@@ -22,6 +22,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    def _among(self, few: str, many: str) -> None:
+        """Refuse more of some images than there are of those that they are taken from."""
+        if getattr(self, few) > getattr(self, many):
+            raise ValueError(
+                f"{few} is {getattr(self, few)}, expected at most {many}, {getattr(self, many)}: they are among these"
+            )
+
 
 class Train(Section):
     """Fine-tuning: `images` distinct training images, `steps` optimizer steps of `batch_size` images.
@@ -100,11 +107,8 @@ class Ablation(Section):
 
     @model_validator(mode="after")
     def _exact_ones_are_among_them(self) -> "Ablation":
-        for few in ("exact_images", "other_exact_images"):
-            if getattr(self, few) > self.images:
-                raise ValueError(
-                    f"{few} is {getattr(self, few)}, expected at most images, {self.images}: they are among these"
-                )
+        self._among("exact_images", "images")
+        self._among("other_exact_images", "images")
         return self
 
 
@@ -139,11 +143,7 @@ class Origin(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "Origin":
-        if self.exact_images > self.effect_images:
-            raise ValueError(
-                f"exact_images is {self.exact_images}, expected at most effect_images, {self.effect_images}: they are "
-                "among these"
-            )
+        self._among("exact_images", "effect_images")
         return self
 
 
@@ -205,10 +205,7 @@ class Together(Section):
 
     @model_validator(mode="after")
     def _exact_ones_are_among_them(self) -> "Together":
-        if self.exact_images > self.images:
-            raise ValueError(
-                f"exact_images is {self.exact_images}, expected at most images, {self.images}: they are among these"
-            )
+        self._among("exact_images", "images")
         return self
 
 
@@ -230,10 +227,7 @@ class Trainings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "Trainings":
-        if self.exact_images > self.images:
-            raise ValueError(
-                f"exact_images is {self.exact_images}, expected at most images, {self.images}: they are among these"
-            )
+        self._among("exact_images", "images")
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}, expected each once")
         return self
@@ -276,11 +270,7 @@ class Task(Section):
 
     @model_validator(mode="after")
     def _exact_ones_are_among_them(self) -> "Task":
-        if self.exact_images > self.effect_images:
-            raise ValueError(
-                f"exact_images is {self.exact_images}, expected at most effect_images, {self.effect_images}: they are "
-                "chosen among these"
-            )
+        self._among("exact_images", "effect_images")
         return self
 
 

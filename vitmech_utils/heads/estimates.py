@@ -120,8 +120,8 @@ class Estimate:
 def fast_dtype(model: nn.Module) -> torch.dtype | None:
     """bfloat16 for a float32 model whose device multiplies it faster than float32, else None: the model's own.
 
-    Processors with AVX-512 BF16 or AMX, and GPUs that have it. For estimates that exact ones correct, never for exact
-    ones themselves.
+    Processors with AVX-512 BF16 or AMX, and GPUs that have it. For estimates that exact ones correct and for constants
+    that are fitted, never for exact predictions.
     """
     weights = next(model.parameters())
     if weights.dtype != torch.float32:

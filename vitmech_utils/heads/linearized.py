@@ -141,9 +141,8 @@ def predict_linearized_modes(
     with evaluating(model), frozen(model), torch.no_grad(), ExitStack() as precision:
         for images, others in _batches(model, pixel_values, donors, "resample" in modes, batch, seed):
             if start == 0:
-                check_heads(
-                    model, images[:1]
-                )  # in the model's own precision, before its blocks compute in another
+                # In the model's own precision, before its blocks compute in another.
+                check_heads(model, images[:1])
                 precision.enter_context(blocks_in(dtype, anatomy))
                 run = _replay(model, anatomy, images[:1])
                 for mode in modes:

@@ -261,7 +261,8 @@ def _refuse_mixed(run: Path, manifests: dict[str, dict[str, Any]], root: Path) -
             f"{run}: chapters were made with different package version ({listed}); run `vitmech run all` on it"
         )
     read: dict[str, tuple[str, Any]] = {}
-    for name, manifest in manifests.items():
+    several = len({manifest["profile"]["hash"] for manifest in manifests.values()}) > 1
+    for name, manifest in manifests.items() if several else ():
         sections = sections_read(root / "notebooks" / f"{name}.ipynb")
         for key, value in values_read(manifest["profile"]["values"], sections).items():
             other, seen = read.setdefault(key, (name, value))

@@ -5,14 +5,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.attention import by_image
 from vitmech_utils.heads.attention_shares import attention_statistics
+from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.profile_sections import Task, Trainings
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.task import measure
 from vitmech_utils.studies.trainings.measure import of_each as of_each
 
@@ -62,7 +64,15 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _ablated(model, figures, logits, labels, plan, batch, bootstrap):
+def _ablated(
+    model: nn.Module,
+    figures: Mapping[str, Tensor],
+    logits: measure.Logits,
+    labels: measure.Labels,
+    plan: Task,
+    batch: int,
+    bootstrap: int,
+) -> Interval:
     """How much more the loss on the type rises without the lie's carriers than without random heads of their layers."""
     tested, searched, looked = measure.halves(len(labels), plan.sweep_images)
     donors = measure.titled(len(labels), "swapped")["pixel_values"][searched]
@@ -84,7 +94,7 @@ def _ablated(model, figures, logits, labels, plan, batch, bootstrap):
     return measure.beyond_random(rise, bootstrap)["carriers", "leak", "type"]
 
 
-def _changes(networks, plan, batch):
+def _changes(networks: Mapping[str, nn.Module], plan: Task, batch: int) -> dict[str, Losses]:
     """By how much each network's loss grows without each head, on figures of the kind that it was fine-tuned on."""
     others, found = max(4, plan.sweep_images), {}
     for name, network in networks.items():
