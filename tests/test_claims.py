@@ -208,7 +208,7 @@ def test_every_outcome_of_every_claim_is_tried() -> None:
 
 def test_the_rows_are_the_papers_claims_and_open_questions(tmp_path: Path) -> None:
     board = scoreboard(write_run(tmp_path, made_up()))
-    assert board["id"].tolist() == [f"C{i}" for i in range(1, 9)] + [f"Q{i}" for i in range(1, 9)]
+    assert board["id"].tolist() == [f"C{i}" for i in range(1, 9)] + [f"Q{i}" for i in range(1, 10)]
     known = board.set_index("id")["ours"]
     assert "1 of 2 heads keeps class" in known["C7"]
     assert "1 looks at the chirp before fine-tuning, 2 after" in known["C7"]

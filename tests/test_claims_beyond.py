@@ -367,7 +367,9 @@ def test_trainings_that_do_not_match_tell_nothing_of_decorations(tmp_path: Path)
 
 def test_rows_stay_open_without_their_chapter(tmp_path: Path) -> None:
     board = judged(tmp_path)
-    assert (board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8"], "verdict"] == OPEN).all()
+    assert (
+        board.loc[["C7", "C8", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8", "Q9"], "verdict"] == OPEN
+    ).all()
     assert "pruned" not in board.loc["C1", "control"]
 
 

@@ -92,5 +92,5 @@ def test_bounds_count_and_few_images_decide_nothing() -> None:
 
 
 def test_the_rule_begins_with_its_question() -> None:
-    assert list(verdicts_task.RULES) == ["Q5"]
+    assert list(verdicts_task.RULES) == ["Q5", "Q9"]
     assert verdicts_task.RULES["Q5"].__doc__.startswith("Q5. Of the architecture (holds) if ")

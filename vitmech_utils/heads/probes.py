@@ -75,9 +75,23 @@ def ridge_probe(
             f"features have shape {features.shape}, targets {targets.shape} and new features {new_features.shape}, "
             "expected as many images of the first two, three or more, and the same features"
         )
+    weights, bias = fit_ridge(features, targets)
+    return bias + new_features @ weights
+
+
+@checked_arguments(finite=("features", "targets"))
+def fit_ridge(
+    features: Float[ndarray, "image feature"], targets: Float[ndarray, "labelled target"]
+) -> tuple[Float[ndarray, "feature target"], Float[ndarray, " target"]]:
+    """The weights and biases of `ridge_probe`, for features as they are. Raises `ValueError` as it does."""
+    if len(features) != len(targets) or len(features) < 3:
+        raise ValueError(
+            f"features have shape {features.shape} and targets {targets.shape}, expected as many images of both, three "
+            "or more"
+        )
     middle, spread = features.mean(0), features.std(0)
     kept = spread > 1e-12 * np.abs(middle).max(initial=1.0)
-    scaled, new = ((part[:, kept] - middle[kept]) / spread[kept] for part in (features, new_features))
+    scaled = (features[:, kept] - middle[kept]) / spread[kept]
     mean = targets.mean(0)
     left, singular, right = np.linalg.svd(scaled.astype(np.float64), full_matrices=False)
     projected = left.T @ (targets - mean)
@@ -91,8 +105,10 @@ def ridge_probe(
         errors.append(((residual / (1 - leverage)[:, None]) ** 2).mean(0))
         weights.append(right.T @ ((singular / (singular**2 + penalty * images))[:, None] * projected))
     best = np.argmin(errors, axis=0)
-    chosen = np.stack([weights[row][:, target] for target, row in enumerate(best)], 1)
-    return mean + new @ chosen
+    found = np.zeros((features.shape[1], targets.shape[1]))
+    found[kept] = np.stack([weights[row][:, target] for target, row in enumerate(best)], 1)
+    found[kept] /= spread[kept, None]
+    return found, mean - middle @ found
 
 
 @checked_arguments(finite=("truth", "predicted"))

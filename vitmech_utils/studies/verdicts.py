@@ -23,6 +23,7 @@ WHOLE, EFFECT = "loss of the whole model", "effect of a head"
 ON_CHIRP, ON_TITLE = (f"attention share of a head on the {region}" for region in ("chirp", "title"))
 ENOUGH_HEADS, ENOUGH_TRAININGS = 10, 3
 LACKS = ("images", "heads", "trainings")
+THRESHOLDS = "thresholds"
 HARDLY = 1.0
 MOST, HALF = 0.8, 0.5
 NONE = 0.1
@@ -64,7 +65,8 @@ FIRST_FOUR = (0, 3)  # layers 1-4, 0-based, both ends included
 class Judgement:
     """A verdict, one of `VERDICTS`, and the reason for it in one sentence.
 
-    `lacks` says of an undecided claim what would decide it: more `images`, more `heads` or more `trainings`.
+    `lacks` says of an undecided claim what would decide it: more `images`, more `heads` or more `trainings`, or that
+    `thresholds` disagree, which nothing more of anything would decide.
     """
 
     verdict: str
@@ -79,16 +81,32 @@ class Judgement:
 
 @checked_arguments()
 def in_words(verdict: str, lacks: str = "") -> str:
-    """A verdict, and where it is undecided what there is too little of."""
+    """A verdict, and where it is undecided what there is too little of, or that thresholds disagree."""
+    if lacks == THRESHOLDS:
+        return f"{verdict} ({THRESHOLDS} disagree)"
     return f"{verdict} (too few {lacks})" if lacks else verdict
 
 
 @checked_arguments()
 def undecided(reason: str, lacks: str = "images") -> Judgement:
-    """No verdict, for want of images, heads or trainings (`LACKS`)."""
-    if lacks not in LACKS:
-        raise ValueError(f"lacks is {lacks!r}, expected one of {', '.join(LACKS)}")
+    """No verdict, for want of images, heads or trainings (`LACKS`), or where `THRESHOLDS` disagree."""
+    if lacks not in (*LACKS, THRESHOLDS):
+        raise ValueError(f"lacks is {lacks!r}, expected one of {', '.join((*LACKS, THRESHOLDS))}")
     return Judgement(UNKNOWN, reason, lacks)
+
+
+@checked_arguments()
+def undecided_over_thresholds(reason: str, usual: Judgement | None) -> Judgement:
+    """No verdict on what is counted over all thresholds. `usual` is the one by the usual thresholds alone.
+
+    Where that is undecided, too (or not known), images are wanting; where it is not, thresholds disagree.
+    """
+    if usual is None or usual.verdict == UNKNOWN:
+        return undecided(reason)
+    return undecided(
+        f"{reason}, depending on where thresholds are put; by the usual ones alone it {usual.verdict}",
+        THRESHOLDS,
+    )
 
 
 # Several trainings

@@ -26,6 +26,7 @@ from vitmech_utils.studies.verdicts import (
     too_few,
     too_few_heads,
     undecided,
+    undecided_over_thresholds,
 )
 
 CHAPTER = "07_inherited_or_emergent"
@@ -87,17 +88,20 @@ def detectors_shared(moves: pd.DataFrame) -> Count:
 
 
 @checked_arguments()
-def fine_tuning_drives(made: Count, images: int) -> Judgement:
+def fine_tuning_drives(made: Count, images: int, usual: Count | None = None) -> Judgement:
     """C7. Holds if *most* heads that are about something after fine-tuning were for sure about none of it before, in
     part if more than *half* were. Does not hold if even those that may have been make up no more than *half*. Otherwise
     it is undecided. A head that keeps some of its regions, or drops one, was about it before. *For sure* means over all
     thresholds that one may well put between the classes, *may* by any of them.
+
+    `usual` is the count by the usual thresholds alone: it tells whether images are wanting or thresholds disagree.
     """
     return _judged(
         made,
         images,
         "no head is about anything after fine-tuning",
         "of the heads that are about something after fine-tuning, {share} were about none of it before",
+        None if usual is None else fine_tuning_drives(usual, images),
     )
 
 
@@ -148,13 +152,15 @@ def judged(
     and from the network that saw bare figures, trained like it or not (`matched`).
     """
     return {
-        "C7": fine_tuning_drives(made, images),
+        "C7": fine_tuning_drives(made, images, made_by_fine_tuning(inherited)),
         "Q3": detectors_are_inherited(detectors_shared(inherited), images),
         "Q4": detectors_need_no_decorations(detectors_shared(undecorated), images, matched),
     }
 
 
-def _judged(heads: Count, images: int, nothing: str, sentence: str) -> Judgement:
+def _judged(
+    heads: Count, images: int, nothing: str, sentence: str, usual: Judgement | None = None
+) -> Judgement:
     if judgement := too_few(images, ON_CHIRP):
         return judgement
     if not heads.total:
@@ -168,7 +174,7 @@ def _judged(heads: Count, images: int, nothing: str, sentence: str) -> Judgement
         return Judgement(IN_PART, sentence.format(share=f"for sure {least:.0%}, fewer than {MOST:.0%},"))
     if largest <= HALF:
         return Judgement(FAILS, sentence.format(share=f"at most {largest:.0%}"))
-    return undecided(sentence.format(share=f"between {least:.0%} and {largest:.0%}"))
+    return undecided_over_thresholds(sentence.format(share=f"between {least:.0%} and {largest:.0%}"), usual)
 
 
 def _among(wanted: pd.Series, sure: pd.Series) -> Count:
@@ -199,7 +205,7 @@ def _c7(run: JudgedRun) -> Row:
     return _origin_row(
         run,
         made,
-        fine_tuning_drives(made, _images(run)),
+        fine_tuning_drives(made, _images(run), made_by_fine_tuning(moves)),
         id="C7",
         claim=_SPECIALIZATION,
         study="not tested",

@@ -36,6 +36,7 @@ from vitmech_utils.studies.verdicts import (
     too_few,
     too_few_heads,
     undecided,
+    undecided_over_thresholds,
 )
 
 CHAPTER = "05_mono_or_polysemantic"
@@ -91,10 +92,12 @@ def last_layer_spreads_wider(classes: pd.DataFrame) -> bool:
 
 
 @checked_arguments()
-def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
+def layers_attend_to_chirp_alone(heads: Count, images: int, usual: Count | None = None) -> Judgement:
     """C3. Holds if *most* heads of layers 6-11 are for sure about the chirp alone, in part if more than *half* are.
     Does not hold if even those that may be make up no more than *half*. Otherwise it is undecided. *For sure* means
     over all thresholds that one may well put between the classes, *may be* by any of them.
+
+    `usual` is the count by the usual thresholds alone: it tells whether images are wanting or thresholds disagree.
     """
     if judgement := too_few(images, ON_CHIRP):
         return judgement
@@ -107,7 +110,10 @@ def layers_attend_to_chirp_alone(heads: Count, images: int) -> Judgement:
         return Judgement(IN_PART, f"more than half of the heads are, but fewer than {MOST:.0%} for sure")
     if largest <= HALF:
         return Judgement(FAILS, f"at most {largest:.0%} of the heads are about the chirp alone")
-    return undecided(f"between {least:.0%} and {largest:.0%} of the heads are: more or fewer than half")
+    alone = None if usual is None else layers_attend_to_chirp_alone(usual, images)
+    return undecided_over_thresholds(
+        f"between {least:.0%} and {largest:.0%} of the heads are: more or fewer than half", alone
+    )
 
 
 @checked_arguments()
@@ -141,10 +147,14 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
 
 
 @checked_arguments()
-def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgement:
+def last_layer_is_polysemantic(
+    heads: Count, wider: bool, images: int, usual: Count | None = None
+) -> Judgement:
     """C5. Holds if more than *half* of the last layer's heads are for sure polysemantic or diffuse, and its maps are
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
     that may be make up no more than *half*. Otherwise it is undecided. *For sure* and *may be* as in C3.
+
+    `usual` is the count by the usual thresholds alone, as in C3.
     """
     if judgement := too_few(images, ON_CHIRP):
         return judgement
@@ -159,7 +169,10 @@ def last_layer_is_polysemantic(heads: Count, wider: bool, images: int) -> Judgem
             FAILS,
             f"{most} of the {heads.total} heads {word(heads.high or 1, 'is', 'are')} polysemantic or diffuse",
         )
-    return undecided("how many heads are depends on the images drawn: it may be more or fewer than half")
+    alone = None if usual is None else last_layer_is_polysemantic(usual, wider, images)
+    return undecided_over_thresholds(
+        f"between {heads.low} and {heads.high} of the {heads.total} heads are: more or fewer than half", alone
+    )
 
 
 @checked_arguments()
@@ -215,9 +228,11 @@ def judged(
     counts = counted_over_thresholds(over_all) | {"C4": text_or_edge_detectors(classes)}
     both = min(images, int(sweep["images"].iloc[0]))
     return counts, {
-        "C3": layers_attend_to_chirp_alone(counts["C3"], images),
+        "C3": layers_attend_to_chirp_alone(counts["C3"], images, about_chirp_alone(classes)),
         "C4": some_detectors_are_irrelevant(counts["C4"], detector_effects(classes, sweep), both),
-        "C5": last_layer_is_polysemantic(counts["C5"], last_layer_spreads_wider(classes), images),
+        "C5": last_layer_is_polysemantic(
+            counts["C5"], last_layer_spreads_wider(classes), images, polysemantic_or_diffuse(classes)
+        ),
         "C6": importance_grows_with_focus(*correlations, both),
     }
 
@@ -243,7 +258,11 @@ def _c3(run: JudgedRun) -> Row:
         figure="fig-classes",
         images=run.semantics_images,
         **numbers(count, "heads"),
-        **vars(layers_attend_to_chirp_alone(count, run.semantics_images)),
+        **vars(
+            layers_attend_to_chirp_alone(
+                count, run.semantics_images, about_chirp_alone(run.tables["classes"])
+            )
+        ),
     )
 
 
@@ -293,7 +312,9 @@ def _c5(run: JudgedRun) -> Row:
         figure="fig-classes",
         images=run.semantics_images,
         **numbers(count, "heads"),
-        **vars(last_layer_is_polysemantic(count, wider, run.semantics_images)),
+        **vars(
+            last_layer_is_polysemantic(count, wider, run.semantics_images, polysemantic_or_diffuse(classes))
+        ),
     )
 
 

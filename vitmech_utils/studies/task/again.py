@@ -16,6 +16,7 @@ from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.profile_sections import Task, Trainings
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.task import measure
+from vitmech_utils.studies.task.agnostic.measure import Shifts, by_task, shared_orders
 from vitmech_utils.studies.trainings.measure import of_each as of_each
 
 
@@ -105,3 +106,15 @@ def _changes(networks: Mapping[str, nn.Module], plan: Task, batch: int) -> dict[
         where = measure.swept(network, plan.sweep_every)
         found[name] = measure.loss_changes(network, title, plan, drawn["pixel_values"], batch, where)
     return found
+
+
+@checked_arguments()
+def three_tasks(
+    load: Mapping[str, Callable[[], nn.Module]],
+    real: Mapping[str, Shifts],
+    probe_images: int,
+    heads: int,
+    draws: int,
+) -> pd.DataFrame:
+    """What three tasks share of their order of heads; see `agnostic.measure.by_task` and `shared_orders`."""
+    return shared_orders(by_task(load, real, probe_images), heads, draws)

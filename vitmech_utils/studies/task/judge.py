@@ -12,6 +12,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun
+from vitmech_utils.studies.task.agnostic import judge as agnostic
 from vitmech_utils.studies.verdicts import (
     FAILS,
     HALF,
@@ -28,6 +29,7 @@ from vitmech_utils.studies.verdicts import (
 
 CHAPTER = "12_another_task"
 TABLES = {"claim_q5": ("kind", "quantity", "value", *BOUNDS, "images", "sweep_images", "heads")}
+OPTIONAL = {"shared_by_tasks": agnostic.COLUMNS}
 OTHER_TASK = "Another task: does the specialization belong to the architecture or to the task?"
 
 
@@ -101,13 +103,17 @@ def by_claim(claim: pd.DataFrame) -> Judgement:
 
 READ = ("control", "shared", "ceiling", "another training", "attention before fine-tuning")
 """The kinds of a claim's rows that the rule reads, in its order."""
-RULES = {"Q5": specialization_is_of_the_architecture}
+RULES = {"Q5": specialization_is_of_the_architecture, **agnostic.RULES}
 
 
 @checked_arguments()
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of this chapter; open where the run lacks it."""
-    return {"Q5": _q5(run) if run.has(CHAPTER) else open_row("Q5", OTHER_TASK)}
+    three = run.tables.get("shared_by_tasks")
+    return {
+        "Q5": _q5(run) if run.has(CHAPTER) else open_row("Q5", OTHER_TASK),
+        "Q9": open_row("Q9", agnostic.QUESTION) if three is None else agnostic.row(three, CHAPTER),
+    }
 
 
 def _q5(run: JudgedRun) -> Row:

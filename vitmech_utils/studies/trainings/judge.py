@@ -39,6 +39,12 @@ def by_claims(
 
 
 @checked_arguments()
+def together(*tables: pd.DataFrame) -> pd.DataFrame:
+    """The `verdicts_table` of several claims in one."""
+    return pd.concat(tables, ignore_index=True)
+
+
+@checked_arguments()
 def in_each(table: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
     """The judgements of a `verdicts_table`, by claim and training."""
     found: dict[str, dict[str, Judgement]] = {}

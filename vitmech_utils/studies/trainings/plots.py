@@ -15,6 +15,7 @@ from vitmech_utils.figures.tables import pipe_table
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.trainings.judge import by_claims as by_claims
 from vitmech_utils.studies.trainings.judge import in_each, over_all
+from vitmech_utils.studies.trainings.judge import together as together
 from vitmech_utils.studies.trainings.judge import verdicts_table as verdicts_table
 
 if TYPE_CHECKING:
