@@ -1,6 +1,7 @@
 """What may become a page: whole, executed chapters that belong together; anything else leaves the old pages alone."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -10,7 +11,8 @@ from small_book import CHAPTERS, ROOT, make
 from test_runs import begin
 
 from vitmech_utils.artefacts import file_hash
-from vitmech_utils.pipeline.stage import stage
+from vitmech_utils.pipeline.stage import argument, labelled, stage
+from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, write_manifest
 
 
@@ -176,3 +178,37 @@ def test_the_book_counts_its_chapters_by_their_own_numbers() -> None:
     ]
     assert names == [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     assert [name[10:12] for name in names] == [f"{number:02}" for number in range(1, len(names) + 1)]
+
+
+def chapters() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("[01]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem[:2])
+def test_every_chapter_shows_its_argument_near_the_top(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("vitmech_utils.pipeline.stage.banner", lambda *_: "made")
+    notebook = read_notebook(path)
+    shown = argument(notebook, path.stem)
+    name = re.search(rf"\.\./book/run/{path.stem}/([\w-]+)\.png", shown).group(1)
+    assert any(f'"{name}"' in cell.source for cell in notebook.cells if "save_figure(" in cell.source)
+    page = labelled(notebook, {"chapter": path.stem})
+    place = [cell.get("id") for cell in page.cells].index("staged-argument")
+    assert place == 3, "after title, provenance and what one learns"
+    assert page.cells[place - 1].source.startswith("**The ")
+
+
+@pytest.mark.parametrize("damage", ["two", "no figure", "no name", "no alt"])
+def test_an_argument_that_cannot_be_shown_is_refused(damage: str) -> None:
+    notebook = read_notebook(chapters()[0])
+    cell = next(cell for cell in notebook.cells if "argument" in cell.metadata.get("tags", []))
+    if damage == "two":
+        notebook.cells.append(cell)
+    elif damage == "no figure":
+        cell.source = "1 + 1"
+    else:
+        cell.metadata.mystnb.pop("figure" if damage == "no name" else "image")
+    with pytest.raises(RunError, match="expected one that saves a figure with a name and an alt text"):
+        argument(notebook, "01_chirp_spectrograms")
+    for cell in notebook.cells:
+        cell.metadata.tags = []
+    assert argument(notebook, "01_chirp_spectrograms") == ""

@@ -27,6 +27,9 @@ from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PROSE = ("_config.yml", "_toc.yml", "book")
 IMAGES = (".png", ".svg", ".jpg")
+ARGUMENT = "argument"
+"""The tag of the cell whose figure makes a chapter's argument; its page shows it near the top, too."""
+SAVED = re.compile(r"""save_figure\(.*,\s*"([\w-]+)"\s*,?\s*\)""", re.DOTALL)
 RECORD = "built.json"
 """Beside a built book: what it was built from."""
 TOKEN = re.compile(r"\{\{\s*run:([^}]+?)\s*\}\}")
@@ -167,8 +170,32 @@ def labelled(notebook: Any, manifest: dict[str, Any], advice: str = "") -> Any:
     ]
     if rest:
         cells.append(nbformat.from_dict({**first, "source": rest}))
+    if shown := argument(notebook, manifest["chapter"]):
+        cells.append(_markdown(shown, ARGUMENT))
     notebook["cells"] = [*cells, *notebook["cells"][1:]]
     return notebook
+
+
+def argument(notebook: Any, chapter: str) -> str:
+    """The figure that makes a chapter's argument, as its page shows it near the top; empty where no cell is tagged.
+
+    Raises `RunError` where several are, or where the cell saves no figure, or gives it no name or no text for those who
+    do not see it.
+    """
+    cells = [cell for cell in notebook["cells"] if ARGUMENT in cell["metadata"].get("tags", [])]
+    if not cells:
+        return ""
+    saved = [SAVED.search(cell["source"]) for cell in cells]
+    told = cells[0]["metadata"].get("mystnb", {})
+    name, alt = told.get("figure", {}).get("name"), told.get("image", {}).get("alt")
+    if len(cells) > 1 or saved[0] is None or not name or not alt:
+        raise RunError(
+            f"{chapter}: {len(cells)} cells with the tag {ARGUMENT}, expected one that saves a figure with a name and "
+            "an alt text"
+        )
+    path = f"../book/run/{chapter}/{saved[0][1]}.png"
+    told = f"*The chapter in one figure;* {{numref}}`{name}` *says what it shows and how it was made.*"
+    return f"```{{image}} {path}\n:alt: {alt}\n:align: center\n```\n\n{told}"
 
 
 def checked_run(root: Path, run: Path, names: list[str]) -> dict[str, dict[str, Any]]:
