@@ -79,8 +79,11 @@ def head_names(table: pd.DataFrame) -> list[str]:
 
 
 @checked_arguments()
-def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
-    """Make an axis in percent linear up to `linear` and logarithmic beyond, with plain numbers as ticks."""
+def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0, most: int = 7) -> None:
+    """Make an axis in percent linear up to `linear` and logarithmic beyond, with plain numbers as ticks.
+
+    Of more than `most` ticks a horizontal axis keeps every other one.
+    """
     for name in which:
         axis = getattr(ax, f"{name}axis")
         low, high = getattr(ax, f"get_{name}lim")()
@@ -89,7 +92,7 @@ def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0) -> None:
         getattr(ax, f"set_{name}scale")("symlog", linthresh=linear)
         ticks = [tick for tick in decades(linear) if low <= tick <= high]
         # On a horizontal axis numbers stand side by side: there every other one is left out, but never zero.
-        if name == "x" and len(ticks) > 7:
+        if name == "x" and len(ticks) > most:
             ticks = [tick for place, tick in enumerate(ticks, -ticks.index(0.0)) if place % 2 == 0]
         axis.set_ticks(ticks)
         axis.set_major_formatter("{x:g}")

@@ -153,6 +153,14 @@ def rows(run: JudgedRun) -> dict[str, Row]:
     return {"C1": _c1(run), "C2": _c2(run)}
 
 
+@checked_arguments()
+def from_zero(found: Interval) -> Interval:
+    """How a shift, or a ratio of shifts, is shown: as squares they are not negative, even where intervals that were
+    lengthened until they cover reach below zero.
+    """
+    return Interval(found.value, max(found.low, 0.0), found.high)
+
+
 def _c1(run: JudgedRun) -> Row:
     by_mode = _compared(run, "early")
     early = run.interval("claims_c1_c2", mode=run.mode, quantity="early")
@@ -169,7 +177,7 @@ def _c1(run: JudgedRun) -> Row:
         claim="Heads of layers 1-3 hardly matter to the task.",
         study=f"MSE {STUDY_EARLY:+.2f} % on average, standard deviation {STUDY_EARLY_DEVIATION:.2f} %",
         ours=f"MSE {early:+.2f} % on average by {run.mode} ablation"
-        + (f", the answer moves by {moved[run.mode]:.2f} % of it" if moved else "")
+        + (f", the answer moves by {from_zero(moved[run.mode]):.2f} % of it" if moved else "")
         + _others(by_mode, run.mode, "+.2f", " %"),
         sample=_sample(run, f"{heads} heads"),
         control="; ".join(controls),
@@ -194,7 +202,7 @@ def _c2(run: JudgedRun) -> Row:
         claim="Deeper heads matter about three times as much: layer 6 against layers 1-3.",
         study=f"MSE {STUDY_LATE:+.2f} % in layer 6, {STUDY_LATE / STUDY_EARLY:.1f} times that of layers 1-3",
         ours=f"{ratio:.1f} times by {run.mode} ablation; layer 6 by {late:+.2f} %"
-        + (f"; by how far the answer moves {by_shift[run.mode]:.1f} times" if by_shift else "")
+        + (f"; by how far the answer moves {from_zero(by_shift[run.mode]):.1f} times" if by_shift else "")
         + _others(ratios, run.mode, ".1f", " times"),
         sample=_sample(run, "one layer against three"),
         control=f"untrained network, {by(untrained)}: layers 1-3 {_signed(before)} %, layer 6 {_signed(after)} %",

@@ -23,6 +23,7 @@ from vitmech_utils.figures.plots import DIVERGING, WIDE, WIDTH, heatmap, to_grid
 from vitmech_utils.figures.tables import judgement_list, pipe_table, plain, shown
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.ablation.judge import from_zero
 from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
 from vitmech_utils.studies.coverage import method_for
 from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, Judgement
@@ -106,6 +107,7 @@ def layers_figure(layers: pd.DataFrame, heads: pd.DataFrame, mode: str) -> "Figu
     left.hlines(STUDY_LATE, 5.7, 6.3, color="#009E73", label="study, layer 6")
     as_effect = {"shift": "effect", "low_shift": "low", "high_shift": "high"}
     moved = layers[["layer", *as_effect]].rename(columns=as_effect)
+    moved["low"] = moved["low"].clip(lower=0)  # see `from_zero`
     layer_profile(right, moved, heads[["layer", *as_effect]].rename(columns=as_effect))
     right.set_ylabel("")
     top = int(layers.loc[layers["effect"].idxmax(), "layer"]) + 1
@@ -126,8 +128,10 @@ def study_table(comparison: pd.DataFrame) -> str:
         found = {row.quantity: Interval(row.value, row.low, row.high) for row in part.itertuples()}
         images = f"{part['images'].iloc[0]:,}, {part['exact_images'].iloc[0]:,} exactly"
         for what, ends, sign in (("effect", "", "+"), ("shift", "_shift", "")):
-            means = (f"{found[f'{name}{ends}']:{sign}.2f}" for name in ("early", "late"))
-            rows.append((f"{mode}, {what}", images, *means, f"{found[f'ratio{ends}']:.1f}"))
+            values = [found[f"{name}{ends}"] for name in ("early", "late", "ratio")]
+            *means, ratio = map(from_zero, values) if ends else values
+            words = (f"{mean:{sign}.2f}" for mean in means)
+            rows.append((f"{mode}, {what}", images, *words, f"{ratio:.1f}"))
     return pipe_table(["mode", "images", "layers 1-3 (%)", "layer 6 (%)", "ratio"], rows)
 
 
@@ -205,11 +209,11 @@ def answers_table(table: pd.DataFrame, top: int = 8) -> "Styler":
     """Shift, effect, and readings that break or mend, of the heads that move the answer most."""
     rows = table.nlargest(top, "shift")
     percent = {
-        "shift": Column("shift", "low_shift", "high_shift"),
+        "shift": Column("shift", "low_shift", "high_shift", least=0),
         "effect": Column("effect", "low", "high"),
         "effect on whole readings": Column("effect_whole", "low_effect_whole", "high_effect_whole"),
-        "broken": Column("broken", "low_broken", "high_broken", 100),
-        "mended": Column("mended", "low_mended", "high_mended", 100),
+        "broken": Column("broken", "low_broken", "high_broken", 100, least=0),
+        "mended": Column("mended", "low_mended", "high_mended", 100, least=0),
     }
     cells = {name: column.cells(rows) for name, column in percent.items()}
     return shown(pd.DataFrame({"head": head_names(rows)} | cells), {})
@@ -217,16 +221,20 @@ def answers_table(table: pd.DataFrame, top: int = 8) -> "Styler":
 
 @dataclass(frozen=True)
 class Column:
-    """The three columns of a table that make one cell: a value and its bounds, in percent after `scale`."""
+    """The three columns of a table that make one cell: a value and its bounds, in percent after `scale`.
+
+    A bound below `least`, which the value cannot have, is shown as that.
+    """
 
     value: str
     low: str
     high: str
     scale: float = 1
+    least: float = -np.inf
 
     def cells(self, rows: pd.DataFrame) -> list[str]:
         """One text a row."""
-        numbers = rows[[self.value, self.low, self.high]].to_numpy(float) * self.scale
+        numbers = (rows[[self.value, self.low, self.high]].to_numpy(float) * self.scale).clip(self.least)
         return [f"{Interval(*row):.1f} %" for row in numbers]
 
 
@@ -242,7 +250,7 @@ def approximations(table: pd.DataFrame, ranks: pd.DataFrame) -> "Figure":
             effect_scatter(ax, part["exact"], part[measure], head_names(part), label=2)
             found = ranks.query("mode == @mode and measure == @measure")["correlation"].iloc[0]
             ax.set_title(f"{mode}: {found:.2f}")
-            percent_scale(ax, "xy")
+            percent_scale(ax, "xy", most=3)
             ax.set_xlabel("exact effect (%)" if measure == "linearized" else "")
         row[0].set_ylabel(f"{name} (%)")
     return figure
@@ -388,11 +396,12 @@ def sign_table(signs: pd.DataFrame) -> "Styler":
 @checked_arguments()
 def verdict(found: Mapping[str, Interval], judged: Mapping[str, Judgement], mode: str, images: int) -> str:
     """The layers' mean effects beside the study's, and the verdicts on both claims."""
+    moved = {name: from_zero(value) for name, value in found.items() if name.endswith("_shift")}
     return (
         f"On {images:,} images, {mode} ablation: a head of layers 1-3 changes the loss by {found['early']:+.2f} % on "
-        f"average (study {STUDY_EARLY:+.2f} %) and moves the answer by {found['early_shift']:.2f} % of it, one of "
-        f"layer 6 by {found['late']:+.2f} % (study {STUDY_LATE:+.2f} %) and {found['late_shift']:.2f} %. The ratio is "
-        f"{found['ratio']:.1f} by effect and {found['ratio_shift']:.1f} by shift (study "
+        f"average (study {STUDY_EARLY:+.2f} %) and moves the answer by {moved['early_shift']:.2f} % of it, one of "
+        f"layer 6 by {found['late']:+.2f} % (study {STUDY_LATE:+.2f} %) and {moved['late_shift']:.2f} %. The ratio is "
+        f"{found['ratio']:.1f} by effect and {moved['ratio_shift']:.1f} by shift (study "
         f"{STUDY_LATE / STUDY_EARLY:.1f}).\n\n" + judgement_list(judged, CLAIMED)
     )
 
@@ -406,7 +415,7 @@ def what_you_know(
     mode: str,
 ) -> str:
     """The chapter in three sentences; `table` is the mode's sweep."""
-    early, ratio = compared[mode]["early"], compared[mode]["ratio_shift"]
+    early, ratio = compared[mode]["early"], from_zero(compared[mode]["ratio_shift"])
     others = ", ".join(
         f"{found['early']:+.1f} % by {name}" for name, found in compared.items() if name != mode
     )

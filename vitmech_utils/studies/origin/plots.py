@@ -11,7 +11,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grids
 from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
-from vitmech_utils.figures.plots import WIDE, heatmap
+from vitmech_utils.figures.plots import WIDE
 from vitmech_utils.figures.tables import BRACKETS, bullets, judgement_list, named, plain, three_sentences
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -142,55 +142,32 @@ def fates_text(became: Mapping[str, pd.DataFrame]) -> str:
 
 
 @checked_arguments()
-def lift_change_grids(
-    changes: Mapping[str, pd.DataFrame], regions: Sequence[str], limit: float = 3.0
-) -> "Figure":
-    """Grids of layer x head per network (row) and region (column): doublings of the lift, clear changes dotted.
+def lift_changes(changes: Mapping[str, pd.DataFrame], regions: Sequence[str]) -> "Figure":
+    """Doublings of every head's lift on each region, a panel per network, dots coloured by layer, the median as a line.
 
-    Each table is one of `heads.origin.lift_changes`; a change is clear where its q-value is below 0.05. Colours end
-    at `limit` doublings.
+    Each table is one of `heads.origin.lift_changes`; under a region stands how many changes are clear (q-value below
+    0.05).
     """
-    figure, axes = plt.subplots(
-        len(changes),
-        len(regions),
-        figsize=(WIDE, 2.9 * len(changes) + 0.4),
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
-    image = None
-    for row, (name, table) in zip(axes, changes.items(), strict=True):
-        layers, heads = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
-        for ax, region in zip(row, regions, strict=True):
-            part = table[table["region"] == region]
-            grid, clear = np.full((layers, heads), np.nan), np.zeros((layers, heads), dtype=bool)
-            grid[part["layer"], part["head"]] = part["doublings"].clip(-limit, limit)
-            clear[part["layer"], part["head"]] = part["q_value"] < 0.05
-            image = heatmap(
-                ax,
-                grid,
-                label="",
-                diverging=True,
-                limits=(-limit, limit),
-                marked=clear,
-                colour_bar=False,
-            )
-            _ = ax.set(xlabel="", ylabel="")
-            _ = ax.tick_params(labelsize=6)
-            if ax in axes[0]:
-                _ = ax.set_title(SHORT_REGIONS.get(region, region), fontsize=9)
-        _ = row[0].set_ylabel(f"{name}\nlayer", fontsize=9)
-    for ax in axes[-1]:
-        _ = ax.set_xlabel("head", fontsize=8)
-    if image is not None:
-        figure.colorbar(
-            image,
-            ax=axes,
-            label="lift: doublings against pre-trained",
-            location="bottom",
-            shrink=0.6,
-            aspect=40,
-        )
+    figure, axes = plt.subplots(1, len(changes), figsize=(WIDE, 4.6), squeeze=False, sharey=True)
+    dots = None
+    for ax, (name, table) in zip(axes[0], changes.items(), strict=True):
+        labels = []
+        for place, region in enumerate(regions):
+            part = table[table["region"] == region].sort_values(["layer", "head"])
+            # Side by side from the first layer to the last, so that no dot hides another.
+            across = place + np.linspace(-0.36, 0.36, len(part))
+            dots = ax.scatter(across, part["doublings"], c=part["layer"] + 1, cmap="viridis", s=12)
+            ax.hlines(part["doublings"].median(), place - 0.42, place + 0.42, color="#D55E00", linewidth=1.6)
+            clear = int((part["q_value"] < 0.05).sum())
+            labels.append(f"{SHORT_REGIONS.get(region, region)}\n{clear}")
+        ax.axhline(0, color="#444444", linewidth=0.8)
+        ax.set_xticks(range(len(regions)), labels, fontsize=9)
+        chirp = 2 ** table[table["region"] == "chirp"]["doublings"].median()
+        ax.set_title(f"{name}: median head on the chirp x {chirp:.1f}", fontsize=10)
+        ax.set_xlabel("region; clear changes among its heads")
+    axes[0, 0].set_ylabel("lift: doublings against pre-trained")
+    if dots is not None:
+        figure.colorbar(dots, ax=axes, label="layer", location="bottom", shrink=0.5, aspect=40)
     return figure
 
 
