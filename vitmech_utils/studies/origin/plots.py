@@ -285,10 +285,13 @@ def verdict(
     claimed = {
         "C7": f"fine-tuning drives the specialization: {counts['C7']} heads that are about something were not about "
         "it before",
-        "Q3": f"text and edge detectors are inherited: {counts['Q3']} detectors of layers 1-4 were there before "
-        "fine-tuning",
-        "Q4": f"they need no decorations: {counts['Q4']} of them are in the bare network too",
+        "Q3": "text and edge detectors are inherited",
+        "Q4": "they need no decorations",
     }
+    if counts["Q3"].total:
+        claimed["Q3"] += f": {counts['Q3']} detectors of layers 1-4 were there before fine-tuning"
+    if counts["Q4"].total:
+        claimed["Q4"] += f": {counts['Q4']} of them are in the bare network too"
     on_decorations = bare.set_index("subject").loc[["text", "edge", "colour bar"]]
     surprise = on_decorations["kept"].idxmax()
     row = on_decorations.loc[surprise]
@@ -307,11 +310,16 @@ def what_you_know(counts: Mapping[str, Count], judged: Mapping[str, Judgement], 
     change, effect = (
         Interval(*rows.loc[name, ["correlation", "low", "high"]]) for name in ("change", "effect")
     )
+    detectors = (
+        f"{counts['Q3']} text and edge detectors of layers 1-4 were there before fine-tuning, and {counts['Q4']} are "
+        f"there in a network that never saw a decoration"
+        if counts["Q3"].total
+        else "After fine-tuning no head of layers 1-4 is a text or edge detector, so that there is none to be inherited"
+    )
     return three_sentences(
         f"{counts['C7']} heads that are about something were not about it before fine-tuning ({BRACKETS}); verdict "
         f"on C7, fine-tuning drives the specialization: {judged['C7'].words}.",
-        f"{counts['Q3']} text and edge detectors of layers 1-4 were there before fine-tuning, and {counts['Q4']} are "
-        f"there in a network that never saw a decoration; verdicts: Q3 {judged['Q3'].words}, Q4 {judged['Q4'].words}.",
+        f"{detectors}; verdicts: Q3 {judged['Q3'].words}, Q4 {judged['Q4'].words}.",
         f"The size of a head's update goes with the change of its attention by a rank correlation of {change:+.2f}, "
         f"with the change of its effect by {effect:+.2f}.",
     )
