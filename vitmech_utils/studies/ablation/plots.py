@@ -201,7 +201,8 @@ def agreement(found: pd.DataFrame, effects: pd.DataFrame, modes: Sequence[str]) 
 @checked_arguments()
 def agreement_table(found: pd.DataFrame) -> "Styler":
     """The rank correlations between modes, by effect and by shift, with intervals over images."""
-    return shown(found, dict.fromkeys(("correlation", "low", "high"), ".2f"))
+    bounds = {name: found[name].clip(-1, 1) for name in ("low", "high")}  # lengthened ones may reach beyond
+    return shown(found.assign(**bounds), dict.fromkeys(("correlation", "low", "high"), ".2f"))
 
 
 @checked_arguments()
@@ -371,7 +372,10 @@ def head_sets(table: pd.DataFrame, linear: float = 10) -> "Figure":
     percent_scale(ax, linear=linear)
     ax.tick_params(axis="x", rotation=35)
     beaten, draws = int((table["effect"][2:] < table["effect"][0]).sum()), len(table) - 2
-    ax.set_title(f"The {table['set'][0]} heads hurt more than {beaten} of {draws} random sets")
+    clear = "" if table["low"][0] > 0 else "; by how much is not known"
+    ax.set_title(
+        f"{table['set'][0]}: a larger mean effect than {beaten} of {draws} random sets{clear}".capitalize()
+    )
     ax.legend(loc="lower right")
     return figure
 
