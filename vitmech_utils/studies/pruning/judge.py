@@ -69,7 +69,7 @@ def early_heads_can_go(
 
 
 RULES = {"Q1": early_heads_can_go}
-OPTIONAL = {"long_recovery": ("name", "images", *_EFFECTS)}
+OPTIONAL = {"long_recovery": ("name", "images", *_EFFECTS), "random_effects": ("effect",)}
 
 
 @checked_arguments()
@@ -92,7 +92,7 @@ def _q1(run: JudgedRun) -> Row:
         int(row["batch"]): Interval(*(float(row[f"speedup{end}"]) for end in ("", "_low", "_high")))
         for _, row in own.iterrows()
     }
-    drawn = run.tables["random_sets"]["effect"]
+    drawn = run.tables.get("random_effects", run.tables["random_sets"])["effect"]
     images = int(plain["images"])
     return Row(
         id="Q1",

@@ -58,7 +58,8 @@ def opening(profile: Profile, count: int, total: int) -> str:
     return (
         f"This page was made with profile **{profile.name}**: {count} of {total} heads go at a time, chosen by their "
         f"effects on those of {plan.choice_images:,} images that the model reads, or at random "
-        f"({plan.random_sets:,} draws), and judged on {plan.images:,} held-out images that no choice has seen. "
+        f"({plan.random_sets:,} draws), and judged on {plan.images:,} held-out images that no choice has seen, in "
+        f"percent of the whole model's loss on all held-out images. "
         f"Recovery takes {counted(plan.recovery_steps, 'step')} of {plan.recovery_batch} images, every time is taken "
         f"{plan.repeats:,} times."
     )
