@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.statistics import unsigned_zero
+from vitmech_utils.statistics import Interval, unsigned_zero
 
 if TYPE_CHECKING:
     from IPython.display import Code
@@ -56,6 +56,15 @@ def counted(count: int, noun: str) -> str:
 def listed(items: Iterable[Any], between: str = ", ", none: str = "none") -> str:
     """Items in a row, or `none` where there are none."""
     return between.join(map(str, items)) or none
+
+
+@checked_arguments()
+def from_zero(found: Interval) -> Interval:
+    """How a mean of squares, such as a loss or a shift, or a ratio of them is shown.
+
+    It is not negative, even where an interval that was lengthened until it covers reaches below zero.
+    """
+    return Interval(found.value, max(found.low, 0.0), found.high)
 
 
 @checked_arguments()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.figures.tables import word
+from vitmech_utils.figures.tables import from_zero, word
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.ablation.measure import (
     EARLY,
@@ -151,14 +151,6 @@ RULES = {"C1": early_heads_hardly_matter, "C2": deeper_heads_matter_more}
 def rows(run: JudgedRun) -> dict[str, Row]:
     """The scoreboard's rows of chapter 04."""
     return {"C1": _c1(run), "C2": _c2(run)}
-
-
-@checked_arguments()
-def from_zero(found: Interval) -> Interval:
-    """How a shift, or a ratio of shifts, is shown: as squares they are not negative, even where intervals that were
-    lengthened until they cover reach below zero.
-    """
-    return Interval(found.value, max(found.low, 0.0), found.high)
 
 
 def _c1(run: JudgedRun) -> Row:

@@ -20,10 +20,9 @@ from vitmech_utils.figures.marks import (
     reach,
 )
 from vitmech_utils.figures.plots import DIVERGING, WIDE, WIDTH, heatmap, to_grid
-from vitmech_utils.figures.tables import judgement_list, pipe_table, plain, shown
+from vitmech_utils.figures.tables import from_zero, judgement_list, pipe_table, plain, shown
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
-from vitmech_utils.studies.ablation.judge import from_zero
 from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
 from vitmech_utils.studies.coverage import method_for
 from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, Judgement

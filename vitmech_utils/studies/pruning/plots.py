@@ -22,6 +22,7 @@ from vitmech_utils.figures.tables import (
     pipe_table,
     plain,
     three_sentences,
+    word,
 )
 from vitmech_utils.heads.costs import Costs
 from vitmech_utils.profiles import Profile
@@ -563,7 +564,8 @@ def what_you_know(
         f"heads "
         "that was given the same training.",
         f"As many heads drawn at random change it by {drawn.median():+,.0f} % in the median ({drawn.min():+,.0f} to "
-        f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); {place} of the draws do less harm than {layers}.",
+        f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); {place} of the draws "
+        f"{word(place, 'does', 'do')} less harm than {layers}.",
         f"The pruned model runs {faster} times as fast, of at most {limit:.2f} by its floating-point operations; "
         f"verdict on Q1, early heads can go for good: {judgement.words}.",
     )

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap, overlay
-from vitmech_utils.figures.tables import against, pipe_table, shown, three_sentences
+from vitmech_utils.figures.tables import against, from_zero, pipe_table, shown, three_sentences
 from vitmech_utils.heads.published_code import MixedUnits
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -111,7 +111,7 @@ def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval, with
 @checked_arguments()
 def loading(table: pd.DataFrame) -> "Styler":
     """The scores of what is loaded."""
-    return shown(table, {"mse": ".3f", "low": ".3f", "high": ".3f"})
+    return shown(table.assign(low=table["low"].clip(lower=0)), {"mse": ".3f", "low": ".3f", "high": ".3f"})
 
 
 @checked_arguments()
@@ -120,7 +120,8 @@ def units_text(found: Mapping[str, Interval], units: MixedUnits, images: int) ->
     apart = units.predicting_nothing - units.perfect_but_standardized
     return (
         f"By execution, on {images} images: our fine-tuned model's standardized outputs against raw labels score "
-        f"{found['mixed']:.0f}; its outputs brought back to seconds and hertz score {found['proper']:.1f}. In the "
+        f"{from_zero(found['mixed']):.0f}; its outputs brought back to seconds and hertz score "
+        f"{from_zero(found['proper']):.1f}. In the "
         f"first figure a model's quality is all but invisible: perfect and useless lie {apart:.0f} apart, "
         f"{(units.predicting_nothing / units.perfect_but_standardized - 1):.1%} of the loss. An effect in percent of "
         "such a baseline is small whatever the head does."
@@ -133,8 +134,8 @@ def pixels_text(fed: Mapping[str, object], trained_on: Interval, normalized: Int
     (low, high), (lowest, highest) = (map(float, fed[name]) for name in ("trained_on", "analysed"))
     return (
         f"Values as trained lie between {low:.1f} and {high:.1f}, as analysed between {lowest:.1f} and "
-        f"{highest:.1f}. "
-        f"The fine-tuned model's MSE is {trained_on:.3f} on the first and {normalized:.3f} on the second."
+        f"{highest:.1f}. The fine-tuned model's MSE is {from_zero(trained_on):.3f} on the first and "
+        f"{from_zero(normalized):.3f} on the second."
     )
 
 
@@ -223,7 +224,7 @@ def what_you_know(
     """The chapter in three sentences; the intervals say how alike the heatmaps are, over all heads and in layers."""
     errors = loading.set_index("model")
     tuned, loaded = (
-        Interval(*errors.loc[name, ["mse", "low", "high"]])
+        from_zero(Interval(*errors.loc[name, ["mse", "low", "high"]]))
         for name in ("fine-tuned model", "as the documented step loads it")
     )
     decided = against(

@@ -18,7 +18,7 @@ from vitmech_utils.heads.semantics import Thresholds
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.semantics.measure import CHANGES, FOLLOWED, early_text_or_edge
-from vitmech_utils.studies.verdicts import Count, Judgement
+from vitmech_utils.studies.verdicts import Count, Judgement, in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -315,18 +315,20 @@ def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: 
             here[claim],
             found.verdict,
             found.reason,
+            found.lacks,
             *(vars(counts[claim]).values() if claim in counts else [-1] * 4),
         )
         for claim, found in judged.items()
     ]
-    return pd.DataFrame(rows, columns=["claim", "here", "verdict", "reason", "value", "low", "high", "total"])
+    columns = ["claim", "here", "verdict", "reason", "lacks", "value", "low", "high", "total"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @checked_arguments()
 def verdicts(claims: pd.DataFrame) -> str:
     """The claims with what is found here, the verdicts and their reasons."""
     return f"{BRACKETS.capitalize()}, over all reasonable thresholds.\n\n" + bullets(
-        f"**{row.claim}**: **{row.verdict}**. {row.here}. Reason: {row.reason}."
+        f"**{row.claim}**: **{in_words(row.verdict, row.lacks)}**. {row.here}. Reason: {row.reason}."
         for row in claims.itertuples()
     )
 
