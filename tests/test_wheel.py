@@ -78,3 +78,33 @@ def test_the_command_says_that_it_needs_a_clone(foreign: Path, tmp_path: Path) -
     assert "no clone of the book found" in done.stderr
     assert "VITMECH_ROOT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+OWN = """
+import json, torch
+from pathlib import Path
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification
+torch.manual_seed(0)
+for place, name in enumerate(("dark", "bright")):
+    for number in range(2):
+        Path("images", name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (200 * place + number,) * 3).save(Path("images", name, f"{number}.png"))
+shape = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=48)
+model = ViTForImageClassification(ViTConfig(**shape, image_size=32, patch_size=8, num_labels=2))
+model.save_pretrained("own")
+size = {"height": 32, "width": 32}
+mean = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+settings = {"image_processor_type": "ViTImageProcessor", "size": size, **mean}
+Path("own", "preprocessor_config.json").write_text(json.dumps(settings))
+"""
+
+
+@pytest.mark.pipeline
+@pytest.mark.slow
+def test_the_command_checks_a_model_of_one_s_own_without_a_clone(foreign: Path, tmp_path: Path) -> None:
+    assert call(foreign, "-c", OWN, cwd=tmp_path).returncode == 0
+    done = call(foreign, "-m", "vitmech_utils.cli", "check", "own", "images", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "3 x 3" in done.stdout
+    assert "Traceback" not in done.stderr
