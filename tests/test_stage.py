@@ -11,7 +11,7 @@ from small_book import CHAPTERS, ROOT, make
 from test_runs import begin
 
 from vitmech_utils.artefacts import file_hash
-from vitmech_utils.pipeline.stage import argument, labelled, stage
+from vitmech_utils.pipeline.stage import argument, labelled, stage, tell_findings
 from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, write_manifest
 
@@ -212,3 +212,26 @@ def test_an_argument_that_cannot_be_shown_is_refused(damage: str) -> None:
     for cell in notebook.cells:
         cell.metadata.tags = []
     assert argument(notebook, "01_chirp_spectrograms") == ""
+
+
+def test_a_figure_s_titles_are_told_to_those_who_do_not_see_it(tmp_path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    root = make(tmp_path / "clone")
+    chapter = begin(root, next(iter(CHAPTERS)))
+    figure, (left, right) = plt.subplots(1, 2)
+    figure.suptitle("All in all,\nless")
+    left.set_title("left: 3 of 4")
+    right.set_title("left: 3 of 4")
+    path = chapter.save_figure(figure, "sides")
+    source = '_ = chapter.save_figure(plots.sides(table), "sides")'
+    told = {"image": {"alt": "Two panels of dots."}}
+    cell = nbformat.v4.new_code_cell(source, metadata={"mystnb": told})
+    other = nbformat.v4.new_code_cell(
+        source.replace("sides", "gone"), metadata={"mystnb": {"image": {"alt": "None."}}}
+    )
+    notebook = nbformat.v4.new_notebook(cells=[cell, other])
+    tell_findings(notebook, path.parent)
+    chapter.abandon()
+    assert cell.metadata.mystnb.image.alt == "Two panels of dots. Its titles: All in all, less; left: 3 of 4."
+    assert other.metadata.mystnb.image.alt == "None."

@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 import yaml
+from PIL import Image
 from pydantic import ValidationError
 
 from vitmech_utils.artefacts import MANIFEST
@@ -66,6 +67,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         notebook = read_notebook(run / name / f"{name}.ipynb")
         path = fresh / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
+        tell_findings(notebook, run / name)
         page = labelled(notebook, manifest, states[name].advice)
         _unlink(page, root, absent)
         share_notebook_data(page)
@@ -174,6 +176,20 @@ def labelled(notebook: Any, manifest: dict[str, Any], advice: str = "") -> Any:
         cells.append(_markdown(shown, ARGUMENT))
     notebook["cells"] = [*cells, *notebook["cells"][1:]]
     return notebook
+
+
+def tell_findings(notebook: Any, folder: Path) -> None:
+    """Let the text for those who do not see a figure end with what its titles say in this run (see `save_figure`)."""
+    for cell in notebook["cells"]:
+        picture = cell["metadata"].get("mystnb", {}).get("image", {})
+        saved = SAVED.search(cell["source"])
+        path = folder / f"{saved[1]}.png" if saved else None
+        if path is None or not path.is_file() or "alt" not in picture:
+            continue
+        with Image.open(path) as image:
+            said = image.info.get("Description", "")
+        if said:
+            picture["alt"] = f"{picture['alt'].rstrip()} Its titles: {said}."
 
 
 def argument(notebook: Any, chapter: str) -> str:

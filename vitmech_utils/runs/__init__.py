@@ -314,8 +314,18 @@ class Chapter:
         return self._save(f"{name}.safetensors", lambda path: save_file(plain, path))
 
     def save_figure(self, figure: "matplotlib.figure.Figure", name: str) -> Path:
-        """Save a figure as `<name>.png` on its own background, without a date in it; its layout is settled then."""
-        options = {"dpi": 200, "bbox_inches": "tight", "metadata": {"Software": None}}
+        """Save a figure as `<name>.png` on its own background, without a date in it; its layout is settled then.
+
+        Its titles, which say what it shows in this run, stand in the file as its description, too: a page tells them
+        to those who do not see it.
+        """
+        titles = [
+            figure.get_suptitle(),
+            *(ax.get_title(loc) for ax in figure.axes for loc in ("left", "center")),
+        ]
+        said = "; ".join(dict.fromkeys(" ".join(title.split()) for title in titles if title.strip()))
+        about = {"Software": None} | ({"Description": said} if said else {})
+        options = {"dpi": 200, "bbox_inches": "tight", "metadata": about}
         saved = self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))
         figure.set_layout_engine("none")  # the page shows it as it was saved, without laying it out once more
         return saved
