@@ -70,11 +70,16 @@ def unmixing(profiles: np.ndarray, weights: np.ndarray) -> "Figure":
 
 @checked_arguments()
 def classes_figure(classes: pd.DataFrame) -> "Figure":
-    """The grid of classes, titled with how many heads are about one thing, and about several."""
+    """The grid of classes, titled with how many heads are about one thing, and about several.
+
+    Of the first it says how many are about a region that no twin moves, so that a place may be all that they look at.
+    """
     figure, ax = plt.subplots(figsize=(WIDTH, 6.2))
     class_grid(ax, classes)
     one, several = ((classes["class"] == name).sum() for name in ("monosemantic", "polysemantic"))
-    ax.set_title(f"{one} heads are about one thing, {several} about several")
+    still = int(((classes["class"] == "monosemantic") & classes["top_follow"].isna()).sum())
+    untested = f" ({still} of them about what no twin moves)" if still else ""
+    ax.set_title(f"{one} heads are about one thing{untested}, {several} about several")
     return figure
 
 
