@@ -79,7 +79,9 @@ def bullets(lines: Iterable[str], none: str = "") -> str:
     return "\n".join(f"- {line}" for line in lines) or none
 
 
-BRACKETS = "in brackets: the count in at least 95 % of resamples, and the largest possible"
+BRACKETS = (
+    "in brackets, no interval: how many are so for sure (each in 95 % of resamples), and how many may be"
+)
 """What the two figures behind a `Count` are, in words."""
 
 

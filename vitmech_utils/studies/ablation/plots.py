@@ -43,8 +43,8 @@ def opening(profile: Profile, layers: int, heads: int, held_out: int) -> str:
     return (
         f"This page was made with profile **{profile.name}**: {layers} layers of {heads} heads, {plan.images:,} "
         f"held-out images to first order; of these {plan.exact_images:,} exactly by {', '.join(plan.modes)} ablation, "
-        f"{plan.other_exact_images:,} by every other mode. All percentages are of the model's loss on {held_out:,} "
-        "held-out images. Intervals are 95 % intervals."
+        f"{plan.other_exact_images:,} by every other mode. Percentages are of the model's loss on {held_out:,} "
+        "held-out images, unless a sentence names other images. Intervals are 95 % intervals."
     )
 
 
@@ -84,9 +84,11 @@ def clear_text(table: pd.DataFrame, mode: str) -> str:
     """How many intervals exclude zero, how many are left after adjusting, and how many chance alone would give."""
     adjusted = (table["q_value"] < FALSE_DISCOVERIES).sum()
     return (
-        f"**Heads whose interval excludes zero** ({mode}, {excludes_zero(table).sum()} of {len(table)}; after "
-        f"adjusting for the number of heads {adjusted} remain at a false discovery rate of 5 %). By chance alone about "
-        f"{0.05 * len(table):.1f} of {len(table)} would be listed. Layers and heads count from 1."
+        f"**Heads whose interval excludes zero**: {excludes_zero(table).sum()} of {len(table)} ({mode}; by chance "
+        "alone "
+        f"about {0.05 * len(table):.1f}). By a second test, signs drawn at random and adjusted for the number of "
+        "heads, "
+        f"{adjusted} heads have an effect at a false discovery rate of 5 %. Layers and heads count from 1."
     )
 
 
@@ -131,7 +133,14 @@ def study_table(comparison: pd.DataFrame) -> str:
             *means, ratio = map(from_zero, values) if ends else values
             words = (f"{mean:{sign}.2f}" for mean in means)
             rows.append((f"{mode}, {what}", images, *words, f"{ratio:.1f}"))
-    return pipe_table(["mode", "images", "layers 1-3 (%)", "layer 6 (%)", "ratio"], rows)
+    table = pipe_table(["mode", "images", "layers 1-3 (%)", "layer 6 (%)", "ratio"], rows)
+    return (
+        f"{table}\n\nA bound of a shift that would be negative is shown as zero, and the interval of a ratio is "
+        "not the "
+        "ratio of the two intervals. *Resample* takes what the head writes on the same chirp drawn without "
+        "decorations: its effect is what the decorations add to the head's output, so its order of heads need not "
+        "resemble the others'."
+    )
 
 
 @checked_arguments()
@@ -273,7 +282,8 @@ def approximations_text(table: pd.DataFrame, ranks: pd.DataFrame, mode: str) -> 
     top = exact.abs().idxmax()
     leading = part.set_index(["layer", "head"]).loc[top]
     return (
-        f"By {mode} ablation, on {int(part['images'].iloc[0]):,} images: the slope of the loss orders the heads as the "
+        f"By {mode} ablation, on the {int(part['images'].iloc[0]):,} images that were ablated exactly, in percent of "
+        f"these images' own loss: the slope of the loss orders the heads as the "
         f"exact effects do with a rank correlation of {found['slope']:.2f} and has the wrong sign for "
         f"{wrong['slope']:.0%} of them; linearized outputs reach {found['linearized']:.2f} and "
         f"{wrong['linearized']:.0%}. For the largest effect, {leading['exact']:+.1f} %, the slope "
@@ -350,9 +360,10 @@ def stopping(history: pd.DataFrame, goal: float) -> str:
     """Where the sweep that stops by itself has stopped."""
     end = history.iloc[-1]
     return (
-        f"After {end['images']} images, {end['exact_images']} of them ablated exactly, the widest interval of the last "
-        f"layer is ±{end['widest_half_width']:.1f} percentage points; the goal of ±{goal:g} is "
-        + ("reached." if end["done"] else "not reached within this run's number of images.")
+        f"After {end['images']} other held-out images, {end['exact_images']} of them ablated exactly, the widest "
+        "interval "
+        f"of the last layer is ±{end['widest_half_width']:.1f} percent of these images' own loss; the goal of "
+        f"±{goal:g} is " + ("reached." if end["done"] else "not reached within this run's number of images.")
     )
 
 
@@ -382,11 +393,23 @@ def head_sets(table: pd.DataFrame, linear: float = 10) -> "Figure":
 @checked_arguments()
 def untrained(random: pd.DataFrame, trained: pd.DataFrame) -> str:
     """The effects of single heads in an untrained network beside those in the trained one."""
-    random_effects, effects = random["effect"].abs(), trained["effect"].abs()
+    own = "baseline_loss" if "baseline_loss" in trained else "baseline_mse"
+    changes = {
+        name: (
+            table["effect"].abs() / 100 * table[column],
+            float(table[column].iloc[0]),
+            int(table["images"].iloc[0]),
+        )
+        for name, table, column in (("untrained", random, "baseline_mse"), ("trained", trained, own))
+    }
+    told = "; ".join(
+        f"in the {name} network, whose MSE is {mse:.3g}, by {change.median():.2g} for the median head and at most "
+        f"{change.max():.2g} ({images:,} images)"
+        for name, (change, mse, images) in changes.items()
+    )
     return (
-        f"In the untrained network the median head changes the error by {random_effects.median():.3f} % "
-        f"({random['images'].iloc[0]} images), in the trained one by {effects.median():.2f} %. The largest effect is "
-        f"{random_effects.max():.2f} % against {effects.max():.1f} %."
+        f"By {trained['mode'].iloc[0]} ablation a head changes the MSE {told}. Percentages of such different errors "
+        "could not be compared."
     )
 
 
@@ -418,23 +441,33 @@ def what_you_know(
     mode: str,
 ) -> str:
     """The chapter in three sentences; `table` is the mode's sweep."""
-    early, ratio = compared[mode]["early"], from_zero(compared[mode]["ratio_shift"])
-    others = ", ".join(
-        f"{found['early']:+.1f} % by {name}" for name, found in compared.items() if name != mode
+    ratio = from_zero(compared[mode]["ratio_shift"])
+    early, moved = (
+        ", ".join(f"{found[what]:{sign}.1f} % by {name}" for name, found in compared.items())
+        for what, sign in (("early", "+"), ("early_shift", ""))
     )
+    far = (
+        f"a head of layer 6 moves the answer {ratio:.1f} times as far as one of layers 1-3"
+        if ratio.low > 1
+        else f"how many times as far a head of layer 6 moves the answer as one of layers 1-3 is not known well enough "
+        f"({ratio:.1f})"
+    )
+    clear = int((table["low"] > 0).sum())
     top = table.loc[table["effect"].idxmax()]
     fit = ranks.query("mode == @mode").set_index("measure")
     found = {name: Interval(row["correlation"], row["low"], row["high"]) for name, row in fit.iterrows()}
     cost = costs.set_index("mode").loc[mode]
     return (
-        f"1. How much early heads matter depends on what taking them away means: {early:+.2f} % of the loss on average "
-        f"by {mode} ablation, {others}.\n"
-        f"2. The answer rests on few heads: without {leader(table)} the loss grows by "
-        f"{Interval(top['effect'], top['low'], top['high']):+.0f} %, and a head of layer 6 moves the answer "
-        f"{ratio:.1f} times as far as one of layers 1-3.\n"
+        f"1. A head of layers 1-3 changes the loss on average by {early}. How far it moves the answer depends more "
+        f"clearly on what taking it away means: {moved}.\n"
+        f"2. The largest single effect is that of {leader(table)}: without it the loss grows by "
+        f"{Interval(top['effect'], top['low'], top['high']):+.0f} %; {clear} of {len(table)} heads have an effect "
+        "that is "
+        f"clearly above zero, and {far}.\n"
         f"3. Linearized outputs order the heads as exact ablation does, with a rank correlation of "
         f"{found['linearized']:.2f}, where the slope of the loss reaches {found['slope']:.2f}; corrected by exact "
-        f"images, they give the median head's interval for 1/{max(cost['cheaper'], 1):.1f} of the time."
+        f"images, they give the median head's interval in {1 / max(cost['cheaper'], 1):.0%} of the processor time that "
+        f"exact images alone would take."
     )
 
 

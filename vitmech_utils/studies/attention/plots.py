@@ -11,7 +11,7 @@ from torch import Tensor
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, pictures, to_grid
-from vitmech_utils.figures.tables import three_sentences
+from vitmech_utils.figures.tables import counted, three_sentences, word
 from vitmech_utils.heads.sinks import Sinks
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.attention.measure import rows_of
@@ -107,7 +107,7 @@ def mostly_on_cls(heads: pd.DataFrame) -> int:
 @checked_arguments()
 def follows(chirp: pd.DataFrame) -> pd.Series:
     """True for heads that prefer an image's own chirp to the place of other images' chirps."""
-    return chirp["q_value"] < FALSE_DISCOVERIES
+    return (chirp["q_value"] < FALSE_DISCOVERIES) & (chirp["excess"] > 0)
 
 
 @checked_arguments()
@@ -201,13 +201,19 @@ def verdict(chirp: pd.DataFrame, heads: pd.DataFrame) -> str:
     """What the maps show, and what a map scaled to [0, 1] hides."""
     best = chirp.loc[chirp["lift"].idxmax()]
     return (
-        f"Maps do show what heads look at: the strongest head, layer {best['layer'] + 1}, head {best['head'] + 1}, "
+        f"Maps do show what heads look at: the head that looks at the chirp most, layer {best['layer'] + 1}, head "
+        f"{best['head'] + 1}, "
         f"gives the chirp {best['attention_share']:.0%} of its attention on {best['area_share']:.1%} of the area (lift "
         f"{best['lift']:.0f}, 95 % interval {best['lift_low']:.0f} to {best['lift_high']:.0f}), and "
-        f"{follows(chirp).sum()} of {len(chirp)} heads follow this image's chirp and not another's. But a map scaled "
+        f"{follows(chirp).sum()} of {len(chirp)} heads give this image's chirp clearly more attention than the "
+        "place of "
+        f"other images' chirps. But a map scaled "
         f"to [0, 1] looks the same whether a head gives the image all of its attention or next to none: "
-        f"{mostly_on_cls(heads)} heads keep more than half on CLS. {(heads['map_entropy'] > EVEN).sum()} maps are "
-        f"uniform, which would be a failure signature if they were many. Whether a head means *one* thing is the "
+        f"{mostly_on_cls(heads)} heads keep more than half on CLS. "
+        f"{counted(int((heads['map_entropy'] > EVEN).sum()), 'head')} "
+        f"{word(int((heads['map_entropy'] > EVEN).sum()), 'has', 'have')} a nearly uniform map; many of them would "
+        "be a "
+        f"sign that something went wrong. Whether a head means *one* thing is the "
         f"question of [](05_mono_or_polysemantic.ipynb); whether it matters, that of [](04_head_ablation.ipynb)."
     )
 
@@ -224,8 +230,9 @@ def what_you_know(
     return three_sentences(
         f"A map stretched to [0, 1] hides how much there is to see: {mostly_on_cls(heads)} of {len(heads)} heads keep "
         f"more than half of the CLS query's attention on the CLS token itself, the median head {kept:.0%}.",
-        f"{int(follows(chirp).sum())} of {len(chirp)} heads prefer an image's own chirp to the place of other images' "
-        f"chirps, {int(follows(random).sum())} in an untrained network; the head that looks there most gives the chirp "
+        f"{int(follows(chirp).sum())} of {len(chirp)} heads give an image's own chirp clearly more attention than the "
+        f"place of other images' chirps, {int(follows(random).sum())} in an untrained network; the head that looks "
+        "there most gives the chirp "
         f"{most:.0f} times the attention that its area explains.",
         f"Whose attention is drawn decides what is seen: maps of the corner patch, which the published overlays show, "
         f"correlate with those of the CLS query by {corner.mean():.2f} on average ({corner.min():.2f} to "

@@ -11,7 +11,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.data.dataset import unstandardize
 from vitmech_utils.figures.plots import WIDE, WIDTH
-from vitmech_utils.figures.tables import counted, pipe_table, plain, three_sentences
+from vitmech_utils.figures.tables import counted, from_zero, pipe_table, plain, three_sentences
 from vitmech_utils.intervals import mean_interval
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 def opening(profile: Profile, device: str) -> str:
     """What this run of the chapter is made of."""
     train = profile.train
+    made = (
+        "The adapter shown was trained beforehand; this page only rehearses the training."
+        if profile.adapter == "published"
+        else f"The adapter is trained here, for {train.steps:,} steps of {train.batch_size} images."
+    )
     return (
         f"This page was made with profile **{profile.name}**: backbone `{profile.backbone}`, "
-        f"{train.steps:,} training steps of {train.batch_size} images, scored on {train.eval_images:,} held-out "
-        f"images, on {device.upper()}."
+        f"scored on {train.eval_images:,} held-out images, on {device.upper()}. {made}"
     )
 
 
@@ -44,8 +48,9 @@ def trained(run: Mapping, shown: Mapping | None = None) -> str:
         return text
     restart = f", with a restart after {shown['restart']:,} of them," if shown.get("restart") else ""
     return (
-        f"{text} That is a rehearsal: it shows that training runs. **From here on this page shows the published "
-        f"adapter**, trained with profile {shown['profile']} for {shown['steps']:,} steps of {shown['batch_size']} "
+        f"{text} That is only a rehearsal, which shows that the training runs. **From here on this page shows the "
+        f"adapter that comes with this book**, trained with profile {shown['profile']} for {shown['steps']:,} "
+        f"steps of {shown['batch_size']} "
         f"images{restart} in {shown['wall_seconds'] / 60:,.0f} minutes."
     )
 
@@ -187,7 +192,8 @@ def what_you_know(
         for _, row in table.iterrows()
     )
     mse = mean_interval(((np.asarray(found["predictions"]) - np.asarray(found["labels"])) ** 2).mean(axis=1))
-    without = controls.set_index("model").loc["adapter taken out", "MSE"]
+    few = controls.set_index("model")
+    alike = {name: few.loc[name, "MSE"] for name in ("fine-tuned", "adapter taken out", "the mean")}
     moved = norms.groupby("projection")["relative"].agg(["mean", "min", "max"])
     sizes = " and ".join(
         f"{name} weights by {row['mean']:.1%} (from {row['min']:.1%} to {row['max']:.1%} over heads)"
@@ -196,7 +202,8 @@ def what_you_know(
     return three_sentences(
         f"On {counted(int(table['images'].iloc[0]), 'held-out image')} the readings correlate with the truth at r = "
         f"{read}.",
-        f"With the adapter the MSE is {mse:.3f}, with the adapter taken out {without:.2f}, where always "
-        "predicting the mean scores about 1.",
+        f"On these images the MSE is {from_zero(mse):.3f}; on {counted(int(few['images'].iloc[0]), 'image')} of the "
+        f"controls it is {alike['fine-tuned']:.3f} with the adapter, {alike['adapter taken out']:.2f} with the adapter "
+        f"taken out, and {alike['the mean']:.2f} for always saying the mean.",
         f"Fine-tuning changed {sizes}; how far a head was moved does not say how much it matters.",
     )

@@ -67,7 +67,7 @@ def answer_follows(found: Found, images: int) -> Judgement:
     count = sum(len(names) for names in told.values())
     every = sum(len(targets) for targets in found.values())
     words = (
-        f"the account tells {count} of {every} targets of {counted(len(found), 'training')} "
+        f"the account passes for {count} of {every} combinations of target and training "
         f"(correlation clearly above {MOST:g}, and further than the control)"
     )
     if count == every and every:

@@ -21,6 +21,7 @@ from vitmech_utils.figures.tables import (
     percent,
     pipe_table,
     rule_text,
+    three_sentences,
 )
 from vitmech_utils.studies.mechanism.judge import QUESTION, answer_follows
 from vitmech_utils.studies.mechanism.measure import CONTROL, PLACE_OF, STRONGEST, head_of
@@ -252,14 +253,17 @@ def what_you_know(
         role: f"{row['slope']:.2f} [{row['low_slope']:.2f}, {row['high_slope']:.2f}]"
         for role, row in ((STRONGEST, own), (CONTROL, other))
     }
-    return (
+    further = where.loc["background", "low"] > where.loc["CLS", "high"]
+    return three_sentences(
         f"The model's strongest head ({named(heads)}) writes to every token: ablated at CLS "
-        f"alone it costs {costs['CLS']} error, at the background patches {costs['background']}, at all "
-        f"tokens {costs['all tokens']}. Pointed at a place without chirp, it takes the start time along by "
+        f"alone it costs {costs['CLS']} error, at the background patches {costs['background']} "
+        f"({'clearly' if further else 'not clearly'} more than at CLS), at all tokens {costs['all tokens']}.",
+        f"Pointed at a place without chirp, it takes the start time along by "
         f"{follows[STRONGEST]} s for each second, a control head of its layer by {follows[CONTROL]}, and a line fitted "
-        f"on other images predicts the shift with a correlation of {interval(own, '.2f', 'correlation')} (Q8: "
-        f"{judgement.words}). The largest path from it, {_into(largest['part'])}, "
-        f"carries {interval(largest, '.2f', 'share')} of its effect."
+        f"on other images predicts the shift with a correlation of {interval(own, '.2f', 'correlation')}; verdict on "
+        f"Q8 over {counted(heads['training'].nunique(), 'training')}: {judgement.words}.",
+        f"The largest path from it, {_into(largest['part'])}, carries {interval(largest, '.2f', 'share')} of its "
+        "effect.",
     )
 
 

@@ -247,9 +247,10 @@ def effects_text(
         f"{shared['pre-trained']:.2f} with those in the pre-trained one and of {shared['bare']:.2f} with those in the "
         f"bare one (95 % intervals over heads). The {len(decorations)} heads of the fine-tuned network that are about "
         f"decorations alone change its error by {decorations['effect'].median():+.1f} % in the median, the "
-        f"{len(chirps)} heads about the chirp alone by {chirps['effect'].median():+.1f} %. Errors without ablation: "
-        f"{named(errors, '.3f')}. Percentages of a large error are small, so compare ranks and not sizes between "
-        "networks."
+        f"{len(chirps)} heads about the chirp alone by {chirps['effect'].median():+.1f} %. The percentages "
+        f"divide by each network's own loss: {named(errors, '.3f')} (fine-tuned and bare on all held-out figures "
+        "of the "
+        "kind that each was trained on, pre-trained on these images). So compare ranks between networks, not sizes."
     )
 
 
@@ -317,11 +318,12 @@ def what_you_know(counts: Mapping[str, Count], judged: Mapping[str, Judgement], 
         else "After fine-tuning no head of layers 1-4 is a text or edge detector, so that there is none to be inherited"
     )
     return three_sentences(
-        f"{counts['C7']} heads that are about something were not about it before fine-tuning ({BRACKETS}); verdict "
+        f"{counts['C7']} heads that are about something were not about it before fine-tuning ({BRACKETS}, over all "
+        f"reasonable thresholds); verdict "
         f"on C7, fine-tuning drives the specialization: {judged['C7'].words}.",
         f"{detectors}; verdicts: Q3 {judged['Q3'].words}, Q4 {judged['Q4'].words}.",
-        f"The size of a head's update goes with the change of its attention by a rank correlation of {change:+.2f}, "
-        f"with the change of its effect by {effect:+.2f}.",
+        f"The size of a head's update and the change of its attention have a rank correlation of {change:+.2f} over "
+        f"heads; with the change of its effect it is {effect:+.2f}.",
     )
 
 

@@ -83,11 +83,12 @@ def what_you_know(effects: pd.DataFrame, origin: pd.DataFrame, facts: Mapping[st
     most, sure = Interval(top["effect"], top["low"], top["high"]), int((effects["low"] > 0).sum())
     turned = int((origin["map_correlation"] < 0.5).sum())
     return three_sentences(
-        f"Run and checked, this model has a grid of {facts['layers x heads']} (layers x heads), and its answer reads "
+        f"The check found {facts['layers x heads']} (layers x heads), and that the answer is read from "
         f"{facts['the answer reads']}.",
-        f"Without layer {int(top['layer']) + 1}, head {int(top['head']) + 1}, its loss grows by {most:.2g}, in its "
-        f"own "
-        f"unit; {sure} of {len(effects)} heads have an effect whose interval lies above zero.",
+        f"The largest effect is that of layer {int(top['layer']) + 1}, head {int(top['head']) + 1}: without it the "
+        "loss "
+        f"grows by {most:.2g}, in its own unit{'' if most.low > 0 else ', an interval that includes zero'}; {sure} "
+        f"of {len(effects)} heads have an effect whose interval lies above zero.",
         f"The maps of {turned} of {len(origin)} heads correlate by less than one half with those before fine-tuning; "
         f"the report has {counted(parts, 'part')}, and the last but one says what could not be measured.",
     )

@@ -37,11 +37,11 @@ _GONE = "Can the heads of layers 1-3 be pruned for good, accuracy kept and infer
 def early_heads_can_go(
     error: Interval, recovered: Interval, speedups: Sequence[Interval], images: int
 ) -> Judgement:
-    """Q1. Holds if without the heads of layers 1-3 the error clearly grows by less than *hardly*, with no further
-    training, and the model is clearly faster at every batch size. Holds in part if the error does so only after
-    recovery (the longest at hand), against the whole model given the same training, or if the model is faster at some
-    batch sizes alone. Does not hold if the error clearly grows by more than *hardly* also after recovery, or if the
-    model is faster at no batch size. Otherwise it is undecided.
+    """Q1. Holds if without the heads of layers 1-3 the error clearly grows by less than *hardly* (the limit below
+    which nobody would notice), with no further training, and the model is clearly faster at every batch size. Holds
+    in part if the error does so only after recovery (the longest at hand), against the whole model given the same
+    training, or if the model is faster at some batch sizes alone. Does not hold if the error clearly grows by more
+    than *hardly* also after recovery, or if the model is faster at no batch size. Otherwise it is undecided.
     """
     if judgement := too_few(images, EFFECT):
         return judgement

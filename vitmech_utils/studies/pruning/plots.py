@@ -75,7 +75,8 @@ def through_a_file(found: Mapping[str, float], whole: Costs, less: Costs) -> str
     return (
         "Read back, the model without layers 1-3's heads predicts what the muted one predicts: the largest "
         "difference "
-        f"is {found['apart']:.1g} in standard deviations of the labels, no more than the arithmetic's rounding, "
+        f"on two images is {found['apart']:.1g} in standard deviations of the labels, no more than the "
+        "arithmetic's rounding, "
         f"while "
         f"muting itself moves these predictions by up to {found['moved']:.2f}. The file takes "
         f"{found['megabytes']:.0f} MB instead of {whole.parameters * 4e-6:.0f} MB ({less.parameters / 1e6:.1f} of "
@@ -150,7 +151,8 @@ def chosen_text(
         f"the whole model's squared error. By chance {count * count / total:.1f} of the {count} heads of least "
         f"effect "
         f"would lie in layers 1-3; found there: {len(least & set(early))}. The exact sweep and the first-order "
-        f"estimate agree on {len(least & set(sets['first order']))} of {count} heads. Attention sublayers that go as "
+        f"estimate agree on {len(least & set(sets['first order']))} of {count} heads (by chance "
+        f"{count * count / total:.1f}). Attention sublayers that go as "
         f"a "
         f"whole: {listed(f'{whole} ({name})' for name, whole in emptied.items() if whole)}."
     )
@@ -516,8 +518,10 @@ def choice_control(control: Mapping[str, Mapping[str, Interval]], own: Mapping[s
     )
     return (
         f"{table}\n\nThe whole model's own MSE on these images is "
-        f"{listed((f'{error:.3f}' for error in own.values()), ' and ')}. If the choice looked better where it was "
-        "made, the last row would be clearly lower on the left."
+        f"{listed((f'{error:.3f}' for error in own.values()), ' and ')}. A choice that looked better where it "
+        "was made would have a lower last row on the left; where the two intervals of that row overlap, these "
+        "images do "
+        "not tell."
     )
 
 

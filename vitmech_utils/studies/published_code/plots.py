@@ -77,7 +77,7 @@ def orders_text(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
     return (
         f"Here the outcome follows **{what_it_follows(follows)}** more closely: mean rank correlation "
         f"{follows['position']:+.2f} with the place in the order, {follows['layer']:+.2f} with the layer. All three "
-        "orders end near the same point, because they end with the same weights: "
+        "orders end with nearly the same weights, all but the rows zeroed last, and there the error has changed by "
         f"{', '.join(f'{name} {value:+.2f} %' for name, value in last.items())}."
     )
 
@@ -100,9 +100,8 @@ def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval, with
     """How alike the two heatmaps are, over all heads and within layers."""
     return (
         f"The rank correlation between the two heatmaps is {same:+.2f} over all heads (95 % interval over heads). "
-        f"Both "
-        "rise with depth, for different reasons, and that alone makes them alike; the order of heads within their "
-        f"layers, which depth cannot make, correlates by {within:+.2f}. The largest change "
+        f"Two heatmaps that rise with depth are alike for that reason alone; within layers, where depth plays no part, "
+        f"they correlate by {within:+.2f}. The largest change "
         f"that the procedure finds is {theirs['effect'].abs().max():.2f} %, the largest effect of a whole head "
         f"{ours['effect'].abs().max():.1f} %."
     )

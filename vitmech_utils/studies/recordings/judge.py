@@ -96,10 +96,21 @@ def specialization_holds_on_real_ones(
     if min(least.values()) >= MOST and order is not None and order.low >= MOST:
         return Judgement(HOLDS, told)
     if max(least.values()) > HALF:
-        return Judgement(IN_PART, told)
+        return Judgement(IN_PART, f"{told}. {_lacking(least, order)}")
     if max(largest.values()) <= HALF:
         return Judgement(FAILS, told)
     return undecided(told)
+
+
+def _lacking(least: Mapping[str, float], order: Interval | None) -> str:
+    """What a claim that holds in part lacks to hold."""
+    few = [kind for kind, share in least.items() if share < MOST]
+    parts = [f"the share for sure is below {MOST:.0%} for {', '.join(few)}"] if few else []
+    if order is None:
+        parts.append("the order of heads was not measured")
+    elif order.low < MOST:
+        parts.append(f"the interval of the shared order reaches below {MOST:.0%}")
+    return f"It does not hold as a whole: {' and '.join(parts)}"
 
 
 RULES = {"Q2": specialization_holds_on_real_ones}

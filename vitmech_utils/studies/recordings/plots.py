@@ -19,7 +19,7 @@ from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.recordings.judge import specialization_holds_on_real_ones
 from vitmech_utils.studies.recordings.matched import LENGTH, Picture
 from vitmech_utils.studies.recordings.measure import PAIRS, Pictures, newtonian
-from vitmech_utils.studies.verdicts import Count, Judgement
+from vitmech_utils.studies.verdicts import HALF, MOST, Count, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Plot
@@ -242,7 +242,11 @@ def controls_text(table: pd.DataFrame) -> str:
 
 def rule() -> str:
     """The rule in its own words."""
-    return rule_text(specialization_holds_on_real_ones)
+    return (
+        f"{rule_text(specialization_holds_on_real_ones, 1)}\n\n*Most* is at least {MOST:.0%}, *half* more than "
+        f"{HALF:.0%}; [](../book/scoreboard.md) says why. A head is about the chirp where its class says so; on "
+        "spectrograms with boxes, where its lift on them is above one and above that on boxes of other recordings."
+    )
 
 
 @checked_arguments()

@@ -240,8 +240,9 @@ def kept_and_turned(before: pd.DataFrame, after: pd.DataFrame, changes: pd.DataF
     both = len(texts[0].merge(texts[1], on=["layer", "head"]))
     return (
         f"{int((~changes['changed']).sum())} of {len(changes)} heads keep class and regions. {chirp[0]} heads were "
-        f"about the chirp before fine-tuning, {chirp[1]} are after it. Of the {len(texts[1])} text and edge heads in "
-        f"layers 1-4, {both} were text and edge heads before fine-tuning ({len(texts[0])} there in all). Size of a "
+        f"about the chirp before fine-tuning, {chirp[1]} are after it. In layers 1-4, {len(texts[1])} heads are "
+        f"about a text or an edge, alone or beside other things; {both} of them were so before fine-tuning, when there "
+        f"were {len(texts[0])} (C4 below counts those that are about nothing else). Size of a "
         f"head's update and change of its lift on the chirp: rank correlation {link:.2f} (95 % interval over heads)."
     )
 
@@ -355,7 +356,7 @@ def what_you_know(
         f"C3, these layers attend to the chirp alone: {judged['C3'].words}.",
         f"{counts['C4']} heads of layers 1-4 are monosemantic detectors of text or edges, and {counts['C5']} heads "
         f"of "
-        f"the last layer are polysemantic; verdicts: C4 {judged['C4'].words}, C5 {judged['C5'].words}.",
+        f"the last layer are polysemantic or diffuse; verdicts: C4 {judged['C4'].words}, C5 {judged['C5'].words}.",
         f"Heads that attend more to the chirp matter more over all layers with a rank correlation of {overall:+.2f}; "
         f"within layers, where depth cannot make it, with {within:+.2f} ({alone}).",
     )

@@ -108,10 +108,13 @@ def looks_text(counts: Mapping[str, Count], looks: Mapping[str, pd.DataFrame]) -
     told = "; ".join(f"{kind}: {count}" for kind, count in counts.items())
     table = next(iter(looks.values()))
     return (
-        "Of the heads that are for sure about the painted chirp, so many look at the boxes more than evenly, and "
-        f"more than at those of other recordings (in brackets: for sure, and at most): **{told}**. Boxes lie in much "
-        "the same place in many recordings, so a head that always looks there has a lift above one on others', too: "
-        f"over all heads {table['others'].median():.2f} in the middle, and {table['lift'].median():.2f} on their own."
+        "Counted among the heads that are for sure about the painted chirp: those that look at their own recording's "
+        "boxes more than an even look would, and more than at other recordings' boxes (in brackets: for sure, and at "
+        f"most): **{told}**. Boxes lie in much the same place in many recordings, so a head that always looks "
+        "there has "
+        f"a lift above one on others' boxes, too: the median over all heads is {table['others'].median():.2f} "
+        "there and "
+        f"{table['lift'].median():.2f} on their own."
     )
 
 
@@ -193,12 +196,19 @@ def orders_text(table: pd.DataFrame, share: Interval) -> str:
     own = Interval(float(tuned["between"]), float(tuned["between_low"]), float(tuned["between_high"]))
     text = (
         f"The order of heads by shift after fine-tuning on real chirps has a rank correlation of **{own}** with that "
-        f"of the painted chirps' model, {share:.0%} of what few images let be seen. By depth alone, with heads "
+        f"of the painted chirps' model, {share:.0%} of the highest that so few images allow. By depth alone, with "
+        "heads "
         f"changing places within their layers, it would be {tuned['depth']:.2f}; the frozen backbone under a probe "
         f"has {probed['between']:.2f}."
     )
     if np.isfinite(tuned["folds"]):
-        text += f" Two folds have {tuned['folds']:.2f} in common (mean over pairs)."
+        text += f" The orders of two folds correlate by {tuned['folds']:.2f} on average."
+    text += (
+        " That of the frozen backbone is lower, so training on real chirps adds to the agreement."
+        if probed["between_high"] < own.value
+        else " The frozen backbone, which was never trained on chirps, agrees about as much: this does not show that "
+        "training on real chirps selects these heads."
+    )
     return text
 
 
@@ -210,8 +220,18 @@ def scores_text(table: pd.DataFrame) -> str:
     for target, name in ASKED.items():
         tuned, less = rows.loc[("fine-tuned", target)], rows.loc[("fine-tuned less probe", target)]
         beats = (
-            "more than" if tuned["low"] > 0 else "less than" if tuned["high"] < 0 else "not clearly more than"
+            "better than"
+            if tuned["low"] > 0
+            else "worse than"
+            if tuned["high"] < 0
+            else "not clearly better than"
         )
-        than = "above" if less["low"] > 0 else "below" if less["high"] < 0 else "not clearly apart from"
+        than = (
+            "better than"
+            if less["low"] > 0
+            else "worse than"
+            if less["high"] < 0
+            else "not clearly different from"
+        )
         lines.append(f"{name}: {beats} the mean, {than} the probe")
-    return "Fine-tuned models read, of recordings that they never saw, " + "; ".join(lines) + "."
+    return "On recordings that they never saw, the fine-tuned models do as follows: " + "; ".join(lines) + "."
