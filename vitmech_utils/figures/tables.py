@@ -79,9 +79,7 @@ def bullets(lines: Iterable[str], none: str = "") -> str:
     return "\n".join(f"- {line}" for line in lines) or none
 
 
-BRACKETS = "in brackets, no interval: how many are so for sure, each in 95 % of resamples, and how many may be"
-    "in brackets, no interval: how many are so for sure (each in 95 % of resamples), and how many may be"
-)
+BRACKETS = "in brackets, no interval: the heads that are sure, each in 95 % of resamples, and all that may be"
 """What the two figures behind a `Count` are, in words."""
 
 
