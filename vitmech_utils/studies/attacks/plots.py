@@ -313,15 +313,17 @@ def what_you_know(
     best = trained.loc[trained["value"].idxmax()]
     less = Interval(best["value"], best["low"], best["high"])
     clear = against(less.low, less.high, 0.0, "a clear gain", "a clear loss", "undecided")
+    more = Interval(-less.value, -less.high, -less.low)
     return three_sentences(
         f"An attack on the {weakest} alone raises the error by {percent(vars(attacked[weakest]), value='value')} of "
         f"the held-out loss beyond "
         f"the worst random noise of the same size; verdict on C8, decorations are an attack surface: "
         f"{judged['C8'].words}.",
         f"{way}; verdict on Q6, attacks find what ablation misses: {judged['Q6'].words}.",
-        f"After further training on randomized layouts, an attack on the {best['target']} adds "
-        f"{percent(vars(less), value='value')} of the held-out loss less than after the same training on published "
-        f"ones ({clear}).",
+        f"What an attack on the {best['target']} adds after further training on randomized layouts differs from "
+        "what it "
+        f"adds after the same training on published ones by {percent(vars(more), value='value')} of the held-out loss "
+        f"({clear}).",
     )
 
 
