@@ -1,5 +1,6 @@
 """What may become a page: whole, executed chapters that belong together; anything else leaves the old pages alone."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -235,3 +236,32 @@ def test_a_figure_s_titles_are_told_to_those_who_do_not_see_it(tmp_path: Path) -
     chapter.abandon()
     assert cell.metadata.mystnb.image.alt == "Two panels of dots. Its titles: All in all, less; left: 3 of 4."
     assert other.metadata.mystnb.image.alt == "None."
+
+
+def test_the_argument_s_figure_comes_out_of_the_notebook_where_no_file_is_kept(
+    clone: Path, tmp_path: Path
+) -> None:
+    name = next(iter(CHAPTERS))
+    page = run_of(clone) / name / f"{name}.ipynb"
+    notebook = nbformat.read(page, as_version=4)
+    told = {"figure": {"name": "fig-it", "caption": "It."}, "image": {"alt": "It, seen."}}
+    cell = nbformat.v4.new_code_cell(
+        '_ = chapter.save_figure(it, "it")',
+        metadata={"mystnb": told, "tags": ["argument"]},
+        execution_count=1,
+    )
+    png = base64.b64encode(b"a picture").decode()
+    cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": png})]
+    notebook.cells.append(cell)
+    nbformat.write(notebook, page)
+    record = {"file": page.name, "sha256": file_hash(page)}
+    manifest = json.loads((page.parent / "manifest.json").read_text(encoding="utf-8"))
+    write_manifest(page.parent, {**manifest, "executed": record})
+    stage(clone, run_of(clone), tmp_path / "staged")
+    shown = tmp_path / "staged" / "book" / "run" / name / "it.png"
+    assert shown.read_bytes() == b"a picture"
+    text = "".join(
+        cell.source for cell in nbformat.read(tmp_path / "staged" / "notebooks" / page.name, 4).cells
+    )
+    assert f"../book/run/{name}/it.png" in text
+    assert "It, seen." in text

@@ -22,6 +22,7 @@ from vitmech_utils.artefacts import (
     write_atomically,
 )
 from vitmech_utils.own_folders import replace_folder
+from vitmech_utils.pipeline.stage import tell_findings
 from vitmech_utils.profiles import Profile, load_profile
 from vitmech_utils.runs import REDRAW, WAIT
 from vitmech_utils.runs.code import read_notebook
@@ -262,6 +263,7 @@ def _accept(scratch: Path, run: Path, chapter: str, root: Path, profile: Profile
             f"{chapter} ran to its end but left no sound run (is chapter.close() its last cell?): {error}"
         ) from error
     executed = finished / f"{chapter}.ipynb"
+    tell_findings(notebook, finished)
     text = _page(notebook, root)
     write_atomically(executed, lambda path: path.write_text(text, encoding="utf-8"))
     record = {"file": executed.name, "sha256": file_hash(executed)}

@@ -1,5 +1,6 @@
 """Stage the book: a run folder's executed notebooks, checked and labelled, beside the prose pages."""
 
+import base64
 import copy
 import json
 import re
@@ -67,7 +68,6 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         notebook = read_notebook(run / name / f"{name}.ipynb")
         path = fresh / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
-        tell_findings(notebook, run / name)
         page = labelled(notebook, manifest, states[name].advice)
         _unlink(page, root, absent)
         share_notebook_data(page)
@@ -76,6 +76,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         for figure in sorted(p for p in (run / name).rglob("*") if p.suffix in IMAGES):
             figures.mkdir(parents=True, exist_ok=True)
             shutil.copy2(figure, figures / figure.name)
+        _show_argument(notebook, figures)
     for page in (fresh / "book").glob("*.md"):
         text = fill_benchmarks(page.read_text(encoding="utf-8"), root)
         text = fill_made(text, root, run, page.parent)
@@ -190,6 +191,17 @@ def tell_findings(notebook: Any, folder: Path) -> None:
             said = image.info.get("Description", "")
         if said:
             picture["alt"] = f"{picture['alt'].rstrip()} Its titles: {said}."
+
+
+def _show_argument(notebook: Any, figures: Path) -> None:
+    """Put the figure of a chapter's argument where its page looks for it: a published run has it in the notebook."""
+    for cell in notebook["cells"]:
+        saved = SAVED.search(cell["source"]) if ARGUMENT in cell["metadata"].get("tags", []) else None
+        path = figures / f"{saved[1]}.png" if saved else None
+        shown = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
+        if path is not None and not path.exists() and any(shown):
+            figures.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(next(filter(None, shown))))
 
 
 def argument(notebook: Any, chapter: str) -> str:
