@@ -58,7 +58,8 @@ def test_nothing_is_told_where_a_model_keeps_no_order() -> None:
 def test_the_untuned_backbone_says_who_made_it_so() -> None:
     assert "brings the tasks' heads together" in judged(ALIKE, ALIKE, ALIKE, before=UNLIKE).reason
     assert "parts the tasks' heads" in judged(UNLIKE, UNLIKE, UNLIKE, before=ALIKE).reason
-    assert "under linear probes shares" in judged(ALIKE, ALIKE, ALIKE, before=ALIKE).reason
+    assert "before any fine-tuning" in judged(ALIKE, ALIKE, ALIKE, before=ALIKE).reason
+    assert "under linear probes shares" in judged(ALIKE, UNLIKE, UNLIKE, before=UNLIKE).reason
 
 
 def test_orders_that_are_the_same_share_all_and_others_nothing() -> None:

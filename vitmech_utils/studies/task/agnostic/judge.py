@@ -78,6 +78,8 @@ def _before(tuned: Mapping[str, Shared], untuned: Mapping[str, Shared]) -> str:
         return (
             f"; the untuned backbone shares less ({shares}), so fine-tuning brings the tasks' heads together"
         )
+    if not more:
+        return f"; the untuned backbone shares no less ({shares}), so they shared it before any fine-tuning"
     return f"; the untuned backbone under linear probes shares {shares}"
 
 
