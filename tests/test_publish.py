@@ -1,17 +1,21 @@
 """What may take the published run's place; whatever is refused leaves it as it was."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import vitmech
+from PIL import Image
 from small_book import CHAPTERS, edit_manifest, make
 from test_stage import finish
 
 from vitmech_utils.artefacts import file_hash
 from vitmech_utils.own_folders import MARK
-from vitmech_utils.pipeline.publish import publish
+from vitmech_utils.pipeline.publish import lighter, publish
 from vitmech_utils.pipeline.stage import stage
 from vitmech_utils.runs.manifests import RunError, all_outputs, read_manifest, write_manifest
 
@@ -185,3 +189,28 @@ def test_a_first_run_can_be_published(finished: Path) -> None:
     (finished / "published").rename(finished / "elsewhere")
     assert list(publish(finished, run_of(finished))) == list(CHAPTERS)
     assert json.loads((finished / "published" / "01_first" / "numbers.json").read_text()) == {"count": 1}
+
+
+def picture(values: np.ndarray) -> str:
+    written = io.BytesIO()
+    Image.fromarray(values).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def test_pictures_get_colours_of_their_own_where_these_show_them_as_well(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    line = np.full((200, 200, 3), 255, np.uint8)
+    line[90:110] = rng.integers(0, 4, (20, 200, 1)) * 10
+    noise = rng.integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    drawn = {"line": picture(line), "noise": picture(noise)}
+    outputs = [nbformat.v4.new_output("display_data", {"image/png": value}) for value in drawn.values()]
+    page = tmp_path / "page.ipynb"
+    cell = nbformat.v4.new_code_cell("1", outputs=outputs)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), page)
+    made = nbformat.reads(lighter(page), as_version=4).cells[0].outputs
+    few, kept = (output["data"]["image/png"].replace("\n", "") for output in made)
+    assert kept == drawn["noise"], "256 colours do not show noise"
+    assert len(few) < len(drawn["line"])
+    with Image.open(io.BytesIO(base64.b64decode(few))) as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), line)

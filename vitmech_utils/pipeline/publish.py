@@ -1,11 +1,16 @@
 """Put a finished run in place of the published one: the folder that the book shows where nothing is computed."""
 
+import base64
+import io
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from vitmech_utils.artefacts import MANIFEST, home_folder
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vitmech_utils.artefacts import MANIFEST, file_hash, home_folder
 from vitmech_utils.own_folders import MARK, mark_made, replace_folder, restore_folder
 from vitmech_utils.pipeline.execute import chapters
 from vitmech_utils.pipeline.stage import checked_run, state
@@ -14,7 +19,9 @@ from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest,
 
 PUBLISHED = "published"
 LIMIT = 30_000_000
-LARGEST_ARRAYS = 10_000_000
+LARGEST_ARRAYS = 1_000_000
+ALIKE = 1.5
+"""By how many of 255 steps (root mean square) a picture of 256 colours may differ from the one that was drawn."""
 
 
 def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int = LIMIT) -> dict[str, int]:
@@ -22,8 +29,10 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
 
     All chapters but those to `leave_out` must be finished, up to date and of one profile, made by committed code on
     more than the quick profile, and name no folder of this machine; none may read a chapter that is left out.
-    `published/` as a whole may hold `limit` bytes. Else `RunError` is raised and `published/` is as it was.
-    A figure that stands in the executed notebook is not published again as a file, unless a page of prose shows it.
+    The chapters may hold `limit` bytes; adapters, which are no part of a run, are not counted. Else `RunError` is
+    raised and `published/` is as it was.
+    A figure that stands in the executed notebook is not published again as a file, unless a page of prose shows it. It
+    gets 256 colours of its own, where these show it as well.
     A file of arrays above `LARGEST_ARRAYS` bytes stays behind, too; the manifest names it under `too_large`.
     """
     target = root / PUBLISHED
@@ -52,10 +61,10 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
         _fill(fresh, target, run, root, manifests)
         _refuse_folders(fresh, names, _folders_of_this_machine(root, run))
         sizes = {entry.name: _size(entry) for entry in sorted(fresh.iterdir())}
-        if sum(sizes.values()) > limit:
-            listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items())
+        if (whole := sum(sizes[name] for name in names)) > limit:
+            listed = ", ".join(f"{name} {sizes[name] / 1e6:.1f}" for name in names)
             raise RunError(
-                f"{run}: {sum(sizes.values()) / 1e6:.1f} MB, at most {limit / 1e6:g} MB are published ({listed}); "
+                f"{run}: {whole / 1e6:.1f} MB, at most {limit / 1e6:g} MB are published ({listed}); "
                 "let the largest chapter keep less"
             )
         if (target / "adapters").is_dir():  # as older versions left it
@@ -81,11 +90,45 @@ def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str,
             copied = fresh / name / file
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(run / name / file, copied)
+        page = fresh / name / kept["executed"]["file"]
+        page.write_text(lighter(page), encoding="utf-8")
+        kept = {**kept, "executed": {**kept["executed"], "sha256": file_hash(page)}}
         again = f"{run / name} was written while it was copied; publish again"
         check_outputs(fresh / name, kept, again)
         if read_manifest(run / name, again) != manifest:
             raise RunError(again)
         write_manifest(fresh / name, kept)
+
+
+def lighter(page: Path) -> str:
+    """An executed notebook, its pictures in 256 colours of their own where they differ by no more than `ALIKE`."""
+    import nbformat
+
+    notebook = read_notebook(page)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if drawn := output.get("data", {}).get("image/png"):
+                output["data"]["image/png"] = _in_own_colours(drawn)
+    return nbformat.writes(notebook) + "\n"
+
+
+def _in_own_colours(drawn: str) -> str:
+    raw = base64.b64decode(drawn)
+    try:
+        image = Image.open(io.BytesIO(raw))
+    except UnidentifiedImageError:
+        return drawn
+    with image:
+        if image.mode not in ("RGB", "RGBA") or image.convert("RGBA").getextrema()[3][0] < 255:
+            return drawn
+        full = image.convert("RGB")
+    few = full.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    away = np.asarray(full, dtype=float) - np.asarray(few.convert("RGB"), dtype=float)
+    written = io.BytesIO()
+    few.save(written, "PNG", optimize=True)
+    if np.sqrt((away**2).mean()) > ALIKE or len(written.getvalue()) >= len(raw):
+        return drawn
+    return base64.b64encode(written.getvalue()).decode()
 
 
 def _figures_in_prose(root: Path, name: str) -> set[str]:
