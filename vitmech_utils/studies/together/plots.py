@@ -379,7 +379,7 @@ def what_you_know(
     largest = layers.loc[layers["excess"].abs().idxmax()]
     excess = Interval(*largest[["excess", "low_excess", "high_excess"]])
     top = values.loc[values["shapley"].idxmax()]
-    kept = " and ".join(f"{count} ranked by {order}" for order, count in enough.items())
+    needed = " and ".join(f"{count} ranked by {order}" for order, count in enough.items())
     part = f"{ranks:.2f}" if ranks.value == ranks.value else "an unknown part"
     return three_sentences(
         f"In {int(differs(layers).sum())} of {counted(len(layers), 'layer')} heads do more or less together than "
@@ -390,7 +390,7 @@ def what_you_know(
         f"Charged by Shapley values and taken away one at a time, heads share {part} of their order; the value "
         f"that "
         f"charges most is {percent(top, value='shapley')} of the loss.",
-        f"To keep the error from doubling takes {kept} of {len(values)} heads; verdict on Q7, single ablations "
+        f"To keep the error from doubling takes {needed} of {len(values)} heads; verdict on Q7, single ablations "
         f"miss what heads do together: {judgement.words}.",
     )
 
