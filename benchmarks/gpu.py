@@ -41,7 +41,6 @@ from vitmech_utils.studies.ablation import judge
 from vitmech_utils.studies.ablation import measure as by_layer
 
 ROOT = Path(__file__).resolve().parents[1]
-STORED = ROOT / "published" / "04_head_ablation" / "predictions.safetensors"
 TERA = 1e12
 SIZES = {  # in full, and with --quick
     "drawn": (512, 8),
@@ -206,7 +205,9 @@ def precision(options: argparse.Namespace) -> list[Row]:
 
 
 def devices(options: argparse.Namespace) -> list[Row]:
-    """The published chapter 04, computed on a CPU, computed again here: same adapter, images and settings."""
+    """Exact predictions that a CPU computed with the same adapter, images and settings, computed again here."""
+    if options.stored is None:
+        return []
     stored = load_file(options.stored)
     model = regressor()
     rows = []
@@ -431,7 +432,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, default=ROOT / "benchmarks" / "gpu.json", help="where to keep the record"
     )
-    parser.add_argument("--stored", type=Path, default=STORED, help="chapter 04's predictions from a CPU")
+    parser.add_argument("--stored", type=Path, help="exact predictions of the same adapter from a CPU")
     parser.add_argument("--random", action="store_true", help="random weights instead of the backbone's")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: shows that it works, measures little"

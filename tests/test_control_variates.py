@@ -21,19 +21,19 @@ from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.intervals import mean_intervals
 from vitmech_utils.tasks import squared_error
 
-PUBLISHED = Path(__file__).parents[1] / "published"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def population():
     """Effects of three heads on the 5,000 published held-out readings, exact and as a cheap estimate has them.
 
-    The readings' errors are real. What heads do to them is resampled from the published ablations of 96 images, and
+    The readings' errors are real. What heads do to them is resampled from exact ablations of 96 images, and
     grows with the reading's error; the cheap estimate is off by some percent, by more where a head does more.
     """
-    score = load_file(PUBLISHED / "02_lora_fine_tuning" / "predictions.safetensors")
+    score = load_file(ROOT / "published" / "02_lora_fine_tuning" / "predictions.safetensors")
     error = (score["predictions"] - score["labels"]).astype(float)
-    stored = load_file(PUBLISHED / "04_head_ablation" / "predictions.safetensors")
+    stored = load_file(ROOT / "benchmarks" / "exact_predictions.safetensors")
     rng = np.random.default_rng(0)
     heads = [3, 34, 58]
     moves = (stored["ablated_mean"][heads] - stored["baseline_mean"])[:, rng.integers(96, size=len(error))]

@@ -13,6 +13,8 @@ from vitmech_utils.pipeline.api import reference
 from vitmech_utils.pipeline.foundations import foundations
 from vitmech_utils.runs.manifests import RunError
 
+OPENING_MAPS = ("03_attention_maps", "picker.safetensors")
+"""Chapter and file of the maps that the opening page's picker shows."""
 PICKER_FILE, PICKER_IMAGES = "opening_picker.html", 3
 SCOREBOARD_FILE = "scoreboard.json"
 _HOST = re.compile(r"vm-[0-9a-f]{12}")
@@ -91,7 +93,7 @@ def _picker(root: Path, run: Path, folder: Path) -> str:
     from vitmech_utils.report.picker import HeadPicker
 
     paths = [
-        run / "03_attention_maps" / "picker.safetensors",
+        run.joinpath(*OPENING_MAPS),
         run / "04_head_ablation" / "sweep.parquet",
         run / "05_mono_or_polysemantic" / "classes.parquet",
     ]

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from vitmech_utils.artefacts import MANIFEST, file_hash, home_folder
 from vitmech_utils.own_folders import MARK, mark_made, replace_folder, restore_folder
 from vitmech_utils.pipeline.execute import chapters
+from vitmech_utils.pipeline.made_pages import OPENING_MAPS
 from vitmech_utils.pipeline.stage import checked_run, state
 from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, write_manifest
@@ -20,7 +21,7 @@ from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest,
 PUBLISHED = "published"
 LIMIT = 30_000_000
 LARGEST_ARRAYS = 1_000_000
-ALIKE = 1.5
+ALIKE = 3.0
 """By how many of 255 steps (root mean square) a picture of 256 colours may differ from the one that was drawn."""
 
 
@@ -33,7 +34,8 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
     raised and `published/` is as it was.
     A figure that stands in the executed notebook is not published again as a file, unless a page of prose shows it. It
     gets 256 colours of its own, where these show it as well.
-    A file of arrays above `LARGEST_ARRAYS` bytes stays behind, too; the manifest names it under `too_large`.
+    A file of arrays above `LARGEST_ARRAYS` bytes stays behind, too, but for those that the opening page shows; the
+    manifest names it under `too_large`.
     """
     target = root / PUBLISHED
     if run.resolve() == target.resolve():
@@ -155,7 +157,9 @@ def _without_large_arrays(folder: Path, manifest: dict[str, Any]) -> dict[str, A
     large = {
         file: value
         for file, value in manifest["outputs"].items()
-        if file.endswith(".safetensors") and (folder / file).stat().st_size > LARGEST_ARRAYS
+        if file.endswith(".safetensors")
+        and (folder / file).stat().st_size > LARGEST_ARRAYS
+        and (folder.name, file) != OPENING_MAPS
     }
     if not large:
         return manifest
