@@ -231,11 +231,14 @@ def _sample(run: JudgedRun, what: str) -> str:
     """What each mode's figures rest on."""
     by_mode = run.tables["sweep"].drop_duplicates("mode")
     exact = by_mode["exact_images"] if "exact_images" in by_mode else by_mode["images"]
+    alike: dict[tuple[int, int], list[str]] = {}
+    for mode, images, few in zip(by_mode["mode"], by_mode["images"], exact, strict=True):
+        alike.setdefault((int(images), int(few)), []).append(str(mode))
     told = [
-        f"{mode} ablation on {images:,} images" + (f" ({few:,} exactly)" if few < images else "")
-        for mode, images, few in zip(by_mode["mode"], by_mode["images"], exact, strict=True)
+        f"{', '.join(modes)} ablation on {images:,} images" + (f" ({few:,} exactly)" if few < images else "")
+        for (images, few), modes in alike.items()
     ]
-    return f"{what}; {', '.join(told)}"
+    return f"{what}; {'; '.join(told)}"
 
 
 def _signed(effect: float) -> str:

@@ -81,12 +81,16 @@ NETWORKS = {
 def opening(profile: "Profile") -> str:
     """What this page was made with."""
     plan = profile.task
+    trained = (
+        "two classifiers that were trained beforehand, which this page only rehearses"
+        if profile.classifiers == "published"
+        else f"{counted(plan.steps, 'training step')} of {plan.batch_size} images for each of two classifiers"
+    )
     swept = "all heads" if plan.sweep_every == 1 else f"the heads of one layer in {plan.sweep_every}"
     return (
-        f"This page was made with profile **{profile.name}**: {counted(plan.steps, 'training step')} of "
-        f"{plan.batch_size} images for each of two classifiers, {plan.images:,} held-out images, sweeps of {swept} "
-        f"on "
-        f"{plan.sweep_images:,} of them, {plan.random_sets:,} random sets of heads. Few images make wide intervals."
+        f"This page was made with profile **{profile.name}**: {trained}, {plan.images:,} held-out images, sweeps of "
+        f"{swept} on {plan.effect_images:,} of them ({plan.exact_images:,} exactly), {plan.random_sets:,} random sets "
+        "of heads. Few images make wide intervals."
     )
 
 
