@@ -1,5 +1,6 @@
 """Heads for any task (Q9): orders with known answers, probes that are linear, and every outcome of the rule."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -81,7 +82,9 @@ def test_orders_that_are_the_same_share_all_and_others_nothing() -> None:
     row = judge.row(table, "12_another_task")
     assert (row.verdict, row.images) == (HOLDS, IMAGES)
     assert "fine-tuned for both" in plots.orders_table(table)
-    assert plots.three_tasks(table).axes[0].get_xlabel().startswith("share of the order")
+    figure = plots.three_tasks(table)
+    assert figure.axes[0].get_xlabel().startswith("share of the order")
+    plt.close(figure)
 
 
 def test_a_probe_s_weights_answer_as_the_probe_does() -> None:

@@ -50,6 +50,7 @@ def test_reference_is_the_published_script_to_the_byte() -> None:
     grid, chirp = example()
     with mpl.rc_context(mpl.rcParamsDefault):
         plt.switch_backend("Agg")
+        plt.figure()  # another test may have left one
         plt.imshow(grid, aspect="auto", origin="lower", cmap="viridis", extent=[0, 60, 0, 100])
         plt.xlabel("Time (s)")
         plt.ylabel("Frequency (Hz)")

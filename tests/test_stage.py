@@ -225,6 +225,7 @@ def test_a_figure_s_titles_are_told_to_those_who_do_not_see_it(tmp_path: Path) -
     left.set_title("left: 3 of 4")
     right.set_title("left: 3 of 4")
     path = chapter.save_figure(figure, "sides")
+    plt.close(figure)
     source = '_ = chapter.save_figure(plots.sides(table), "sides")'
     told = {"image": {"alt": "Two panels of dots."}}
     cell = nbformat.v4.new_code_cell(source, metadata={"mystnb": told})
