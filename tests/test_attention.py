@@ -27,6 +27,7 @@ from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.heads.sinks import find_sinks, token_norms
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
+from vitmech_utils.studies.attention import plots
 
 PATCH, SIDE = 32, 7
 attention_statistics = partial(attention.attention_statistics, regions=REGIONS)
@@ -359,3 +360,8 @@ def test_token_norms_of_a_pruned_model_are_its_own() -> None:
     again = token_norms(pruned, pixels, batch=2)
     assert list(norms["layer"]) == list(range(LAYERS))
     np.testing.assert_allclose(norms["cls_over_median"], again["cls_over_median"])
+
+
+def test_a_head_that_clearly_avoids_its_own_image_s_chirp_does_not_follow_it() -> None:
+    table = pd.DataFrame({"q_value": [0.01, 0.01, 0.5], "excess": [0.1, -0.1, 0.1]})
+    assert plots.follows(table).tolist() == [True, False, False]

@@ -15,7 +15,8 @@ from test_stage import finish
 
 from vitmech_utils.artefacts import file_hash
 from vitmech_utils.own_folders import MARK
-from vitmech_utils.pipeline.publish import lighter, publish
+from vitmech_utils.pipeline.pictures import lighter
+from vitmech_utils.pipeline.publish import publish
 from vitmech_utils.pipeline.stage import stage
 from vitmech_utils.runs.manifests import RunError, all_outputs, read_manifest, write_manifest
 

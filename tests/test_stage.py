@@ -12,7 +12,8 @@ from small_book import CHAPTERS, ROOT, make
 from test_runs import begin
 
 from vitmech_utils.artefacts import file_hash
-from vitmech_utils.pipeline.stage import argument, labelled, stage, tell_findings
+from vitmech_utils.pipeline.pictures import argument, tell_findings
+from vitmech_utils.pipeline.stage import labelled, stage
 from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, write_manifest
 

@@ -110,3 +110,8 @@ def test_nothing_is_shown_as_minus_zero(spec: str, said: str) -> None:
     assert format(-0.4, unsigned_zero(spec)) == said
     assert f"{Interval(-0.4, -1.2, 3.4):+.0f}" == "+0 [-1, +3]"
     assert tables.interval({"effect": -0.04, "low": -0.06, "high": -0.01}, "+.1f") == "+0.0 [-0.1, +0.0]"
+
+
+def test_means_of_squares_are_shown_from_zero() -> None:
+    assert tables.from_zero(Interval(0.2, -0.1, 0.5)) == Interval(0.2, 0.0, 0.5)
+    assert tables.from_zero(Interval(0.2, 0.1, 0.5)) == Interval(0.2, 0.1, 0.5)

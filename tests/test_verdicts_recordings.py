@@ -57,8 +57,17 @@ def test_every_outcome(strain, calls, verdict):
 def test_without_the_same_heads_that_matter_it_holds_in_part_only(order):
     judgement = judged((10, 10), (9, 9), order=order)
     assert judgement.verdict == IN_PART
-    assert ("shared" in judgement.reason) == (order is not None)
+    lacking = "was not measured" if order is None else "the shared order does not clearly reach 80%"
+    assert judgement.reason.endswith(lacking)
     assert judged((0, 4), (1, 5), order=order).verdict == FAILS
+
+
+def test_what_holds_in_part_says_what_it_lacks():
+    assert judged((8, 10), (7, 9)).reason.endswith(
+        "It does not hold as a whole: the share for sure is below 80% for calls"
+    )
+    both = judged((6, 8), (2, 3), order=None).reason
+    assert both.endswith("below 80% for strain, calls and the order of heads was not measured")
 
 
 def test_too_few_pieces_or_recordings_tell_nothing():

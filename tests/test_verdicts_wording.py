@@ -6,6 +6,7 @@ from vitmech_utils.figures.tables import counted, word
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies import verdicts
 from vitmech_utils.studies.ablation import judge as ablation
+from vitmech_utils.studies.origin import judge as origin
 from vitmech_utils.studies.recordings.judge import specialization_holds_on_real_ones
 from vitmech_utils.studies.semantics import judge as semantics
 from vitmech_utils.studies.verdicts import EFFECT, HARDLY, Count
@@ -83,3 +84,32 @@ def test_the_limit_is_said_as_it_is() -> None:
 def test_words_follow_their_count() -> None:
     assert [word(count, "is", "are") for count in (0, 1, 2)] == ["are", "is", "are"]
     assert [counted(count, "head") for count in (0, 1, 2)] == ["0 heads", "1 head", "2 heads"]
+
+
+@pytest.mark.parametrize(
+    ("usual", "lacks", "words"),
+    [
+        (None, "images", "undecided (too few images)"),
+        (Count(5, 3, 9, 10), "images", "undecided (too few images)"),
+        (Count(9, 9, 10, 10), "thresholds", "undecided (thresholds disagree)"),
+        (Count(1, 0, 2, 10), "thresholds", "undecided (thresholds disagree)"),
+    ],
+)
+def test_an_undecided_count_says_whether_images_are_wanting_or_thresholds_disagree(
+    usual, lacks, words
+) -> None:
+    over_all = Count(5, 1, 9, 10)
+    for found in (
+        semantics.layers_attend_to_chirp_alone(over_all, MANY, usual),
+        semantics.last_layer_is_polysemantic(over_all, True, MANY, usual),
+        origin.fine_tuning_drives(over_all, MANY, usual),
+    ):
+        assert (found.verdict, found.lacks, found.words) == (verdicts.UNKNOWN, lacks, words)
+        assert ("by the usual ones alone" in found.reason) == (lacks == "thresholds")
+
+
+def test_thresholds_are_no_excuse_for_a_verdict_that_all_of_them_give() -> None:
+    usual = Count(1, 0, 2, 10)
+    assert semantics.layers_attend_to_chirp_alone(Count(9, 9, 10, 10), MANY, usual).verdict == verdicts.HOLDS
+    with pytest.raises(ValueError, match="expected one of images, heads, trainings, thresholds"):
+        verdicts.undecided("so", "luck")

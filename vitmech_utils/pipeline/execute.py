@@ -22,7 +22,7 @@ from vitmech_utils.artefacts import (
     write_atomically,
 )
 from vitmech_utils.own_folders import replace_folder
-from vitmech_utils.pipeline.stage import tell_findings
+from vitmech_utils.pipeline.pictures import tell_findings
 from vitmech_utils.profiles import Profile, load_profile
 from vitmech_utils.runs import REDRAW, WAIT
 from vitmech_utils.runs.code import read_notebook

@@ -1,19 +1,15 @@
 """Put a finished run in place of the published one: the folder that the book shows where nothing is computed."""
 
-import base64
-import io
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
 from vitmech_utils.artefacts import MANIFEST, file_hash, home_folder
 from vitmech_utils.own_folders import MARK, mark_made, replace_folder, restore_folder
 from vitmech_utils.pipeline.execute import chapters
 from vitmech_utils.pipeline.made_pages import OPENING_MAPS
+from vitmech_utils.pipeline.pictures import lighter
 from vitmech_utils.pipeline.stage import checked_run, state
 from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, write_manifest
@@ -21,8 +17,6 @@ from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest,
 PUBLISHED = "published"
 LIMIT = 30_000_000
 LARGEST_ARRAYS = 1_000_000
-ALIKE = 3.0
-"""By how many of 255 steps (root mean square) a picture of 256 colours may differ from the one that was drawn."""
 
 
 def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int = LIMIT) -> dict[str, int]:
@@ -100,37 +94,6 @@ def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str,
         if read_manifest(run / name, again) != manifest:
             raise RunError(again)
         write_manifest(fresh / name, kept)
-
-
-def lighter(page: Path) -> str:
-    """An executed notebook, its pictures in 256 colours of their own where they differ by no more than `ALIKE`."""
-    import nbformat
-
-    notebook = read_notebook(page)
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if drawn := output.get("data", {}).get("image/png"):
-                output["data"]["image/png"] = _in_own_colours(drawn)
-    return nbformat.writes(notebook) + "\n"
-
-
-def _in_own_colours(drawn: str) -> str:
-    raw = base64.b64decode(drawn)
-    try:
-        image = Image.open(io.BytesIO(raw))
-    except UnidentifiedImageError:
-        return drawn
-    with image:
-        if image.mode not in ("RGB", "RGBA") or image.convert("RGBA").getextrema()[3][0] < 255:
-            return drawn
-        full = image.convert("RGB")
-    few = full.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    away = np.asarray(full, dtype=float) - np.asarray(few.convert("RGB"), dtype=float)
-    written = io.BytesIO()
-    few.save(written, "PNG", optimize=True)
-    if np.sqrt((away**2).mean()) > ALIKE or len(written.getvalue()) >= len(raw):
-        return drawn
-    return base64.b64encode(written.getvalue()).decode()
 
 
 def _figures_in_prose(root: Path, name: str) -> set[str]:

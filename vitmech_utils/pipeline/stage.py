@@ -1,6 +1,5 @@
 """Stage the book: a run folder's executed notebooks, checked and labelled, beside the prose pages."""
 
-import base64
 import copy
 import json
 import re
@@ -11,7 +10,6 @@ from typing import Any
 
 import nbformat
 import yaml
-from PIL import Image
 from pydantic import ValidationError
 
 from vitmech_utils.artefacts import MANIFEST
@@ -19,6 +17,7 @@ from vitmech_utils.own_folders import clear_made, mark_made, refuse_unmarked, re
 from vitmech_utils.pipeline.benchmarks import fill_benchmarks
 from vitmech_utils.pipeline.launch import add_launch_buttons
 from vitmech_utils.pipeline.made_pages import fill_made
+from vitmech_utils.pipeline.pictures import ARGUMENT, argument, show_argument
 from vitmech_utils.pipeline.provenance import banner, day, duration, hardware, inline_code, literal, version
 from vitmech_utils.profiles import Profile
 from vitmech_utils.report.picker.static import share_notebook_data
@@ -29,9 +28,6 @@ from vitmech_utils.runs.standing import code_changes, command, standing_of
 
 PROSE = ("_config.yml", "_toc.yml", "book")
 IMAGES = (".png", ".svg", ".jpg")
-ARGUMENT = "argument"
-"""The tag of the cell whose figure makes a chapter's argument; its page shows it near the top, too."""
-SAVED = re.compile(r"""save_figure\(.*,\s*"([\w-]+)"\s*,?\s*\)""", re.DOTALL)
 RECORD = "built.json"
 """Beside a built book: what it was built from."""
 TOKEN = re.compile(r"\{\{\s*run:([^}]+?)\s*\}\}")
@@ -76,7 +72,7 @@ def stage(root: Path, run: Path, target: Path) -> dict[str, dict[str, Any]]:
         for figure in sorted(p for p in (run / name).rglob("*") if p.suffix in IMAGES):
             figures.mkdir(parents=True, exist_ok=True)
             shutil.copy2(figure, figures / figure.name)
-        _show_argument(notebook, figures)
+        show_argument(notebook, figures)
     for page in (fresh / "book").glob("*.md"):
         text = fill_benchmarks(page.read_text(encoding="utf-8"), root)
         text = fill_made(text, root, run, page.parent)
@@ -177,53 +173,6 @@ def labelled(notebook: Any, manifest: dict[str, Any], advice: str = "") -> Any:
         cells.append(_markdown(shown, ARGUMENT))
     notebook["cells"] = [*cells, *notebook["cells"][1:]]
     return notebook
-
-
-def tell_findings(notebook: Any, folder: Path) -> None:
-    """Let the text for those who do not see a figure end with what its titles say in this run (see `save_figure`)."""
-    for cell in notebook["cells"]:
-        picture = cell["metadata"].get("mystnb", {}).get("image", {})
-        saved = SAVED.search(cell["source"])
-        path = folder / f"{saved[1]}.png" if saved else None
-        if path is None or not path.is_file() or "alt" not in picture:
-            continue
-        with Image.open(path) as image:
-            said = image.info.get("Description", "")
-        if said:
-            picture["alt"] = f"{picture['alt'].rstrip()} Its titles: {said}."
-
-
-def _show_argument(notebook: Any, figures: Path) -> None:
-    """Put the figure of a chapter's argument where its page looks for it: a published run has it in the notebook."""
-    for cell in notebook["cells"]:
-        saved = SAVED.search(cell["source"]) if ARGUMENT in cell["metadata"].get("tags", []) else None
-        path = figures / f"{saved[1]}.png" if saved else None
-        shown = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
-        if path is not None and not path.exists() and any(shown):
-            figures.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(base64.b64decode(next(filter(None, shown))))
-
-
-def argument(notebook: Any, chapter: str) -> str:
-    """The figure that makes a chapter's argument, as its page shows it near the top; empty where no cell is tagged.
-
-    Raises `RunError` where several are, or where the cell saves no figure, or gives it no name or no text for those who
-    do not see it.
-    """
-    cells = [cell for cell in notebook["cells"] if ARGUMENT in cell["metadata"].get("tags", [])]
-    if not cells:
-        return ""
-    saved = [SAVED.search(cell["source"]) for cell in cells]
-    told = cells[0]["metadata"].get("mystnb", {})
-    name, alt = told.get("figure", {}).get("name"), told.get("image", {}).get("alt")
-    if len(cells) > 1 or saved[0] is None or not name or not alt:
-        raise RunError(
-            f"{chapter}: {len(cells)} cells with the tag {ARGUMENT}, expected one that saves a figure with a name and "
-            "an alt text"
-        )
-    path = f"../book/run/{chapter}/{saved[0][1]}.png"
-    told = f"*The chapter in one figure;* {{numref}}`{name}` *says what it shows and how it was made.*"
-    return f"```{{image}} {path}\n:alt: {alt}\n:align: center\n```\n\n{told}"
 
 
 def checked_run(root: Path, run: Path, names: list[str]) -> dict[str, dict[str, Any]]:

@@ -156,9 +156,10 @@ def control(chirp: pd.DataFrame, random: pd.DataFrame) -> str:
     return (
         f"With random weights the largest lift on the chirp is {random['lift'].max():.2f}, in the fine-tuned model "
         f"{chirp['lift'].max():.1f}. Against other images' chirps, {follows(chirp).sum()} of {len(chirp)} fine-tuned "
-        f"heads and {follows(random).sum()} of {len(random)} random heads differ at a false discovery rate of 5 %; "
-        f"random heads do so by at most {random['excess'].abs().max():.4f} of their attention, fine-tuned heads by "
-        f"up to {chirp['excess'].max():.2f}."
+        f"heads and {follows(random).sum()} of {len(random)} random heads look at their image's own more, at a false "
+        f"discovery rate of 5 %; "
+        f"random heads' attention differs by at most {random['excess'].abs().max():.4f}, that of fine-tuned heads "
+        f"grows by up to {chirp['excess'].max():.2f}."
     )
 
 

@@ -108,8 +108,8 @@ def _lacking(least: Mapping[str, float], order: Interval | None) -> str:
     parts = [f"the share for sure is below {MOST:.0%} for {', '.join(few)}"] if few else []
     if order is None:
         parts.append("the order of heads was not measured")
-    elif order.low < MOST:
-        parts.append(f"the interval of the shared order reaches below {MOST:.0%}")
+    elif not order.low >= MOST:  # also where it is unknown
+        parts.append(f"the shared order does not clearly reach {MOST:.0%}")
     return f"It does not hold as a whole: {' and '.join(parts)}"
 
 
