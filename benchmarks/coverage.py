@@ -5,8 +5,8 @@
 The 5,000 published held-out readings, and the linearized changes of the first of them, stand for all images that there
 are. Of these, images are drawn again and again, as many as a chapter has, and each method's interval is held against
 the population's own value. The linearized changes are computed once, under results/, and taken from there afterwards;
---bfloat16 does it in half the time where the processor multiplies in it. With --quick, the exact changes of the 96
-images that chapter 4 published take their place.
+--bfloat16 does it in half the time where the processor multiplies in it. With --quick, the exact changes of 96 images
+that `exact` keeps take their place.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from exact import EXACT
 from measuring import ADAPTER, not_measured, row, start
 from numpy import ndarray
 from safetensors.numpy import load_file
@@ -39,8 +40,6 @@ from vitmech_utils.studies.ablation.measure import EARLY, LATE
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORE = ROOT / "published" / "02_lora_fine_tuning" / "predictions.safetensors"
-ABLATED = ROOT / "benchmarks" / "exact_predictions.safetensors"
-"""Exact predictions without each head of 96 held-out images (24 but by mean), by the adapter of the earlier recipe."""
 CACHE = ROOT / "results" / "coverage"
 COUNTS = (20, 24, 96, 192, 500, 1000)
 ENOUGH = 93.0
@@ -183,7 +182,7 @@ def quantities(
     layers = np.unique(linear.layers)
     early, late = (np.isin(linear.layers, group) for group in (EARLY, LATE))
     baseline = errors.mean()
-    order = changes(*published("zero")).of(ALL)
+    order = changes(*kept_exactly("zero")).of(ALL)
     some = slice(None, None, 3)
     found = [
         Mean("loss of the whole model", errors[None]),
@@ -271,9 +270,9 @@ def looked_at(images: int) -> tuple[ByImage, torch.Tensor]:
     return maps_by_image(ChirpRegressor.load(ADAPTER).merged(), data), data["regions"]
 
 
-def published(mode: str) -> tuple[HeadPredictions, torch.Tensor]:
+def kept_exactly(mode: str) -> tuple[HeadPredictions, torch.Tensor]:
     """Exact predictions of the first held-out images, and their labels."""
-    stored = load_tensors(ABLATED)
+    stored = load_tensors(EXACT)
     baseline, ablated = stored[f"baseline_{mode}"], stored[f"ablated_{mode}"]
     labels = load_tensors(SCORE)["labels"][: len(baseline)].double()
     return _predictions(baseline, ablated, "replay"), labels
@@ -294,7 +293,7 @@ def _population(quantity) -> int:
 
 def measure(options: argparse.Namespace) -> list[Row]:
     """The table of all methods, printed and kept where --table asks for it; a row for each quantity and number."""
-    exact, exact_labels = published("mean")
+    exact, exact_labels = kept_exactly("mean")
     linear, labels = (
         (exact, exact_labels) if options.quick else linearized(options.population, options.bfloat16)
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from exact import EXACT
 from measuring import ADAPTER, as_line, device, ratios, row, seconds, take_turns, wall_clock
 from safetensors.numpy import load_file
 from torch.utils.flop_counter import FlopCounterMode
@@ -206,8 +207,6 @@ def precision(options: argparse.Namespace) -> list[Row]:
 
 def devices(options: argparse.Namespace) -> list[Row]:
     """Exact predictions that a CPU computed with the same adapter, images and settings, computed again here."""
-    if options.stored is None:
-        return []
     stored = load_file(options.stored)
     model = regressor()
     rows = []
@@ -432,7 +431,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, default=ROOT / "benchmarks" / "gpu.json", help="where to keep the record"
     )
-    parser.add_argument("--stored", type=Path, help="exact predictions of the same adapter from a CPU")
+    parser.add_argument(
+        "--stored", type=Path, default=EXACT, help="exact predictions from a CPU (see exact.py)"
+    )
     parser.add_argument("--random", action="store_true", help="random weights instead of the backbone's")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: shows that it works, measures little"
