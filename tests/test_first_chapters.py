@@ -219,7 +219,10 @@ class TestAblation:
         agree = ablation.mode_agreement(found, draws=50)
         assert agree["quantity"].value_counts().to_dict() == {"effect": 15, "shift": 15}
         assert agree["images"].eq(4).all()
-        costs = ablation.precision_and_cost(found, np.ones((9, 3)))
+        costs = ablation.precision_and_cost(found, np.ones((9, 3)), hooks=1e3)
+        assert (costs["cheaper_hooks"] / costs["cheaper"]).to_numpy() == pytest.approx(
+            1e3 / costs["exact_seconds"].to_numpy()
+        )
         assert (costs[["cheap_seconds", "exact_seconds", "half_width"]] > 0).all(axis=None)
 
     def test_approximations_are_of_the_images_that_were_ablated_exactly(self) -> None:
@@ -227,11 +230,13 @@ class TestAblation:
         found = ablation.estimate_modes(model, 6, {"zero": 4})["zero"]
         chosen = found.selection.images
         data = ablation.held_out_figures(chosen)
-        table = ablation.approximations(model, {"zero": found})
+        held_out = np.full((9, 3), 5.0)
+        table = ablation.approximations(model, {"zero": found}, held_out)
         exact = effects(predict_without_heads(model, data["pixel_values"], "zero"), data["labels"].double())
         slope = first_order(model, data["pixel_values"], data["labels"].double(), "zero")
-        np.testing.assert_allclose(table["exact"], exact["effect"], rtol=1e-4)
-        np.testing.assert_allclose(table["slope"], slope["effect"], rtol=1e-4)
+        own = exact["baseline_mse"] / 5
+        np.testing.assert_allclose(table["exact"], exact["effect"] * own, rtol=1e-4)
+        np.testing.assert_allclose(table["slope"], slope["effect"] * own, rtol=1e-4)
         for row in table.itertuples():
             pair = (
                 changed.of("all").effect[row.head, :, 0] for changed in (found.cheap.on(chosen), found.exact)
@@ -256,12 +261,14 @@ class TestAblation:
     def test_joint_effects_are_those_of_hooks_by_hand(self, material) -> None:
         model = zoo("vit")
         rows = pd.DataFrame({"layer": [0, 2], "head": [1, 0], "effect": [3.0, 4.0]})
-        found = ablation.joint_effects(model, material, {"both": rows, "first": rows[:1]}, bootstrap=50)
+        held_out = np.full((9, 3), 5.0)
+        found = ablation.joint_effects(model, material, {"both": rows, "first": rows[:1]}, held_out)
         with torch.no_grad():
             baseline = (model(material.pixels) - material.labels).square().mean()
             with change_heads(model, {(0, 1): 0.0, (2, 0): 0.0}):
                 ablated = (model(material.pixels) - material.labels).square().mean()
-        assert found["effect"][0] == pytest.approx(float(100 * (ablated / baseline - 1)))
+        assert found["effect"][0] == pytest.approx(float(100 * (ablated - baseline) / 5))
+        assert found["images"].eq(len(material.pixels)).all()
         assert found["sum_of_single"].tolist() == [7.0, 3.0]
 
     def test_a_tenth_of_the_heads_is_compared_with_random_ones(self) -> None:

@@ -126,6 +126,21 @@ def test_after_a_pilot_few_images_are_ablated_exactly_and_put_the_others_right(f
     assert half.median() < 3 * ((again["high"] - again["low"]) / 2).median()
 
 
+def test_widths_may_be_in_percent_of_the_loss_on_a_larger_set():
+    model = zoo("vit")
+    own, history = sweep_until(model, stream(5), half_width=1e-9, pilot=0)
+    held_out = np.full((50, 3), 4.0)
+    table, wide = sweep_until(model, stream(5), half_width=1e-9, pilot=0, held_out=held_out)
+    np.testing.assert_allclose(table["effect"], own["effect"] * own["baseline_mse"] / 4)
+    assert (table["low"] < table["effect"]).all()
+    assert (table["effect"] < table["high"]).all()
+    widest = float((table["high"] - table["low"]).max() / 2)
+    assert wide["widest_half_width"].iloc[-1] == pytest.approx(widest)
+    _, sooner = sweep_until(model, stream(5), half_width=1.01 * widest, pilot=0, held_out=held_out * 10)
+    assert sooner["done"].iloc[0]
+    assert len(sooner) < len(history)
+
+
 def test_bad_stopping_rules_are_refused():
     with pytest.raises(ValueError, match="half_width is 0"):
         sweep_until(zoo("vit"), stream(1), half_width=0.0)

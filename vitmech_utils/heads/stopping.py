@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import losses_without_heads
+from vitmech_utils.heads.changes import baseline_loss, mean_changes
 from vitmech_utils.heads.control_variates import allocate
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.linearized import MOST_OUTPUTS, margin, predict_linearized
@@ -23,6 +24,7 @@ from vitmech_utils.heads.replacements import another_image
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.model.anatomy import find_blocks
+from vitmech_utils.statistics import Interval
 from vitmech_utils.tasks import Loss, Task
 
 # An interval over fewer images than this is too narrow to be trusted with a decision to stop.
@@ -85,6 +87,7 @@ def sweep_until(
     mode: str = "zero",
     task: Task | str | Loss | None = None,
     *,
+    held_out: Float[ndarray, "held_out target"] | None = None,
     pilot: int = 32,
     most: int = 4096,
     bootstrap: int = 1000,
@@ -94,7 +97,9 @@ def sweep_until(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Sweep batch after batch of (pixel_values, labels) until every head's interval half-width is small enough.
 
-    `half_width` is in percent of the baseline, or in the task's unit. `labels` and `task` as in `sweep`. The first
+    `half_width` is in percent of the baseline, or in the task's unit. The baseline is the loss of the images swept so
+    far, which a few of them may decide, or that of the unchanged model on a larger set, `held_out`, per image and
+    target; with it, intervals are those of `mean_changes`. `labels` and `task` as in `sweep`. The first
     `pilot` images are ablated exactly, and to first order where outputs are few enough (`predict_linearized`). They
     tell whether it is cheaper to go on with first-order changes of all images that exact ones of some put right
     (`control_variates`), and of which part; without pilot or such outputs all images are ablated exactly. Stops after
@@ -110,14 +115,15 @@ def sweep_until(
         raise ValueError(f"half_width is {half_width}, expected percent (or a loss) above 0, such as 1.0")
     if mode == "published-code":
         raise ValueError("mode 'published-code' accumulates changes; sweep it over a fixed set of images")
-    found = _Sweep(model, mode, task, half_width, pilot, settings, np.random.default_rng(seed))
+    whole = None if held_out is None else baseline_loss(held_out, confidence)
+    found = _Sweep(model, mode, task, half_width, pilot, settings, np.random.default_rng(seed), whole)
     history: list[tuple[int, int, float, bool]] = []
     table = None
     for pixel_values, labels in batches:
         found.add(pixel_values, labels)
         if found.images < LEAST_IMAGES:
             continue
-        table = found.losses().table(bootstrap, confidence)
+        table = _table(found.losses(), whole, bootstrap, confidence)
         widest = float((table["high"] - table["low"]).max() / 2)
         history.append((found.images, found.exact_images, widest, widest < half_width))
         if widest < half_width or found.images >= most:
@@ -125,6 +131,15 @@ def sweep_until(
     if table is None:
         raise ValueError(f"the batches hold {found.images} images, expected at least {LEAST_IMAGES}")
     return table, pd.DataFrame(history, columns=["images", "exact_images", "widest_half_width", "done"])
+
+
+def _table(losses: Losses, whole: Interval | None, bootstrap: int, confidence: float) -> pd.DataFrame:
+    """The effects, as of `sweep`; of the mean over targets in percent of the whole set's loss where it is known."""
+    table = losses.table(bootstrap, confidence)
+    if whole is None:
+        return table
+    effect, low, high = mean_changes(losses.of(), whole, losses.relative, confidence=confidence)
+    return table.assign(effect=effect, low=low, high=high)
 
 
 class _Sweep:
@@ -139,9 +154,10 @@ class _Sweep:
         pilot: int,
         settings: dict[str, Any],
         rng: np.random.Generator,
+        whole: Interval | None = None,
     ) -> None:
         self.model, self.mode, self.task, self.half_width = model, mode, task, half_width
-        self.pilot, self.settings, self.rng = pilot, settings, rng
+        self.pilot, self.settings, self.rng, self.whole = pilot, settings, rng, whole
         self.images = self.exact_images = 0
         self._parts: list[Losses] = []
         self._pilot: list[tuple[Losses, Losses]] = []
@@ -208,8 +224,8 @@ class _Sweep:
             np.concatenate([pair[place].of() for pair in self._pilot], axis=1) for place in (0, 1)
         )
         baseline = np.concatenate([pair[1].mean()[1] for pair in self._pilot])
-        relative = self._pilot[0][1].relative
-        goal = self.half_width * baseline.mean() / 100 if relative else self.half_width
+        relative, whole = self._pilot[0][1].relative, self.whole.value if self.whole else baseline.mean()
+        goal = self.half_width * whole / 100 if relative else self.half_width
         layers = np.array([next(iter(heads))[0] for heads in self._pilot[0][1].sets])
         blocks = find_blocks(self.model).layers
         plan = allocate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ RANKS_COVERED = {
     what: f"rank correlation of the heads' {what}s with another mode's" for what in ("effect", "shift")
 }
 REACH = float(ndtri(0.975))
-JOINT = 16  # images on which sets of heads are ablated together, at most
+JOINT = 64  # images on which sets of heads are ablated together, at most
 
 
 @checked_arguments()
@@ -377,6 +378,7 @@ def mode_agreement(found: Mapping[str, Estimate], draws: int = 2000) -> pd.DataF
 def approximations(
     model: nn.Module,
     found: Mapping[str, Estimate],
+    held_out: Float[ndarray, "held_out target"],
     reference: int = 24,
     constants: HeadConstants | None = None,
 ) -> pd.DataFrame:
@@ -385,10 +387,10 @@ def approximations(
     Modes are made as in `estimate_modes`.
 
     Returns mode, layer, head (0-based), images, exact, linearized and slope (the mean growth of the loss, exact, from
-    linearized outputs, and by the slope of the loss itself, in percent of these images' loss), and by_image, the
+    linearized outputs, and by the slope of the loss itself, in percent of the held-out loss), and by_image, the
     correlation over images of exact and linearized growth.
     """
-    parts = []
+    parts, percent = [], 100 / baseline_loss(held_out).value
     for mode, one in found.items():
         cheap, exact = one.pair()
         chosen = one.selection.images
@@ -402,7 +404,7 @@ def approximations(
             model, data["pixel_values"], data["labels"].double(), mode, batch=8, bootstrap=100, **extra
         )
         cheap = cheap[:, chosen]
-        percent = 100 / float(one.exact.baseline.mean())
+        own = float(one.exact.baseline.mean())
         layers, heads = zip(*(next(iter(heads)) for heads in one.cheap.sets), strict=True)
         with np.errstate(invalid="ignore"):
             by_image = [
@@ -414,7 +416,7 @@ def approximations(
                 {
                     "mode": mode, "layer": layers, "head": heads, "images": len(chosen),
                     "exact": exact.mean(1) * percent, "linearized": cheap.mean(1) * percent,
-                    "slope": slope["effect"].to_numpy(), "by_image": by_image,
+                    "slope": slope["effect"].to_numpy() / 100 * own * percent, "by_image": by_image,
                 }
             )
         )  # fmt: skip
@@ -436,15 +438,30 @@ def approximation_ranks(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
 
 
 @checked_arguments()
+def hook_seconds(model: nn.Module, images: Material, batch: int = 32) -> float:
+    """Processor seconds an image for exact ablation of every head by plain hooks, a full pass each.
+
+    Timed on one head of each layer: a full pass takes as long whichever head is muted.
+    """
+    pixels, heads = images.pixels[:1], find_blocks(model).heads
+    predict_without_heads(model, pixels, "zero", layers=[0], heads=[0], batch=batch, replay=False)  # warm
+    began = time.process_time()
+    predict_without_heads(model, pixels, "zero", heads=[heads - 1], batch=batch, replay=False)
+    return heads * (time.process_time() - began)
+
+
+@checked_arguments()
 def precision_and_cost(
-    found: Mapping[str, Estimate], held_out: Float[ndarray, "held_out target"]
+    found: Mapping[str, Estimate], held_out: Float[ndarray, "held_out target"], hooks: float
 ) -> pd.DataFrame:
     """What an interval costs: exact images alone against linearized ones that exact images correct.
 
-    Returns one row per mode: images, exact_images, cheap_seconds and exact_seconds (processor seconds an image),
-    seconds (of the whole estimate), half_width (percent of the held-out loss, of the median head) and
-    half_width_exact (what as many processor seconds buy with exact images alone), widest and widest_exact (of the
-    widest head), and cheaper (how many times as long exact images alone take for the median head's interval).
+    `hooks` are the `hook_seconds` of one image. Returns one row per mode: images, exact_images, cheap_seconds,
+    exact_seconds and hook_seconds (processor seconds an image: linearized, exact by replay, exact by plain hooks),
+    seconds (of the whole estimate), half_width (percent of the held-out loss, of the median head), half_width_exact and
+    half_width_hooks (what as many processor seconds buy with exact images alone, by replay and by hooks), widest and
+    widest_exact (of the widest head), and cheaper and cheaper_hooks (how many times as long exact images alone take for
+    the median head's interval).
     """
     percent, rows = 100 / float(held_out.mean()), []
     for mode, one in found.items():
@@ -462,12 +479,14 @@ def precision_and_cost(
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             cheaper = float(np.nanmedian((alone / ours) ** 2))
+            slower = hooks / per_exact if per_exact else np.nan
         rows.append(
             {
                 "mode": mode, "images": one.images, "exact_images": len(chosen), "cheap_seconds": per_cheap,
-                "exact_seconds": per_exact, "seconds": seconds, "half_width": float(np.median(ours)),
-                "half_width_exact": float(np.median(alone)), "widest": float(ours.max()),
-                "widest_exact": float(alone.max()), "cheaper": cheaper,
+                "exact_seconds": per_exact, "hook_seconds": hooks, "seconds": seconds,
+                "half_width": float(np.median(ours)), "half_width_exact": float(np.median(alone)),
+                "half_width_hooks": float(np.median(alone) * np.sqrt(slower)), "widest": float(ours.max()),
+                "widest_exact": float(alone.max()), "cheaper": cheaper, "cheaper_hooks": cheaper * slower,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -484,23 +503,24 @@ def joint_effects(
     model: nn.Module,
     images: Material,
     sets: Mapping[str, pd.DataFrame],
-    bootstrap: int = 2000,
+    held_out: Float[ndarray, "held_out target"],
     batch: int = 32,
 ) -> pd.DataFrame:
-    """Zero sets of heads together, on the first images: set, effect (percent) with low and high, sum_of_single.
+    """Zero sets of heads together, on the first images: set, images, effect with low and high, sum_of_single.
 
-    Each set is named and holds rows of a table of single effects (layer, head, effect).
+    Effects are in percent of the held-out loss. Each set is named and holds rows of a table of single effects (layer,
+    head, effect).
     """
     few = min(len(images.pixels), JOINT)
     found = predict_without_sets(
         model, images.pixels[:few], [heads_of(rows) for rows in sets.values()], "zero", batch=batch
     )
-    errors, baseline = found.losses(images.labels[:few]).mean()
-    low, high = effect_intervals(errors, baseline, bootstrap)
+    effect, low, high = mean_changes(found.losses(images.labels[:few]).of(), baseline_loss(held_out))
     return pd.DataFrame(
         {
             "set": list(sets),
-            "effect": effect_sizes(errors, baseline),
+            "images": few,
+            "effect": effect,
             "low": low,
             "high": high,
             "sum_of_single": [rows["effect"].sum() for rows in sets.values()],
@@ -552,14 +572,25 @@ def values_of(found: Mapping[str, Mapping[str, Estimate]], mode: str) -> dict[st
 
 
 @checked_arguments()
-def stopping(model: nn.Module, half_width: float, most: int, size: int = 8) -> pd.DataFrame:
-    """The history of a zero-ablation sweep of the last layer that stops where its widest interval is narrow enough."""
+def stopping(
+    model: nn.Module,
+    half_width: float,
+    most: int,
+    held_out: Float[ndarray, "held_out target"],
+    size: int = 8,
+) -> pd.DataFrame:
+    """The history of a zero-ablation sweep of the last layer that stops where its widest interval is narrow enough.
+
+    Widths are in percent of the held-out loss.
+    """
     most = max(LEAST_IMAGES, most)
     stream = ChirpDataset(most, seed=1, split="held-out")
     parts = (stack(stream, range(start, min(start + size, most))) for start in range(0, most, size))
     batches = ((part["pixel_values"], part["labels"].double()) for part in parts)
     last = find_blocks(model).layers - 1
-    return sweep_until(model, batches, half_width=half_width, mode="zero", layers=[last], most=most)[1]
+    return sweep_until(
+        model, batches, half_width=half_width, mode="zero", held_out=held_out, layers=[last], most=most
+    )[1]
 
 
 @checked_arguments()
