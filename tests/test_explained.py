@@ -1,0 +1,116 @@
+"""Chapter 15: maps against exact masks, and what removing their highest patches does, by known answers."""
+
+import numpy as np
+import pytest
+import torch
+
+from vitmech_utils.heads.attention import attention_maps
+from vitmech_utils.heads.replay import predict
+from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.studies.explained import measure, plots
+
+
+@pytest.fixture(scope="module")
+def model() -> ChirpRegressor:
+    return ChirpRegressor.tiny(layers=2, heads=3)
+
+
+@pytest.fixture(scope="module")
+def shown(model: ChirpRegressor) -> measure.Explained:
+    return measure.explained(model, 3)
+
+
+@pytest.fixture(scope="module")
+def maps(model: ChirpRegressor, shown: measure.Explained) -> measure.Maps:
+    return measure.maps_of(model, shown, np.ones((2, 3)), steps=2) | measure.controls(shown)
+
+
+def test_pictures_donors_and_masks_belong_together(shown: measure.Explained) -> None:
+    assert len(shown.pixels) == len(shown.donors) == len(shown.covered) == 3
+    torch.testing.assert_close(shown.donors[:2], shown.pixels[1:])
+    assert not torch.equal(shown.donors[2], shown.pixels[2])
+    assert shown.shown.flatten(1).any(1).all()
+    assert shown.place.max() < 1
+
+
+def test_every_method_gives_one_map_an_image(model, shown, maps) -> None:
+    assert list(maps) == list(measure.COMPARED)
+    assert all(each.shape == shown.covered.shape for each in maps.values())
+    attention = attention_maps(model, shown.pixels)
+    torch.testing.assert_close(maps["attention"], attention[:, -1].mean(1))
+    torch.testing.assert_close(maps["attention by effect"], attention.sum((1, 2)))
+    one = np.zeros((2, 3))
+    one[0, 1] = 2.0
+    only = measure.maps_of(model, shown, one, steps=1)
+    torch.testing.assert_close(only["attention by effect"], 2 * attention[:, 0, 1])
+    torch.testing.assert_close(only["integrated gradients"], only["integrated gradients"].abs())
+
+
+def test_the_mask_finds_every_patch_and_chance_their_share(shown, maps) -> None:
+    found = measure.found_chirp(maps, shown)
+    assert found["precision"][measure.MASK] == pytest.approx(1.0)
+    assert found["mass"][measure.MASK] == pytest.approx(1.0, abs=1e-3)
+    share = float(shown.shown.float().mean())
+    assert found["mass"][measure.RANDOM].mean() == pytest.approx(share, rel=0.35)
+    assert found["precision"][measure.RANDOM].max() < 0.5
+
+
+def test_the_answer_moves_as_far_as_by_hand(model, shown, maps) -> None:
+    distances = measure.moved(model, maps, shown)
+    with torch.no_grad():
+        whole, other = predict(model, shown.pixels), predict(model, shown.donors)
+    by_hand = (other - whole).square().mean(-1).sqrt()
+    np.testing.assert_allclose(distances["everything"][0], by_hand, rtol=1e-4)
+    assert distances["attention"].shape == (len(measure.SHARES), 3)
+    place = maps[measure.PLACE][0].flatten().topk(round(0.1 * shown.covered[0].numel())).indices
+    patch = shown.pixels.shape[-1] // shown.covered.shape[-1]
+    mixed = shown.pixels.clone()
+    for number in place.tolist():
+        row, column = (patch * each for each in divmod(number, shown.covered.shape[-1]))
+        there = (..., slice(row, row + patch), slice(column, column + patch))
+        mixed[there] = shown.donors[there]
+    with torch.no_grad():
+        expected = (predict(model, mixed) - whole).square().mean(-1).sqrt()[0]
+    found = distances[measure.PLACE][measure.SHARES.index(measure.TAKEN), 0]
+    assert found == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_scores_compare_image_by_image(model, shown, maps) -> None:
+    found, distances = measure.found_chirp(maps, shown), measure.moved(model, maps, shown)
+    table = measure.scores(found, distances).set_index(["measure", "method"])
+    row = table.loc[("precision", "rollout")]
+    values = found["precision"]
+    assert row["value"] == pytest.approx(values["rollout"].mean())
+    assert row["over_random"] == pytest.approx((values["rollout"] - values[measure.RANDOM]).mean())
+    assert row["low_random"] <= row["over_random"] <= row["high_random"]
+    assert table.loc[("moved", measure.PICTURE), "over_picture"] == 0
+    curves = measure.curves(distances)
+    assert len(curves) == len(measure.COMPARED) * len(measure.SHARES)
+
+
+def test_an_untrained_network_is_another_one_and_a_network_is_like_itself(model, shown, maps) -> None:
+    itself = measure.alike(maps, {name: maps[name] for name in measure.UNTRAINED})
+    assert itself["correlation"].to_numpy() == pytest.approx(1.0)
+    other = measure.alike(maps, measure.untrained_maps(model, shown))
+    assert list(other["method"]) == list(measure.UNTRAINED)
+    assert (other["correlation"] < 1).all()
+
+
+def test_integrated_gradients_add_up_with_enough_steps(model, shown) -> None:
+    few, many = (measure.sums_to_the_difference(model, shown, steps)["error"] for steps in (1, 40))
+    assert many < few
+    assert many < 0.05
+
+
+class TestWords:
+    @pytest.fixture(scope="class")
+    def table(self, model, shown, maps):
+        return measure.scores(measure.found_chirp(maps, shown), measure.moved(model, maps, shown))
+
+    def test_what_is_better_than_the_picture_is_named(self, table) -> None:
+        better = table.assign(low_picture=1.0, high_picture=2.0)
+        worse = table.assign(low_picture=-2.0, high_picture=-1.0)
+        assert set(plots.better(better, "precision")) == set(measure.METHODS)
+        assert plots.better(worse, "precision") == []
+        assert "All seven" in plots.said(better)
+        assert "None of the seven" in plots.said(worse)
