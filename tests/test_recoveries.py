@@ -13,7 +13,7 @@ from vitmech_utils.heads.recoveries import belongs, load_recovery, read_recovery
 from vitmech_utils.model.adapter_files import AdapterError
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.profiles import load_profile
-from vitmech_utils.studies.pruning import judge, measure, plots
+from vitmech_utils.studies.pruning import judge, measure, plots, whole_loss
 
 GONE = [(0, 0), (0, 1), (1, 1)]
 PIXELS = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -85,10 +85,11 @@ def test_damage_is_refused_by_name(whole, tmp_path):
 def test_chapter_08_holds_it_against_the_whole_model_trained_as_long(whole, tmp_path):
     labels = np.random.default_rng(0).normal(size=(40, 3))
     unpruned, control, less = (labels + value for value in (1.0, 0.8, 1.2))
-    table = measure.long_table({"layers-1-3": less, "unpruned": control}, unpruned, labels, 50)
-    assert table["effect"].item() == pytest.approx(44)
-    assert table["effect_control"].item() == pytest.approx(-36)
-    assert table["effect_same_training"].item() == pytest.approx(125)
+    kept = {"layers-1-3": less, "unpruned": control}
+    table = whole_loss.long_in_percent(kept, unpruned, labels, np.full((90, 3), 0.5), 50)
+    assert table["effect"].item() == pytest.approx(88)
+    assert table["effect_control"].item() == pytest.approx(-72)
+    assert table["effect_same_training"].item() == pytest.approx(160)
     said = plots.long_recovery(table, [{"steps": 2000, "images_visited": 32000}] * 2)
     assert "2,000 steps on 32,000 images" in said
     assert set(judge.OPTIONAL["long_recovery"]) <= set(table)

@@ -347,35 +347,6 @@ def long_recoveries(
 
 
 @checked_arguments()
-def long_table(
-    kept: Mapping[str, Float[ndarray, "image target"]],
-    unpruned: Float[ndarray, "image target"],
-    labels: Float[ndarray, "image target"],
-    bootstrap: int,
-) -> pd.DataFrame:
-    """The longer recovery as one row: name, images, effect, low, high against the model as it was, the same with
-    _same_training against the whole model trained as long, and effect_control, low_control, high_control of that one.
-
-    `kept` are `long_recoveries`: the pruned model first, then the control; no row where it is empty.
-    """
-    if not kept:
-        return pd.DataFrame()
-    name, control = kept
-    task = ChirpRegressor.task
-    against = trials({"as it was": unpruned, **kept}, labels, "as it was", bootstrap, task=task)
-    fair = trials(dict(kept), labels, control, bootstrap, task=task).set_index("name").loc[name]
-    against = against.set_index("name")
-    row = {"name": name, "images": len(labels)}
-    for suffix, found in (
-        ("", against.loc[name]),
-        ("_same_training", fair),
-        ("_control", against.loc[control]),
-    ):
-        row |= {f"{key}{suffix}": float(found[key]) for key in ("effect", "low", "high")}
-    return pd.DataFrame([row])
-
-
-@checked_arguments()
 def trial_table(
     predictions: Mapping[str, Float[ndarray, "image target"]],
     recovered: Mapping[str, Float[ndarray, "image target"]],

@@ -266,7 +266,7 @@ def recovery(
 
 @checked_arguments()
 def long_recovery(table: pd.DataFrame, recoveries: Sequence[Mapping[str, object]]) -> str:
-    """What the longer recovery gives back (`long_table`), or how to train one; `recoveries` are their records."""
+    """What the longer recovery gives back (`long_in_percent`), or how to train one; `recoveries` are their records."""
     if table.empty:
         return (
             "A longer recovery is trained once, in the background, and kept like an adapter; for this run's model "

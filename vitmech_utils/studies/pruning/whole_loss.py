@@ -77,7 +77,9 @@ def long_in_percent(
     held_out: Float[ndarray, "held_out target"],
     bootstrap: int,
 ) -> pd.DataFrame:
-    """The longer recovery as one row, as `measure.long_table` has it, in percent of the loss on the held-out images.
+    """The longer recovery as one row: name, images, effect, low, high against the model as it was, in percent of the
+    loss on the held-out images; the same with _same_training against the whole model trained as long, and with _control
+    of that one.
 
     `kept` are the answers of the pruned model, then of the control; no row where it is empty.
     """
