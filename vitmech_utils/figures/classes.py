@@ -43,6 +43,10 @@ def class_grid(ax: "Axes", table: pd.DataFrame, legend: bool = True) -> None:
         vmin=-0.5,
         vmax=len(names) - 0.5,
     )
+    for edge in range(1, layers):  # heads of one class that touch are still single heads
+        ax.axhline(edge - 0.5, color="white", linewidth=0.8)
+    for edge in range(1, heads):
+        ax.axvline(edge - 0.5, color="white", linewidth=0.8)
     for row in table.itertuples():
         regions = "\n".join(SHORT_REGIONS.get(name, name) for name in row.regions.split(" + ")[:3])
         doubt = "?" if row.confidence < 0.8 else ""

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from matplotlib.artist import Artist
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
@@ -96,6 +97,28 @@ def percent_scale(ax: "Axes", which: str = "y", linear: float = 1.0, most: int =
             ticks = [tick for place, tick in enumerate(ticks, -ticks.index(0.0)) if place % 2 == 0]
         axis.set_ticks(ticks)
         axis.set_major_formatter("{x:g}")
+
+
+@checked_arguments()
+def plain_log(ax: "Axes", which: str = "y") -> None:
+    """Write plain numbers, 0.1 and 20, at a logarithmic axis; where it spans less than two decades, also 2 and 5."""
+    for name in which:
+        axis = getattr(ax, f"{name}axis")
+        low, high = sorted(getattr(ax, f"get_{name}lim")())
+        getattr(ax, f"set_{name}scale")("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+
+
+@checked_arguments()
+def rarer(chosen: Bool[ndarray, "..."]) -> tuple[Bool[ndarray, "..."], bool]:
+    """What to mark on a grid: those that are `chosen`, or the others where they are fewer; and whether it is the first.
+
+    Marks on nearly every cell say less than marks on the few that differ.
+    """
+    few = bool(2 * chosen.sum() <= chosen.size)
+    return (chosen if few else ~chosen), few
 
 
 @checked_arguments()
@@ -262,11 +285,24 @@ def _best(
     covered = _shared(wide, boxes).sum(1)
     outside = np.prod(places[:, 1] - places[:, 0], axis=1) - _shared(places, frame[None])[:, 0]
     hidden = _inside(_padded(places, AROUND_MARK * unit), marks).sum(1)
+    hidden = hidden + _nearer_to_others(places, point, unit, marks)
     hidden = hidden + _inside(wide, leaders).any(-1).sum(1)
     if len(boxes):
         hidden = hidden + _inside(boxes, _leaders(point, places)).any(-1).sum(0)
     far = _gaps(point, places) / unit + HIDDEN_COST * hidden
     return int(np.lexsort((far, covered + outside))[0])
+
+
+def _nearer_to_others(
+    places: Boxes, point: Float[ndarray, "2"], unit: float, marks: Float[ndarray, "mark 2"]
+) -> Bool[ndarray, " _"]:
+    """Where a name would be read as another mark's: one lies nearer to it than its own, and no leader tells."""
+    others = marks[~np.isclose(marks, point, atol=unit / 2).all(1)]
+    if not len(others):
+        return np.zeros(len(places), bool)
+    gaps = np.stack([_gaps(other, places) for other in others]).min(0)
+    own = _gaps(point, places)
+    return (gaps <= own) & (own <= LEADER_FROM * unit)
 
 
 def _places(point: Float[ndarray, "2"], size: Float[ndarray, "2"], unit: float) -> Boxes:
