@@ -38,9 +38,16 @@ def full(board: pd.DataFrame) -> str:
 
 
 def short(board: pd.DataFrame) -> str:
-    """Write the claims as one small table, as MyST; on a phone each row stands as a block of its own."""
-    claims, _ = _parts(board)
-    return f"{_caution(board)}\n\n{_raw('board', rows=claims)}".strip()
+    """Write the claims as one small table and the open questions as another one, of verdicts alone, as MyST.
+
+    On a phone each row stands as a block of its own.
+    """
+    claims, questions = _parts(board)
+    parts = [_caution(board), _raw("board", rows=claims)]
+    if questions:
+        named = [row._replace(ours="") for row in questions]
+        parts += ["The questions that the study leaves open:", _raw("questions", rows=named)]
+    return "\n\n".join(parts).strip()
 
 
 def rules() -> str:
