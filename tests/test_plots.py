@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import SymLogNorm
 
+from vitmech_utils.figures.marks import plain_log, rarer
 from vitmech_utils.figures.plots import decades, heatmap
 
 EFFECTS = np.array([[0.5, -0.5, 0.0], [3.0, -40.0, 600.0]])
@@ -61,3 +62,24 @@ def test_decades_hold_zero_and_both_signs() -> None:
     ticks = decades(0.5)
     assert ticks == sorted(ticks)
     assert {0.0, 0.5, -0.5, 5.0, -5.0} < {*ticks}
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [([0.02, 0.9], ["0.02", "0.05", "0.1", "0.2", "0.5", "1"]), ([0.2, 900], ["1", "10", "100", "1000"])],
+)
+def test_a_logarithmic_axis_has_plain_numbers_enough_to_read_a_value_off(ax, values, named) -> None:
+    ax.plot([0, 1], values)
+    plain_log(ax)
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    labels = zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)
+    assert [label.get_text() for place, label in labels if low <= place <= high] == named
+
+
+def test_the_fewer_cells_are_marked() -> None:
+    most = np.array([[True, True], [True, False]])
+    marked, chosen = rarer(most)
+    assert (marked == ~most).all()
+    assert not chosen
+    assert rarer(~most)[1]

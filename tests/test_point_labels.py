@@ -91,6 +91,21 @@ def test_a_name_leaves_marks_free_where_there_is_room() -> None:
     assert not any(box.contains(*ax.transData.transform(point)) for point in zip(x, y, strict=True))
 
 
+def test_a_name_without_a_leader_stands_nearest_to_its_own_mark() -> None:
+    _, ax = plt.subplots()
+    # The second one lies where the first one's name would end.
+    x, y = np.array([0.5, 0.515, 0.1]), np.array([0.5, 0.56, 0.1])
+    ax.plot(x, y, "o")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    (text,) = name_largest(ax, x, y, NAMES[:3], [3, 2, 1], count=1)
+    (box,) = boxes(ax)
+    gaps = [
+        max(box.x0 - at[0], at[0] - box.x1, box.y0 - at[1], at[1] - box.y1)
+        for at in ax.transData.transform(np.column_stack([x, y]))
+    ]
+    assert gaps[0] < gaps[1] or text.arrow_patch.get_visible()
+
+
 def test_heads_without_a_value_are_not_named() -> None:
     _, ax = plt.subplots()
     texts = name_largest(ax, [0, 1, 2, np.nan], [0, 1, 2, 3], NAMES[:4], [np.nan, 5, 4, 9], count=3)
