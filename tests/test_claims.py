@@ -351,6 +351,16 @@ def test_what_reaches_a_page_is_escaped(tmp_path: Path) -> None:
     assert "&lt;/script&gt; ``` end heads together" in full
 
 
+def test_the_short_board_has_questions_with_their_verdicts_alone(tmp_path: Path) -> None:
+    board = scoreboard(write_run(tmp_path, made_up()))
+    claims, _, questions = scoreboard_page.short(board).partition("leaves open")
+    for row in board.itertuples():
+        ours, other = (claims, questions) if row.id.startswith("C") else (questions, claims)
+        assert f"{row.id}<" in ours
+        assert f"{row.id}<" not in other
+    assert questions.count("vm-verdict") == sum(board["id"].str.startswith("Q"))
+
+
 def test_a_verdict_is_told_by_a_word_and_a_sign(tmp_path: Path) -> None:
     assert set(scoreboard_page.SIGNS) == set(verdicts.VERDICTS)
     assert len(set(scoreboard_page.SIGNS.values())) == len(verdicts.VERDICTS)
