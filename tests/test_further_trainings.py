@@ -162,3 +162,23 @@ def test_one_claim_in_each_training_by_its_own_table() -> None:
     assert table["images"].tolist() == [200, 96, 50]
     alone = trainings.by_claims("Q5", rule, own, others[:0], 0)
     assert alone["training"].tolist() == ["seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("agreement", "said"),
+    [
+        ([0.4, 0.5], "no better partners"),
+        ([0.9, 0.8], "finds better partners"),
+        ([0.4, 0.8], "depends on what"),
+    ],
+)
+def test_what_matching_found_is_said(agreement: list[float], said: str) -> None:
+    table = pd.DataFrame(
+        {"first": "seed 0", "second": "seed 1", "matched_by": ["attention", "effect", "both"], "same_head": 0.5,
+         "same_layer": 0.6, "agreement": [*agreement, np.nan], "by_number": 0.7, "by_chance": 0.3, "low": 0.2,
+         "high": 0.6, "heads": 72}
+    )  # fmt: skip
+    text = trainings.matches(table)
+    assert said in text
+    assert f"({agreement[0]:.2f} against 0.70 in the first)" in text
+    assert f"In {sum(value > 0.6 for value in agreement)} of 2" in text

@@ -140,4 +140,25 @@ def matches(table: pd.DataFrame) -> str:
         for row in table.itertuples()
     ]
     headings = ["trainings", "matched by", "the same number", "the same layer", "judged by"]
-    return pipe_table([*headings, "matched heads", "same numbers", "matched, then mixed within layers"], rows)
+    headings += ["matched heads", "same numbers", "matched, then mixed within layers"]
+    return f"{pipe_table(headings, rows)}\n\n{_what_matching_found(table)}"
+
+
+def _what_matching_found(table: pd.DataFrame) -> str:
+    judged = table.dropna(subset="agreement")
+    better = int((judged["agreement"] > judged["by_number"]).sum())
+    beyond = int((judged["agreement"] > judged["high"]).sum())
+    first = judged.iloc[0]
+    told = (
+        "**Matching finds no better partners than the numbers are**"
+        if better == 0
+        else "**Matching finds better partners than the numbers are**"
+        if better == len(judged)
+        else "**Whether matching finds better partners than the numbers are depends on what is compared**"
+    )
+    return (
+        f"{told}: in {better} of {len(judged)} comparisons matched heads are more alike, in what did not match them, "
+        f"than heads of the same number ({first['agreement']:.2f} against {first['by_number']:.2f} in the first). In "
+        f"{beyond} of {len(judged)} they are more alike than matched heads that then change places within their "
+        "layers, beyond the 95 % range of that."
+    )
