@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.figures.plots import WIDE, WIDTH, heatmap, overlay
-from vitmech_utils.figures.tables import against, from_zero, pipe_table, shown, three_sentences
+from vitmech_utils.figures.plots import WIDE, WIDTH, headline, heatmap, overlay
+from vitmech_utils.figures.tables import against, counted, from_zero, pipe_table, shown, three_sentences
 from vitmech_utils.heads.published_code import MixedUnits
+from vitmech_utils.intervals import mean_interval
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 
@@ -59,9 +61,10 @@ def orders(drift: pd.DataFrame, follows: Mapping[str, float]) -> "Figure":
             ax.plot(part[key] + 1, part["effect"], "o-", markersize=4, label=name)
         ax.axhline(0, color="#444444", linewidth=0.8)
         ax.set(xlabel=label, title=f"against {label.split(' ')[0]}: rank correlation {follows[key]:+.2f}")
+        ax.set_xticks(range(1, int(drift[key].max()) + 2))
     axes[0].set_ylabel("change of the MSE (%)")
     axes[1].legend(title="order of layers", loc="upper left")
-    return figure
+    return headline(figure, f"What zeroing does follows {what_it_follows(follows)}")
 
 
 @checked_arguments()
@@ -87,12 +90,12 @@ def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figur
     """The procedure's heatmap beside the exact one; `same` is their rank correlation."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
     titled = {"published procedure": theirs, f"exact, {ours['mode'].iloc[0]} ablation": ours}
+    most = max(float(table["effect"].abs().max()) for table in titled.values())
     for ax, (title, table) in zip(axes, titled.items(), strict=True):
-        heatmap(ax, table, label="effect on the MSE (%)", diverging=True, linear=1.0)
+        heatmap(ax, table, label="effect on the MSE (%)", diverging=True, linear=1.0, limits=(-most, most))
         ax.set_title(title)
     axes[0].set_xlabel("'head' (a row of head 1)")
-    figure.suptitle(f"Rank correlation of the two: {same.value:+.2f}", x=0.01, ha="left")
-    return figure
+    return headline(figure, f"Rank correlation of the two: {same:+.2f}; colours on one scale")
 
 
 @checked_arguments()
@@ -128,13 +131,23 @@ def units_text(found: Mapping[str, Interval], units: MixedUnits, images: int) ->
 
 
 @checked_arguments()
-def pixels_text(fed: Mapping[str, object], trained_on: Interval, normalized: Interval) -> str:
-    """What the other pixels do to the model."""
+def pixels_text(
+    fed: Mapping[str, object],
+    predicted: Float[Tensor, "image target"],
+    labels: Float[Tensor, "image target"],
+    trained_on: Interval,
+    normalized: Interval,
+) -> str:
+    """What the other pixels do to the model; `predicted` is what it says of the pixels that it was trained on."""
+    losses = [(found - labels).square().mean(1) for found in (fed["predictions"], predicted)]
+    more = mean_interval((losses[0] - losses[1]).numpy())
     (low, high), (lowest, highest) = (map(float, fed[name]) for name in ("trained_on", "analysed"))
     return (
         f"Values as trained lie between {low:.1f} and {high:.1f}, as analysed between {lowest:.1f} and "
         f"{highest:.1f}. The fine-tuned model's MSE is {from_zero(trained_on):.3f} on the first and "
-        f"{from_zero(normalized):.3f} on the second."
+        f"{from_zero(normalized):.3f} on the second: image by image {more:+.3f} (paired 95 % interval, "
+        f"{counted(len(labels), 'image')}), "
+        f"{against(more.low, more.high, 0.0, 'clearly worse', 'clearly better', 'which does not decide it')}."
     )
 
 
