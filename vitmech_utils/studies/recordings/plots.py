@@ -11,7 +11,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.data.recordings.spectrograms import Axes
 from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.figures.marks import head_names, name_largest
+from vitmech_utils.figures.marks import head_names, name_largest, plain_log
 from vitmech_utils.figures.plots import ATTENTION, REGION_COLOURS, WIDE, WIDTH, overlay
 from vitmech_utils.figures.tables import BRACKETS, bullets, counted, named, plain, rule_text, three_sentences
 from vitmech_utils.heads.hooks import Head
@@ -111,14 +111,19 @@ def samples_text(samples: pd.DataFrame) -> str:
 @checked_arguments()
 def lifts(both: pd.DataFrame) -> "Figure":
     """Lifts on the chirp, real against painted images, one panel for each pair."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6), sharex=True, sharey=True)
     for ax, (name, table) in zip(axes, both.groupby("kind", sort=False), strict=True):
         table = table.reset_index(drop=True)
         lift_scatter(ax, table, name)
         part = table[table["chirp_head"]]
         above = int((part["low_real"] > 1).sum())
         ax.set_title(f"{name}: {above} of {len(part)} chirp heads clearly look at it", fontsize=9)
-    axes[0].set_ylabel("lift on the chirp, real images")
+    values = both[[f"{end}_{kind}" for end in ("low", "high") for kind in ("painted", "real")]].to_numpy()
+    ends = float(np.nanmin(values[values > 0])) / 1.3, float(np.nanmax(values)) * 1.5
+    axes[0].set(xlim=ends, ylim=ends, ylabel="lift on the chirp, real images")
+    plain_log(axes[0], "xy")
+    for ax in axes:
+        ax.plot(ends, ends, color="#444444", linewidth=0.8, linestyle="--", zorder=1)
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure
 
@@ -186,24 +191,28 @@ def maps(
 
 
 @checked_arguments()
-def predictions_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What the model says of each kind of image: rank correlations and errors, by target."""
-    texts = table.assign(
-        rank=[
-            f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}]"
+def predictions_table(table: pd.DataFrame, kinds: Pictures) -> "Styler":
+    """What the model says of each kind of image: rank correlation and error, by target.
+
+    Beside it stands the error of a constant guess: always the mean of these images' own labels.
+    """
+    spread = {
+        name: np.stack([picture.labels for picture in kind]).std(axis=0) for name, kind in kinds.items()
+    }
+    rows = [
+        (
+            row.images,
+            plain(row.target),
+            f"{Interval(row.correlation, row.low, row.high):.2f}"
             if np.isfinite(row.correlation)
-            else "does not vary"
-            for row in table.itertuples()
-        ],
-        off=[f"{row.rmse:.1f} {row.unit}" for row in table.itertuples()],
-    )
-    texts = texts.pivot(index="images", columns="target", values=["rank", "off"]).loc[
-        table["images"].unique()
+            else "does not vary",
+            f"{row.rmse:.1f} {row.unit}",
+            f"{spread[row.images][LABEL_NAMES.index(row.target)]:.1f} {row.unit}",
+        )
+        for row in table.itertuples()
     ]
-    names = {"rank": "rank correlation", "off": "error"}
-    order = [(what, target) for what in names for target in LABEL_NAMES]
-    texts = texts[order].set_axis([f"{names[what]}, {plain(target)}" for what, target in order], axis=1)
-    return texts.rename_axis(index=None)
+    columns = ["images", "target", "rank correlation", "error", "error of the mean"]
+    return pd.DataFrame(rows, columns=columns).style.hide(axis="index")
 
 
 @checked_arguments()
@@ -293,10 +302,14 @@ def what_you_know(
 
 @checked_arguments()
 def recording_panels(grids: Mapping[str, tuple[np.ndarray, Axes]]) -> "tuple[Figure, list[Plot]]":
-    """One spectrogram per recording side by side (colours end at their 99.9 % quantile), and an empty panel below."""
+    """One spectrogram per recording side by side, and an empty panel below.
+
+    Their colours have one scale, which ends at the largest of their 99.9 % quantiles.
+    """
     figure = plt.figure(figsize=(WIDE, 5.2))
     rows = figure.add_gridspec(2, len(grids), height_ratios=(1.35, 1))
     panels: list[Plot] = []
+    brightest = max(float(np.quantile(grid, 0.999)) for grid, _ in grids.values())
     for number, (name, (grid, axes)) in enumerate(grids.items()):
         ax = figure.add_subplot(rows[0, number], sharey=panels[0] if panels else None)
         image = ax.imshow(
@@ -306,18 +319,18 @@ def recording_panels(grids: Mapping[str, tuple[np.ndarray, Axes]]) -> "tuple[Fig
             extent=axes.extent,
             cmap=ATTENTION,
             vmin=0,
-            vmax=np.quantile(grid, 0.999),
+            vmax=brightest,
         )
-        ax.set(title=name, xlabel="time (s)", ylabel="frequency (Hz)" if not panels else "")
+        ax.set(title=f"detector {name}", xlabel="time (s)", ylabel="frequency (Hz)" if not panels else "")
+        ax.tick_params(labelleft=not panels)
         panels.append(ax)
-        if number == len(grids) - 1:
-            figure.colorbar(image, ax=ax, label="times the median")
+    figure.colorbar(image, ax=panels, label="times the median", pad=0.01)
     panels.append(figure.add_subplot(rows[1, :]))
     return figure, panels
 
 
 @checked_arguments()
-def picture_rows(kinds: Mapping[str, Sequence[Picture]], count: int = 5) -> "Figure":
+def picture_rows(kinds: Mapping[str, Sequence[Picture]], count: int = 4) -> "Figure":
     """The first figures of each kind as the model sees them, one kind in each row; the region *chirp* is outlined."""
     rows = {name: pictures[:count] for name, pictures in kinds.items()}
     columns = max(len(pictures) for pictures in rows.values())
@@ -361,20 +374,9 @@ def lift_scatter(ax: "Plot", table: pd.DataFrame, label: str, named: int = 1) ->
         )
     among = table["lift_real"].where(table["chirp_head"])
     name_largest(ax, table["lift_painted"], table["lift_real"], head_names(table), among, named)
-    values = table[["lift_painted", "lift_real"]].to_numpy()
-    ends = float(np.nanmin(values[values > 0])) / 1.3, float(np.nanmax(values)) * 1.5
-    ax.plot(ends, ends, color="#444444", linewidth=0.8, linestyle="--")
     ax.axhline(1, color="#444444", linewidth=0.6, linestyle=":")
     ax.axvline(1, color="#444444", linewidth=0.6, linestyle=":")
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlim=ends,
-        ylim=ends,
-        xlabel=f"lift on the chirp, painted images ({label})",
-    )
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set(xscale="log", yscale="log", xlabel=f"lift on the chirp, painted images ({label})")
 
 
 @checked_arguments()
@@ -400,10 +402,8 @@ def source_dots(ax: "Plot", table: pd.DataFrame) -> None:
         )
     ax.axvline(1, color="#444444", linewidth=0.8, linestyle=":")
     ax.set_yticks(range(len(sources)), sources)
-    ax.invert_yaxis()
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.xaxis.set_minor_formatter(lambda value, _: "")
+    ax.set_ylim(len(sources) - 0.5, -0.5)
+    plain_log(ax, "x")
     ax.set_xlabel("mean lift of the chirp heads on the chirp")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 

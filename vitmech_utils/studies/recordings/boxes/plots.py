@@ -10,8 +10,8 @@ import pandas as pd
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.recordings.seizures import ColourScale, Seizures
 from vitmech_utils.data.regions import REGIONS
-from vitmech_utils.figures.marks import head_names, name_largest
-from vitmech_utils.figures.plots import WIDE, WIDTH
+from vitmech_utils.figures.marks import head_names, name_largest, plain_log
+from vitmech_utils.figures.plots import WIDE, WIDTH, headline
 from vitmech_utils.figures.tables import counted
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.statistics import Count, Interval
@@ -54,7 +54,7 @@ def read_back_text(facts: Mapping[str, float]) -> str:
         f"name, because they have no box or no extent.\n\n**From colours back to numbers.** The pictures hold "
         f"{facts['colours']:,.0f} colours, which form one line from dark to bright; {facts['exact']:.3%} of "
         f"the plots' pixels have one of them exactly, and the numbers painted again differ from the picture by "
-        f"{facts['difference']:.1g} of 255 on average. So a pixel's place on the map comes back. What it stood for "
+        f"{facts['difference']:.5f} of 255 on average. So a pixel's place on the map comes back. What it stood for "
         f"does not: {facts['lowest']:.0%} of pixels lie at the map's lowest colour and {facts['highest']:.1%} at its "
         f"highest, where only a bound is known, and whether the map was of power, of its root or of its logarithm is "
         f"not told. The grid of a decorated figure is coarser than the picture; it keeps a correlation of "
@@ -65,7 +65,9 @@ def read_back_text(facts: Mapping[str, float]) -> str:
 @checked_arguments()
 def looks_figure(looks: Mapping[str, pd.DataFrame], heads: Sequence[Head]) -> "Figure":
     """Every head's lift on the boxes (up) against that on boxes of other recordings (across), by kind of picture."""
-    figure, axes = plt.subplots(1, len(looks), figsize=(WIDE, 4.4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(looks), figsize=(WIDE, 4.4), sharex=True, sharey=True, squeeze=False)
+    both = pd.concat(looks.values())
+    ends = float(both[["others", "low"]].min().min()) / 1.2, float(both[["others", "high"]].max().max()) * 1.2
     for ax, (kind, table) in zip(axes[0], looks.items(), strict=True):
         chosen = pd.Series(
             [(row.layer, row.head) in set(heads) for row in table.itertuples()], index=table.index
@@ -85,18 +87,12 @@ def looks_figure(looks: Mapping[str, pd.DataFrame], heads: Sequence[Head]) -> "F
                 label=label,
             )
         name_largest(ax, table["others"], table["lift"], head_names(table), table["lift"].where(chosen), 1)
-        ends = (
-            float(table[["others", "lift"]].min().min()) / 1.2,
-            float(table[["others", "high"]].max().max()) * 1.2,
-        )
         ax.plot(ends, ends, color="#444444", linewidth=0.8, linestyle="--")
         ax.axhline(1, color="#444444", linewidth=0.6, linestyle=":")
-        ax.set(xscale="log", yscale="log", xlabel="lift on other recordings' boxes")
+        ax.set(xlabel="lift on other recordings' boxes", xlim=ends, ylim=ends)
+        plain_log(ax, "xy")
         above = int((chosen & (table["low"] > 1)).sum())
         ax.set_title(f"{kind}: {above} of {int(chosen.sum())} above an even look", fontsize=9)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.set_minor_formatter(lambda value, _: "")
     axes[0, 0].set_ylabel("lift on the boxes")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure
@@ -126,7 +122,7 @@ def readings_table(table: pd.DataFrame) -> pd.DataFrame:
             "images": table["images"],
             "target": table["target"].map(ASKED),
             "rank correlation": [
-                f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()
+                f"{Interval(row.correlation, row.low, row.high):.2f}" for row in table.itertuples()
             ],
             "error, read by place": [f"{row.rmse:.1f} {row.unit}" for row in table.itertuples()],
             "error, read by ticks": [f"{row.rmse_ticks:.1f} {row.unit}" for row in table.itertuples()],
@@ -182,10 +178,14 @@ def orders_figure(table: pd.DataFrame) -> "Figure":
         )
     ax.plot(table["depth"], places, "|", color="#444444", markersize=14, label="by depth alone")
     ax.set_yticks(places, table["compared"])
-    ax.invert_yaxis()
+    ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("rank correlation over heads")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return figure
+    first = table.iloc[0]
+    return headline(
+        figure,
+        f"Painted and real chirps share an order of heads by {first['between']:.2f}, of {first['ceiling']:.2f} at most",
+    )
 
 
 @checked_arguments()
