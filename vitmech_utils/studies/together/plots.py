@@ -66,14 +66,19 @@ def groups(table: pd.DataFrame) -> "Figure":
     figure, axes = plt.subplots(
         len(kinds),
         1,
-        figsize=(WIDTH, 2.4 + 0.24 * len(table)),
-        height_ratios=[len(part) + 1.5 for part in kinds.values()],
+        figsize=(WIDTH, 2.4 + 0.26 * len(table)),
+        height_ratios=[len(part) for part in kinds.values()],
     )
     for ax, (kind, part) in zip(axes, kinds.items(), strict=True):
         group_bars(ax, part)
         more = int(((part["low_excess"] > 0) & (part["q_value"] < FALSE_DISCOVERIES)).sum())
         ax.set_title(f"By {kind}: {more} of {len(part)} groups clearly do more than their heads add up to")
         ax.set_xlabel("effect on the MSE (%)" if ax is axes[-1] else "")
+    ends = np.array([ax.get_xlim() for ax in axes])
+    for ax in axes:  # one scale for all, and the scale's own ticks over all of it
+        ax.set_xscale("linear")
+        ax.set_xlim(ends[:, 0].min(), ends[:, 1].max())
+        percent_scale(ax, "x", 10.0)
     axes[0].legend(loc="lower left")
     return figure
 
@@ -191,9 +196,20 @@ def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     ]
     reach = pd.concat(sides).assign(size=lambda rows: rows["estimate"].abs())
     largest = reach.groupby(["layer", "head"], as_index=False)["size"].max()
+    first = largest.loc[largest["size"].idxmax()]
     largest["size"] = np.log10(np.maximum(largest["size"], 0.1))
-    heatmap(right, largest, value="size", label="largest estimated interaction (log10 of %)")
-    right.set_title("Which heads meet others at all")
+    drawn = heatmap(
+        right, largest, value="size", label="largest estimated interaction (% of the MSE)", colour_bar=False
+    )
+    bar = figure.colorbar(drawn, ax=right, label="largest estimated interaction (% of the MSE)")
+    ends = drawn.get_clim()
+    ticks = [
+        tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if ends[0] <= np.log10(tick) <= ends[1]
+    ]
+    bar.set_ticks(np.log10(ticks), labels=[f"{tick:g}" for tick in ticks])
+    right.set_title(
+        f"L{first['layer'] + 1:.0f}H{first['head'] + 1:.0f} meets another most, by {first['size']:.0f} %"
+    )
     return figure
 
 
@@ -396,7 +412,9 @@ def what_you_know(
 
 
 def _interval(row: Any, name: str) -> str:
-    return f"{Interval(row[name], row[f'low_{name}'], row[f'high_{name}']):+,.0f}"
+    """In whole percent, or where the interval reaches less far than 10, with one decimal."""
+    found = Interval(row[name], row[f"low_{name}"], row[f"high_{name}"])
+    return f"{found:+,.0f}" if max(abs(found.low), abs(found.high)) >= 10 else f"{found:+.1f}"
 
 
 def _log_factor(together: float, added: float) -> float:
@@ -436,6 +454,7 @@ def group_bars(ax: "Axes", table: pd.DataFrame, linear: float = 10.0) -> None:
     ax.set_yticks(
         places, [f"{name} ({heads})" for name, heads in zip(table["set"], table["heads"], strict=True)]
     )
+    ax.set_ylim(-0.6, len(table) - 0.4)
     ax.axvline(0, color="#444444", linewidth=0.8)
     _scale(ax, "x", linear)
     ax.set_xlabel("effect on the MSE (%)")
@@ -479,14 +498,16 @@ def kept_curves(ax: "Axes", table: pd.DataFrame, limit: float, total: int) -> No
             continue
         part = part.sort_values("kept")
         reach = [part["effect"] - part["low"], part["high"] - part["effect"]]
+        aside = -0.4 if name == "single effect" else 0.4
         ax.errorbar(
-            part["kept"], part["effect"], yerr=reach, fmt=f"{mark}-", color=colour, markersize=4,
+            part["kept"] + aside, part["effect"], yerr=reach, fmt=f"{mark}-", color=colour, markersize=4,
             linewidth=1.2, label=f"first by {name}",
         )  # fmt: skip
     ax.axhline(limit, color="#444444", linewidth=0.8, linestyle="--")
     ax.annotate(
-        "error doubled", (total, limit), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8
-    )
+        "error doubled", (0, limit), xytext=(4, 3), xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points", fontsize=8,
+    )  # fmt: skip
     ax.axhline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
     _scale(ax, "y", limit)
     ax.set_ylim(bottom=-1.2 * limit)  # no error falls by more than all of it
