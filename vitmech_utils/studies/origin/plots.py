@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patheffects import withStroke
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
@@ -44,7 +45,7 @@ def opening(profile: Profile) -> str:
 @checked_arguments()
 def recipe(table: pd.DataFrame) -> "Styler":
     """Both trainings' settings side by side."""
-    return table.style.format("{:g}")
+    return table.style.format(_setting)
 
 
 @checked_arguments()
@@ -68,7 +69,7 @@ def are_matched(matched: bool, trainings: Mapping[str, Mapping[str, object]]) ->
 @checked_arguments()
 def scores(table: pd.DataFrame) -> pd.DataFrame:
     """Correlations with their intervals in words: a row per network and kind of figures, a column per target."""
-    text = [f"{row.r:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples()]
+    text = [f"{Interval(row.r, row.low, row.high):.3f}" for row in table.itertuples()]
     shown = table.assign(text=text).pivot(index=["network", "figures"], columns="target", values="text")
     shown = shown[list(LABEL_NAMES)].rename(columns=plain).rename_axis(columns=None)
     return shown.loc[list(dict.fromkeys(table["network"]))]
@@ -84,6 +85,11 @@ def scores_text(mean_r: pd.Series, images: int) -> str:
         f"{mean_r['fine-tuned', 'bare']:.3f} on bare ones; a readout of the pre-trained backbone, "
         f"{mean_r['pre-trained', 'decorated']:.3f}."
     )
+
+
+def _setting(value: float) -> str:
+    """A number as a recipe has it: whole ones in full, others with three digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
 # Classes and fates
@@ -110,7 +116,7 @@ def crossed(moves: pd.DataFrame, after: str) -> pd.DataFrame:
 @checked_arguments()
 def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
     """What became of the pre-trained heads: a panel of `fate_bars` per network."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.4), sharex=True, sharey=True)
     for ax, (name, table) in zip(axes, became.items(), strict=True):
         fate_bars(ax, table)
         seen = table[table["subject"].isin(["text", "edge", "colour bar"])]
@@ -118,7 +124,9 @@ def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
             f"{name}: {seen['kept'].sum()} of {seen['before'].sum()} on decorations kept", fontsize=9
         )
     axes[0].set_ylabel("what the head is about")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    pale = plt.Rectangle((0, 0), 1, 1, color="#444444", alpha=0.4)
+    figure.legend([*handles, pale], [*labels, "pale: not sure"], loc="outside lower center", ncols=4)
     return figure
 
 
@@ -198,18 +206,20 @@ def updates(tables: Mapping[str, pd.DataFrame], links: pd.DataFrame) -> "Figure"
         "change": "mean change of lift (doublings)",
         "effect": "change of the effect (percentage points)",
     }
-    figure, axes = plt.subplots(2, 2, figsize=(WIDE, 6.0), sharex=True)
+    figure, axes = plt.subplots(2, 2, figsize=(WIDE, 6.0), sharex=True, sharey="row")
     for place, (name, table) in enumerate(tables.items()):
         for ax, (what, label) in zip(axes[:, place], names.items(), strict=True):
             found = links[(links["network"] == name) & (links["against"] == what)].iloc[0]
             dots = ax.scatter(table["relative"], table[what], c=table["layer"] + 1, cmap="viridis", s=18)
             ax.set_title(
-                f"{name}: {found['correlation']:.2f} [{found['low']:.2f}, {found['high']:.2f}]", fontsize=10
+                f"{name}: {Interval(found['correlation'], found['low'], found['high']):.2f}", fontsize=10
             )
             if what == "effect":
-                ax.set(xlabel="update norm / weight norm", yscale="symlog")
+                ax.set_xlabel("update norm / weight norm")
             if place == 0:
                 ax.set_ylabel(label, fontsize=9)
+    percent_scale(axes[1, 0])
+    headline(figure, "Size of a head's update against what changed: rank correlations over heads")
     figure.colorbar(dots, ax=axes, label="layer", location="bottom", shrink=0.5, aspect=40)
     return figure
 
@@ -220,10 +230,9 @@ def effects(tables: Mapping[str, pd.DataFrame], shared: Mapping[str, Interval]) 
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.0))
     for ax, (name, found) in zip(axes, shared.items(), strict=True):
         effect_scatter(ax, tables[name]["effect"], tables["fine-tuned"]["effect"], head_names(tables[name]))
-        percent_scale(ax, "xy")
+        percent_scale(ax, "xy", most=6)
         ax.set(xlabel=f"effect in {name} (%)", ylabel="effect in fine-tuned (%)")
-        ax.tick_params(axis="x", rotation=45)
-        ax.set_title(f"rank correlation {found.value:.2f}", fontsize=10)
+        ax.set_title(f"{name}: rank correlation {found:.2f}", fontsize=10)
     return figure
 
 
@@ -341,12 +350,21 @@ def fate_bars(ax: "Axes", table: pd.DataFrame) -> None:
         solid = start + (counts - sure if fate == "vanished" else 0)
         ax.barh(places, counts, left=start, color=colour, alpha=0.4)
         ax.barh(places, sure, left=solid, color=colour, label=fate)
-        for place, count, left in zip(places, counts, start, strict=True):
-            if count:
-                ax.text(left + count / 2, place, str(count), ha="center", va="center", fontsize=8)
+    for fate in FATES:
+        for place, count, left in zip(places, table[fate], starts[fate], strict=True):
+            _count(ax, place, int(count), float(left))
     ax.axvline(0, color="#444444", linewidth=0.8)
     ax.margins(x=0.06)
     ax.set_yticks(places, table["subject"])
     ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set_xlabel("heads")
+
+
+def _count(ax: "Axes", place: float, count: int, left: float) -> None:
+    """Write how many heads a bar stands for, above it where it is too narrow to hold the number."""
+    if count >= 3:
+        halo = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]
+        ax.text(left + count / 2, place, str(count), ha="center", va="center", fontsize=8, path_effects=halo)
+    elif count:
+        ax.text(left + count / 2, place + 0.42, str(count), ha="center", va="bottom", fontsize=7.5)
