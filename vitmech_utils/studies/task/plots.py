@@ -183,8 +183,17 @@ def by_bend(table: pd.DataFrame) -> "Figure":
     """Accuracy on the type by bend."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
     accuracy_by_bend(ax, table, list(BENDS))
-    counts = table[table["model"] == "leak"]
-    ax.set_title("Images: " + listed(f"{row.images} ({row.bin})" for row in counts.itertuples()))
+    counts, clean = (
+        table[table["model"] == name].set_index("bin").reindex(BENDS) for name in ("leak", "clean")
+    )
+    ax.set_xticks(
+        range(len(BENDS)), [f"{name}\n({row.images:.0f} images)" for name, row in counts.iterrows()]
+    )
+    ax.set_title(
+        f"Without the leak the type is read in {clean['accuracy'].iloc[0]:.0%} where paths lie close, in "
+        f"{clean['accuracy'].iloc[-1]:.0%} where far apart",
+        pad=26,
+    )
     return figure
 
 
@@ -292,8 +301,10 @@ def effects(table: pd.DataFrame) -> "Figure":
     errors = NETWORKS["regressor", ALL]
     grids[errors]["effect"] *= 100 / grids[errors]["baseline_loss"]
     units = {title: "effect on the MSE (%)" if title == errors else "effect (nats)" for title in grids}
+    tops = {title: found.loc[found["effect"].idxmax()] for title, found in grids.items()}
+    strongest = listed(f"L{row['layer'] + 1}H{row['head'] + 1}" for row in tops.values())
     return headline(
-        effect_grids(grids, units), "Change of the loss without each head, each panel on its own scale"
+        effect_grids(grids, units), f"The strongest heads are {strongest}; each panel on its own scale"
     )
 
 
@@ -336,7 +347,7 @@ def lift_and_effect(table: pd.DataFrame, harm: Mapping[str, Mapping[str, float]]
 @checked_arguments()
 def layers(table: pd.DataFrame) -> "Figure":
     """Each layer's share of the harm, one panel for each network."""
-    figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 7.6), sharex=True)
+    figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 7.6), sharex=True, sharey=True)
     order = list(dict.fromkeys(table["model"]))
     tables = {key: asked_of(table, *key) for key in sorted(ASKED, key=lambda key: order.index(key[0]))}
     layer_shares(axes, tables)
@@ -376,6 +387,11 @@ def orders(table: pd.DataFrame) -> "Figure":
     """How much of their order of heads two networks or questions share."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
     order_forest(ax, table, (HALF, MOST))
+    first = table.iloc[0]
+    found = Interval(
+        first["share"], first["share_low"] if "share_low" in first else first["low"], first["high"]
+    )
+    headline(figure, f"Two tasks share {found:.2f} of their order of heads by {first['quantity']}")
     names = [label.get_text().replace(": ", ":\n") for label in ax.get_yticklabels()]
     ax.set_yticks(ax.get_yticks(), names)
     return figure
@@ -552,7 +568,7 @@ def bend_histogram(ax: "Axes", bends: Sequence[float], limit: float) -> None:
     ax.axvline(limit, color="#D55E00", linestyle="--", linewidth=1.4)
     ax.set_xscale("log")
     ticks = [tick for tick in (0.1, 0.3, 1, 3, 10, 30) if tick <= edges[-1]]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks(ticks, ["0.1 or less" if tick == 0.1 else f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     ax.set(xlabel="largest distance of both paths (rows of the grid)", ylabel="chirps")
 
@@ -572,7 +588,9 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], targets: Sequence[str
         ax.axhline(0.5, color="#444444", linestyle=":", linewidth=1)
         ax.set(xlabel="step", ylabel="accuracy", title=target, ylim=(0, 1.03))
     axes[0].legend(loc="best")
-    return figure
+    last = {name: history.dropna(subset=["accuracy_type"]).iloc[-1] for name, history in histories.items()}
+    ends = ", ".join(f"{name} model {row['accuracy_type']:.0%}" for name, row in last.items())
+    return headline(figure, f"Types told right in the end: {ends} (dotted: a toss of a coin)")
 
 
 @checked_arguments()
@@ -602,7 +620,7 @@ def accuracy_by_bend(ax: "Axes", table: pd.DataFrame, bins: Sequence[str]) -> No
     ax.axhline(0.5, color="#444444", linestyle=":", linewidth=1)
     ax.set_xticks(range(len(bins)), bins)
     ax.set(ylim=(-0.03, 1.03), ylabel="accuracy on the type", xlabel="rows between the two types' paths")
-    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
 
 
 @checked_arguments()
@@ -612,7 +630,7 @@ def set_effects(table: pd.DataFrame) -> "Figure":
     `table` has model, target, kind (of `SETS`), effect, low, high (nats).
     """
     models, targets = (list(dict.fromkeys(table[column])) for column in ("model", "target"))
-    figure, axes = plt.subplots(len(models), 1, figsize=(WIDTH, 1.9 * len(models) + 1.2))
+    figure, axes = plt.subplots(len(models), 1, figsize=(WIDTH, 1.9 * len(models) + 1.2), sharex=True)
     for ax, model in zip(axes, models, strict=True):
         interval_forest(ax, table[table["model"] == model], "target", by="kind", looks=SETS, order=targets)
         ax.axvline(0, color="#444444", linewidth=0.8)
@@ -684,9 +702,11 @@ def layer_shares(axes: Sequence["Axes"], tables: Mapping[tuple[str, str], pd.Dat
             markersize=5, capsize=2, elinewidth=1, label="all targets" if target == "all" else target,
         )  # fmt: skip
         ax.set_xticks(table["layer"] + 1)
-        ax.set(title=f"{model} model" if model != "regressor" else "regressor", ylim=(0, None))
+        ax.set(title=f"{model} model" if model != "regressor" else "regressor")
         ax.legend(loc="upper left")
     axes[-1].set_xlabel("layer")
+    top = max(float(table["share_high"].max()) for table in tables.values())
+    axes[-1].set_ylim(-0.03 * top, 1.05 * top)
     for ax in axes:
         ax.set_ylabel("share of the harm")
 

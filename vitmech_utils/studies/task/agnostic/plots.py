@@ -35,7 +35,7 @@ def three_tasks(table: pd.DataFrame) -> "Figure":
     for limit in (HALF, MOST):
         ax.axvline(limit, color="#444444", linewidth=0.8, linestyle=":")
     ax.set_yticks(range(len(pairs)), pairs)
-    ax.invert_yaxis()
+    ax.set_ylim(len(pairs) - 0.5, -0.5)
     ax.set_xlabel("share of the order of heads that a model keeps of its own")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     least = min(_of(table, TUNED), key=lambda row: row["share"])
