@@ -12,7 +12,7 @@ from numpy import ndarray
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.figures.marks import interval_forest, reach
-from vitmech_utils.figures.plots import SEQUENTIAL, WIDE, WIDTH, overlay
+from vitmech_utils.figures.plots import SEQUENTIAL, WIDE, WIDTH, headline, overlay
 from vitmech_utils.figures.tables import (
     counted,
     interval,
@@ -23,6 +23,7 @@ from vitmech_utils.figures.tables import (
     rule_text,
     three_sentences,
 )
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.mechanism.judge import QUESTION, answer_follows
 from vitmech_utils.studies.mechanism.measure import CONTROL, PLACE_OF, STRONGEST, head_of
 from vitmech_utils.studies.verdicts import HALF, Judgement
@@ -101,7 +102,10 @@ def readers(table: pd.DataFrame) -> Figure:
         axis, table.assign(name=[f"{r.where} ({r.tokens:.0f})" for r in table.itertuples()]), "name"
     )
     axis.axvline(0, color="#444444", linewidth=0.8)
-    axis.set(xlabel="growth of the error (%)", title="Who needs what this head writes (tokens in brackets)")
+    axis.set_xlabel("growth of the error (%); in brackets: how many tokens")
+    parts = table[table["where"] != "all tokens"]
+    top = parts.loc[parts["effect"].idxmax()]
+    axis.set_title(f"Of kinds of tokens, {top['where']} needs it most: {percent(top)}")
     return figure
 
 
@@ -122,8 +126,8 @@ def asked(shares: pd.DataFrame, logits: pd.DataFrame) -> Figure:
         ylabel="query",
         title=_finding(
             bool(grid[:, names.index("chirp")].min() > HALF),
-            "Every query looks at the chirp",
-            "Where queries look",
+            "Every query looks at the chirp (share of attention)",
+            "Where queries look (share of attention)",
         ),
     )
     at = np.arange(len(logits))
@@ -131,8 +135,16 @@ def asked(shares: pd.DataFrame, logits: pd.DataFrame) -> Figure:
     right.barh(at + 0.2, logits["shuffled"], 0.36, color="#BBBBBB", label="places shuffled")
     right.set_yticks(at, logits["part"])
     right.invert_yaxis()
-    right.set(xlabel="share of the logits' variance", title="What the logits are made of")
-    right.legend(fontsize=8.5)
+    for side, shares_of in ((-0.2, logits["share"]), (0.2, logits["shuffled"])):
+        for row, value in enumerate(shares_of):
+            right.text(value + 0.015, row + side, f"{value:z.2f}", va="center", fontsize=8)
+    largest = logits.loc[logits["share"].idxmax()]
+    right.set(
+        xlabel="share of the logits' variance",
+        title=f"Logits: {largest['share']:.0%} {largest['part']}",
+        xlim=(0, 1.15),
+    )
+    right.legend(fontsize=8.5, loc="lower right")
     return figure
 
 
@@ -154,8 +166,17 @@ def writes(table: pd.DataFrame) -> Figure:
             ylabel=f"{plain_target(target)} ({UNITS[target]})",
         )
         axis.legend(fontsize=8.5)
-    axes[0].set_title("Written per unit of attention on a patch")
-    return figure
+    far = {
+        target: table.loc[table["kind"] == "background", PLACE_OF[target]].corr(
+            table.loc[table["kind"] == "background", target]
+        )
+        for target in ("start_time", "start_freq")
+    }
+    return headline(
+        figure,
+        f"What a background patch writes goes with its place: r = {far['start_time']:.2f} in time, "
+        f"{far['start_freq']:.2f} in frequency (per unit of attention)",
+    )
 
 
 @checked_arguments()
@@ -164,11 +185,11 @@ def readable(table: pd.DataFrame, layer: int) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.2), sharey=True)
     for axis, where in zip(axes, ("CLS", "patches"), strict=True):
         part = table[table["where"] == where]
-        for target, colour in TARGETS.items():
+        for aside, (target, colour) in zip((-0.12, 0, 0.12), TARGETS.items(), strict=True):
             rows = part[part["target"] == target]
             axis.errorbar(
-                rows["depth"], rows["r2"], yerr=reach(rows, "r2"), color=colour, marker="o", markersize=3, capsize=1.5,
-                label=plain_target(target),
+                rows["depth"] + aside, rows["r2"], yerr=reach(rows, "r2"), color=colour, marker="o", markersize=3,
+                capsize=1.5, label=plain_target(target),
             )  # fmt: skip
         control = part.groupby("depth")["shuffled"].mean()
         axis.plot(control.index, control, color="#888888", linestyle="--", label="shuffled labels")
@@ -179,20 +200,27 @@ def readable(table: pd.DataFrame, layer: int) -> Figure:
         axis.set_ylim(-0.3, 1.05)
     axes[0].set_ylabel("R² on other images")
     axes[0].legend(fontsize=8)
-    return figure
+    cls = table[table["where"] == "CLS"].groupby("depth")["r2"].mean()
+    return headline(
+        figure,
+        f"The labels can be read after layer {int((cls > HALF).idxmax())} (CLS: mean R² above {HALF:g}); dotted: the "
+        "head's layer"
+        if (cls > HALF).any()
+        else "No label can be read from CLS",
+    )
 
 
 @checked_arguments()
 def paths(table: pd.DataFrame) -> Figure:
     """The paths with the largest shares, into the head and from it."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.4))
-    titles = {"into": "What the head depends on", "from": "What depends on the head"}
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.4), sharex=True)
+    titles = {"into": "Into the head, most from", "from": "From the head, most to"}
     for axis, (direction, title) in zip(axes, titles.items(), strict=True):
         part = table[table["direction"] == direction]
         part = part.loc[part["share"].abs().nlargest(MOST_PATHS).index]
         interval_forest(axis, part, "part", value="share")
         axis.axvline(0, color="#444444", linewidth=0.8)
-        axis.set(xlabel="share of the head's whole effect", title=title)
+        axis.set(xlabel="share of the head's whole effect", title=f"{title} {part['part'].iloc[0]}")
     return figure
 
 
@@ -205,7 +233,7 @@ def trainings(account: pd.DataFrame, follows: pd.DataFrame) -> str:
     looks = follows[follows["role"] == STRONGEST].set_index(keys)
 
     def slope(row: pd.Series) -> str:
-        return f"{row['slope']:.2f} [{row['low_slope']:.2f}, {row['high_slope']:.2f}]"
+        return f"{Interval(row['slope'], row['low_slope'], row['high_slope']):.2f}"
 
     for key, row in own.iterrows():
         training, target = key
@@ -250,7 +278,7 @@ def what_you_know(
     own, other = told.loc[STRONGEST], told.loc[CONTROL]
     costs = {name: percent(where.loc[name]) for name in ("CLS", "background", "all tokens")}
     follows = {
-        role: f"{row['slope']:.2f} [{row['low_slope']:.2f}, {row['high_slope']:.2f}]"
+        role: f"{Interval(row['slope'], row['low_slope'], row['high_slope']):.2f}"
         for role, row in ((STRONGEST, own), (CONTROL, other))
     }
     further = where.loc["background", "low"] > where.loc["CLS", "high"]
