@@ -104,8 +104,8 @@ def plain_log(ax: "Axes", which: str = "y") -> None:
     """Write plain numbers, 0.1 and 20, at a logarithmic axis; where it spans less than two decades, also 2 and 5."""
     for name in which:
         axis = getattr(ax, f"{name}axis")
-        low, high = sorted(getattr(ax, f"get_{name}lim")())
         getattr(ax, f"set_{name}scale")("log")
+        low, high = sorted(getattr(ax, f"get_{name}lim")())
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())

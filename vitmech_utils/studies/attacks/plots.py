@@ -403,14 +403,12 @@ def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4)
     budgets = sorted(table["budget"].unique())
     for ax, target in zip(axes.flat, targets, strict=False):
         mine = table[table["target"] == target]
-        for kind, (colour, line, marker) in {
-            ATTACK: (TARGET_COLOURS[target], "-", "o"),
-            **NOISE_LOOKS,
-        }.items():
+        looks = {ATTACK: (TARGET_COLOURS[target], "-", "o"), **NOISE_LOOKS}
+        for aside, (kind, (colour, line, marker)) in zip((0.94, 1, 1.06), looks.items(), strict=True):
             part = mine[mine["kind"] == kind].sort_values("budget")
             ax.errorbar(
-                part["budget"], part["effect"], yerr=reach(part), fmt=f"{marker}{line}", color=colour, markersize=4,
-                capsize=2, elinewidth=1, label=kind,
+                aside * part["budget"], part["effect"], yerr=reach(part), fmt=f"{marker}{line}", color=colour,
+                markersize=4, capsize=2, elinewidth=1, label=kind,
             )  # fmt: skip
         ax.axhline(0, color="#444444", linewidth=0.8)
         ax.set_title(f"{target} ({mine['pixels'].mean():,.0f} pixels)", fontsize=8.5)

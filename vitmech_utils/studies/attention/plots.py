@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.figures.marks import plain_log, rarer
 from vitmech_utils.figures.plots import REGION_COLOURS, WIDE, WIDTH, heatmap, overlay, pictures, to_grid
 from vitmech_utils.figures.tables import counted, three_sentences, word
 from vitmech_utils.heads.sinks import Sinks
@@ -94,7 +95,8 @@ def magnitudes(heads: pd.DataFrame) -> "Figure":
     heatmap(left, heads, value="prefix_share", label="share of attention on CLS")
     left.set_title(f"{mostly_on_cls(heads)} heads look mostly at CLS itself")
     heatmap(right, heads, value="map_entropy", label="entropy of the map (1 = even)")
-    right.set_title("How spread out the rest is")
+    even = int((heads["map_entropy"] > EVEN).sum())
+    right.set_title(f"The rest is spread evenly by {even} of {len(heads)} heads")
     return figure
 
 
@@ -112,14 +114,22 @@ def follows(chirp: pd.DataFrame) -> pd.Series:
 
 @checked_arguments()
 def lifts(statistics: pd.DataFrame) -> "Figure":
-    """The lift of every head on the chirp and on the title, in doublings; dots on the heads that follow the chirp."""
+    """The lift of every head on the chirp and on the title, in doublings.
+
+    Dots mark the heads that follow the chirp, or those that do not where they are fewer; the title says which.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.4))
     for ax, region in zip(axes.flat, LIFTS, strict=True):
         grid = rows_of(statistics, region=region)
         grid = grid.assign(doublings=np.log2(grid["lift"].clip(1e-3)), follows=follows(grid).astype(float))
-        marks = to_grid(grid, "follows") == 1 if region == "chirp" else None
+        marks, few = rarer(to_grid(grid, "follows") == 1) if region == "chirp" else (None, False)
         heatmap(ax, grid, value="doublings", label="log2 lift", diverging=True, limits=(-7, 7), marked=marks)
-        ax.set_title(f"{region}: up to {grid['lift'].max():.0f}-fold")
+        told = (
+            f"; dots: {marks.sum()} {'that follow' if few else 'that do not follow'} it"
+            if region == "chirp"
+            else ""
+        )
+        ax.set_title(f"{region}: up to {grid['lift'].max():.0f}-fold{told}")
     return figure
 
 
@@ -127,15 +137,21 @@ def lifts(statistics: pd.DataFrame) -> "Figure":
 def layer_profile(statistics: pd.DataFrame) -> "Figure":
     """The mean lift of each layer's heads, per region."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    lifts: dict[str, pd.Series] = {}
     for region in PROFILES:
         by_layer = rows_of(statistics, region=region).groupby("layer")
         mean = by_layer["attention_share"].mean() / by_layer["area_share"].mean()
         ax.plot(mean.index + 1, mean, marker="o", markersize=3, color=REGION_COLOURS[region], label=region)
+        lifts[region] = mean
     ax.axhline(1, color="#888888", linewidth=0.8)
-    ax.set(yscale="log", xlabel="layer", ylabel="mean lift of the layer's heads")
+    plain_log(ax)
+    ax.set(xlabel="layer", ylabel="mean lift of the layer's heads")
     ax.set_xticks(mean.index + 1)
-    strongest = rows_of(statistics, region="chirp").groupby("layer")["lift"].max().idxmax() + 1
-    ax.set_title(f"The head with the strongest lift on the chirp is in layer {strongest}")
+    chirp, others = lifts.pop("chirp"), max(found.max() for found in lifts.values())
+    ax.set_title(
+        f"The lift on the chirp is largest in layer {chirp.idxmax() + 1}, {chirp.max():.0f}-fold; "
+        f"no other region's passes {others:.1f}"
+    )
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

@@ -10,6 +10,7 @@ import pandas as pd
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES, LABEL_UNITS
 from vitmech_utils.data.dataset import unstandardize
+from vitmech_utils.figures.marks import plain_log
 from vitmech_utils.figures.plots import WIDE, WIDTH
 from vitmech_utils.figures.tables import counted, from_zero, pipe_table, plain, three_sentences
 from vitmech_utils.intervals import mean_interval
@@ -64,7 +65,8 @@ def learning_curves(record: Mapping) -> "Figure":
         rows = history.dropna(subset=[column])
         marker = "o" if column == "held_out_loss" else None
         left.plot(rows["step"], rows[column], marker=marker, label=label)
-    left.set(xlabel="step", ylabel="MSE (standardized labels)", yscale="log")
+    left.set(xlabel="step", ylabel="MSE (standardized labels)")
+    plain_log(left)
     left.set_title("The loss falls on images never seen")
     if record.get("restart"):
         for ax, label in ((left, "restart"), (right, None)):
@@ -155,11 +157,12 @@ def control_table(controls: pd.DataFrame) -> "Styler":
 def update_norms(norms: pd.DataFrame) -> "Figure":
     """The relative LoRA update per layer and projection: mean over heads, bars from the least to the most changed."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
-    for projection, part in norms.groupby("projection"):
+    for aside, (projection, part) in zip((-0.08, 0.08), norms.groupby("projection"), strict=False):
         layers = part.groupby("layer")["relative"]
         middle, low, high = (100 * found for found in (layers.mean(), layers.min(), layers.max()))
         ax.errorbar(
-            middle.index + 1, middle, yerr=[middle - low, high - middle], marker="o", capsize=3, label=projection
+            middle.index + 1 + aside, middle, yerr=[middle - low, high - middle], marker="o", capsize=3,
+            label=projection,
         )  # fmt: skip
     ax.set(xlabel="layer", ylabel="relative update (%)", ylim=(0, None))
     ax.set_xticks(range(1, norms["layer"].max() + 2))

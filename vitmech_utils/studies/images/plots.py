@@ -15,7 +15,8 @@ from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.differences import Pair
 from vitmech_utils.data.figures import REGIONS, STYLES, Drawing
 from vitmech_utils.data.waveforms import Waveform, paint_waveform
-from vitmech_utils.figures.plots import REGION_COLOURS, SEQUENTIAL, WIDE, WIDTH
+from vitmech_utils.figures.marks import plain_log
+from vitmech_utils.figures.plots import REGION_COLOURS, SEQUENTIAL, WIDE, WIDTH, headline
 from vitmech_utils.figures.tables import counted, plain, shown, three_sentences
 from vitmech_utils.model.scores import wilson
 from vitmech_utils.studies.images.measure import ThresholdCheck
@@ -44,11 +45,11 @@ def distributions(labels: np.ndarray, clipped: float) -> "Figure":
     for i, (ax, name, unit) in enumerate(zip(axes, LABEL_NAMES, LABEL_UNITS, strict=True)):
         ax.hist(labels[:, i], bins=40, density=True, color="#56B4E9", label=f"{len(labels):,} chirps")
         ax.axvline(LABEL_MEAN[i], color="#222222", lw=1, label="mean")
-        ax.axvspan(LABEL_MEAN[i] - LABEL_STD[i], LABEL_MEAN[i] + LABEL_STD[i], color="0.5", alpha=0.15, lw=0)
+        span = (LABEL_MEAN[i] - LABEL_STD[i], LABEL_MEAN[i] + LABEL_STD[i])
+        ax.axvspan(*span, color="0.5", alpha=0.15, lw=0, label="one standard deviation")
         ax.set(xlabel=f"{plain(name)} ({unit})", ylabel=f"density (1/{unit})")
-    figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
-    axes[2].set_title(f"Clipping piles {clipped:.0%} onto the ends")
-    return figure
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+    return headline(figure, f"Clipping piles {clipped:.0%} of the end frequencies onto 0 and 100 Hz")
 
 
 @checked_arguments()
@@ -66,9 +67,11 @@ def painting(steps: Mapping[str, np.ndarray]) -> "Figure":
     """Grids [frequency, time] side by side, each with its own colour bar."""
     figure, axes = plt.subplots(1, len(steps), figsize=(WIDE, 3.0), sharey=True)
     for ax, (name, grid) in zip(axes, steps.items(), strict=True):
-        figure.colorbar(_spectrogram(ax, grid, name), ax=ax, shrink=0.85)
+        bar = figure.colorbar(_spectrogram(ax, grid, name), ax=ax, shrink=0.85)
+    bar.set_label("intensity")
     axes[0].set_ylabel("frequency (Hz)")
-    return figure
+    peaks = [f"{grid.max():.2f}" for grid in steps.values()]
+    return headline(figure, f"Noise and smoothing leave a ridge that peaks at {peaks[-1]}, not at {peaks[0]}")
 
 
 @checked_arguments()
@@ -143,8 +146,9 @@ def quirks(chirp: chirps.Chirp, highest: float = 50) -> "Figure":
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 2.7), sharey=True)
     for ax, (name, grid) in zip(axes, panels.items(), strict=True):
-        _spectrogram(ax, grid, name, vmax=0.6)
+        seen = _spectrogram(ax, grid, name, vmax=0.6)
         ax.set_ylim(0, highest)
+    figure.colorbar(seen, ax=axes, label="intensity, up to 0.6", shrink=0.85, pad=0.01)
     axes[0].set_ylabel("frequency (Hz)")
     return figure
 
@@ -197,7 +201,8 @@ def speeds(measured: Mapping[str, float], recorded: Mapping[str, Mapping[str, fl
     for row, length in enumerate(milliseconds):
         ax.text(length * 1.05, row, f"{length:.3g}", va="center", fontsize=9)
     ax.invert_yaxis()
-    ax.set(xscale="log", xlabel="processor time per image (ms)", xlim=(1, max(milliseconds) * 3))
+    ax.set(xlabel="processor time per image (ms)", xlim=(1, max(milliseconds) * 2))
+    plain_log(ax, "x")
     ax.set_title(f"draw is {measured['matplotlib'] / measured['draw']:.0f} times as fast as matplotlib here")
     return figure
 
@@ -246,4 +251,12 @@ def what_you_know(summary: Mapping, area: pd.DataFrame, read: np.ndarray) -> str
 
 def _spectrogram(ax: "Axes", grid: np.ndarray, title: str, vmax: float | None = None):
     ax.set(xlabel="time (s)", title=title)
-    return ax.imshow(grid, origin="lower", aspect="auto", extent=EXTENT, cmap="viridis", vmax=vmax)
+    return ax.imshow(
+        grid,
+        origin="lower",
+        aspect="auto",
+        extent=EXTENT,
+        cmap="viridis",
+        vmin=None if vmax is None else 0,
+        vmax=vmax,
+    )

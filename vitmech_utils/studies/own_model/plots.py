@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.figures.marks import head_names
+from vitmech_utils.figures.marks import excludes_zero, head_names, rarer
 from vitmech_utils.figures.plots import ATTENTION, DIVERGING, WIDE, WIDTH
 from vitmech_utils.figures.tables import counted, shown, three_sentences
 from vitmech_utils.statistics import Interval
@@ -29,15 +29,18 @@ def checked(facts: Mapping[str, str]) -> str:
 
 @checked_arguments()
 def effect_grid(table: pd.DataFrame, unit: str) -> Figure:
-    """The grid of effects; a dot marks those whose interval excludes zero."""
+    """The grid of effects; dots mark those whose interval excludes zero, or the others where they are fewer."""
     shape = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
     grid = np.full(shape, np.nan)
     grid[table["layer"], table["head"]] = table["effect"]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.5 * shape[0] + 1.4), layout="constrained")
     most = float(np.nanmax(np.abs(grid))) or 1.0
     drawn = axis.imshow(grid, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto")
-    sure = table[(table["low"] > 0) | (table["high"] < 0)]
-    axis.plot(sure["head"], sure["layer"], "k.", markersize=7)
+    sure = excludes_zero(table).to_numpy()
+    marked, few = rarer(sure)
+    axis.plot(table["head"][marked], table["layer"][marked], "k.", markersize=7)
+    words = f"{int(sure.sum())} of {len(table)} intervals exclude zero"
+    axis.set_title(f"{words} (dots)" if few else f"{words}; dots: the others")
     axis.set(xlabel="head", ylabel="layer")
     axis.set_xticks(range(shape[1]), [str(number + 1) for number in range(shape[1])])
     axis.set_yticks(range(shape[0]), [str(number + 1) for number in range(shape[0])])

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
-from vitmech_utils.figures.marks import head_names, name_largest
+from vitmech_utils.figures.marks import head_names, name_largest, percent_scale
 from vitmech_utils.figures.plots import CLASS_COLOURS, REGION_COLOURS, WIDE, WIDTH, headline, heatmap, overlay
 from vitmech_utils.figures.tables import BRACKETS, against, bullets, named, shown, three_sentences
 from vitmech_utils.heads.semantics import Thresholds
@@ -150,11 +150,14 @@ def follow(effects: pd.DataFrame) -> "Figure":
         part = strong[strong["region"] == region]
         height = row + spread.uniform(-0.25, 0.25, len(part))
         ax.scatter(part["follow"], height, s=18, color=REGION_COLOURS[region], alpha=0.8)
-    ax.axvline(Thresholds().follow, color="#444444", linestyle=":")
+    ax.axvline(Thresholds().follow, color="#444444", linestyle=":", label="least to count as following")
+    ax.legend(loc="lower left")
     ax.set_yticks(range(len(order)), order)
     ax.set(xlabel="follow (0 stays, 1 goes along)", xlim=(min(-0.5, strong["follow"].quantile(0.01)), 1.25))
-    followers = int((strong[strong["region"] == "colour bar"]["follow"] > 0.8).sum())
-    ax.set_title(f"{followers} heads go along with the colour bar when it moves")
+    bar = strong[strong["region"] == "colour bar"]["follow"]
+    ax.set_title(
+        f"{int((bar > 0.8).sum())} of {len(bar)} heads that look at the colour bar go along with it by more than 0.8"
+    )
     return figure
 
 
@@ -170,7 +173,8 @@ def output_change(effects: pd.DataFrame) -> "Figure":
         ax.plot(layers, by_layer[change], marker="o", color=REGION_COLOURS[region], label=change)
     ax.set(xlabel="layer", ylabel="relative change of head outputs", ylim=(0, None), xticks=layers)
     most = by_layer.iloc[-1].idxmax().removesuffix(" removed")
-    ax.set_title(f"In the last layer most depends on: {most}")
+    size = by_layer.iloc[-1].max()
+    ax.set_title(f"In the last layer the {most} matters most: outputs change by {size:.0%} without it")
     ax.legend()
     return figure
 
@@ -200,12 +204,15 @@ def sensitivity_lines(table: pd.DataFrame, chosen: Mapping[str, float]) -> "Figu
         part = table[table["threshold"] == name].pivot(index="value", columns="class", values="heads")
         for kind, colour in CLASS_COLOURS.items():
             ax.plot(part.index, part[kind], color=colour, label=kind, marker=".")
-        ax.axvline(chosen[name], color="#444444", linestyle=":", linewidth=1)
+        ax.axvline(chosen[name], color="#444444", linestyle=":", linewidth=1, label="as chosen")
         ax.set_title(name)
         ax.set_xlabel("nats" if name == "information" else "share")
     axes[0].set_ylabel("heads")
-    figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(CLASS_COLOURS), loc="outside lower center")
-    return figure
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), ncols=len(CLASS_COLOURS) + 1, loc="outside lower center"
+    )
+    widest = table.groupby(["threshold", "class"])["heads"].agg(np.ptp).unstack().max(axis=1).idxmax()
+    return headline(figure, f"Counts of heads depend most on the threshold {widest}")
 
 
 # What fine-tuning changed
@@ -217,9 +224,10 @@ def inherited(growth: Float[ndarray, "layer head"], updates: pd.DataFrame) -> "F
     figure, axes = plt.subplots(1, 3, figsize=(WIDE, 4.2))
     heatmap(axes[0], np.log2(growth), label="log2 of lift after / before", diverging=True)
     axes[0].set_title(f"Lift on the chirp: {np.median(growth):.1f}-fold (median)")
+    ends = float(updates["relative"].min()), float(updates["relative"].max())
     for ax, name in zip(axes[1:], ("query", "value"), strict=True):
         part = updates[updates["projection"] == name]
-        heatmap(ax, part, value="relative", label="update norm / weight norm")
+        heatmap(ax, part, value="relative", label="update norm / weight norm", limits=ends)
         ax.set_title(f"LoRA update of {name}")
     return figure
 
@@ -272,9 +280,14 @@ def importance(
     name_largest(ax, joined["chirp_weight"], joined["effect"], head_names(joined), joined["effect"])
     ax.axhline(0, color="#888888", linewidth=0.8)
     ax.set(xlabel="attention on the chirp (unmixed)", ylabel=f"effect of {main['mode']} ablation (%)")
-    ax.set_yscale("symlog")
     ax.margins(y=0.15)
-    ax.set_title(f"Rank correlation {main['correlation']:.2f} [{main['low']:.2f}, {main['high']:.2f}]")
+    percent_scale(ax)
+    found = Interval(main["correlation"], main["low"], main["high"])
+    ax.set_title(
+        f"Heads on the chirp matter more: rank correlation {found:.2f}"
+        if found.low > 0
+        else f"Attention on the chirp and effect: rank correlation {found:.2f}"
+    )
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
@@ -307,7 +320,7 @@ def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: 
     """The claims with what is found here in words: `counts` of heads, `focus` the correlations of C6 and their "
     "mode."""
     over_all, within = (
-        f"{row['correlation']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for _, row in focus[:2].iterrows()
+        f"{Interval(row['correlation'], row['low'], row['high']):.2f}" for _, row in focus[:2].iterrows()
     )
     here = {
         "C3": f"{counts['C3']} heads of layers 6-11 are about the chirp alone",
