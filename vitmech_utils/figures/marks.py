@@ -289,6 +289,7 @@ def _best(
     hidden = hidden + _inside(wide, leaders).any(-1).sum(1)
     if len(boxes):
         hidden = hidden + _inside(boxes, _leaders(point, places)).any(-1).sum(0)
+    hidden = hidden + _passed(places, point, unit, marks)
     far = _gaps(point, places) / unit + HIDDEN_COST * hidden
     return int(np.lexsort((far, covered + outside))[0])
 
@@ -303,6 +304,16 @@ def _nearer_to_others(
     gaps = np.stack([_gaps(other, places) for other in others]).min(0)
     own = _gaps(point, places)
     return (gaps <= own) & (own <= LEADER_FROM * unit)
+
+
+def _passed(
+    places: Boxes, point: Float[ndarray, "2"], unit: float, marks: Float[ndarray, "mark 2"]
+) -> Float[ndarray, " _"]:
+    """How many other marks a leader would pass through, and seem to come from."""
+    others = marks[~np.isclose(marks, point, atol=unit / 2).all(1)]
+    steps = _leaders(point, places)[..., None, :]
+    near = (np.abs(steps - others) <= AROUND_MARK * unit).all(-1).any(1).sum(-1)
+    return np.where(_gaps(point, places) > LEADER_FROM * unit, near, 0).astype(float)
 
 
 def _places(point: Float[ndarray, "2"], size: Float[ndarray, "2"], unit: float) -> Boxes:

@@ -12,7 +12,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grids
 from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
-from vitmech_utils.figures.plots import WIDE
+from vitmech_utils.figures.plots import WIDE, headline
 from vitmech_utils.figures.tables import BRACKETS, bullets, judgement_list, named, plain, three_sentences
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
@@ -352,8 +352,9 @@ def fate_bars(ax: "Axes", table: pd.DataFrame) -> None:
         ax.barh(places, sure, left=solid, color=colour, label=fate)
     for fate in FATES:
         for place, count, left in zip(places, table[fate], starts[fate], strict=True):
-            _count(ax, place, int(count), float(left))
+            _count(ax, fate, place, int(count), float(left))
     ax.axvline(0, color="#444444", linewidth=0.8)
+    ax.use_sticky_edges = False
     ax.margins(x=0.06)
     ax.set_yticks(places, table["subject"])
     ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
@@ -361,10 +362,14 @@ def fate_bars(ax: "Axes", table: pd.DataFrame) -> None:
     ax.set_xlabel("heads")
 
 
-def _count(ax: "Axes", place: float, count: int, left: float) -> None:
+def _count(ax: "Axes", fate: str, place: float, count: int, left: float) -> None:
     """Write how many heads a bar stands for, above it where it is too narrow to hold the number."""
     if count >= 3:
         halo = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]
         ax.text(left + count / 2, place, str(count), ha="center", va="center", fontsize=8, path_effects=halo)
     elif count:
-        ax.text(left + count / 2, place + 0.42, str(count), ha="center", va="bottom", fontsize=7.5)
+        # Away from each other, so that the numbers of two narrow bars side by side stay two numbers.
+        at, side = {"kept": (left + count - 0.2, "right"), "appeared": (left + 0.2, "left")}.get(
+            fate, (left + count / 2, "center")
+        )
+        ax.text(at, place + 0.42, str(count), ha=side, va="bottom", fontsize=7.5)

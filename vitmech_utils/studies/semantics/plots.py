@@ -280,7 +280,8 @@ def importance(
     name_largest(ax, joined["chirp_weight"], joined["effect"], head_names(joined), joined["effect"])
     ax.axhline(0, color="#888888", linewidth=0.8)
     ax.set(xlabel="attention on the chirp (unmixed)", ylabel=f"effect of {main['mode']} ablation (%)")
-    ax.margins(y=0.15)
+    # On the logarithmic part of the scale the usual margin is next to none.
+    ax.set_ylim(1.6 * min(joined["effect"].min(), -1.0), 1.6 * max(joined["effect"].max(), 1.0))
     percent_scale(ax)
     found = Interval(main["correlation"], main["low"], main["high"])
     ax.set_title(
