@@ -204,7 +204,7 @@ def updates(tables: Mapping[str, pd.DataFrame], links: pd.DataFrame) -> "Figure"
     """Size of each head's update against what changed, a column per network; `links` are the rank correlations."""
     names = {
         "change": "mean change of lift (doublings)",
-        "effect": "change of the effect (percentage points)",
+        "effect": "change of effect (% points)",
     }
     figure, axes = plt.subplots(2, 2, figsize=(WIDE, 6.0), sharex=True, sharey="row")
     for place, (name, table) in enumerate(tables.items()):
@@ -218,6 +218,9 @@ def updates(tables: Mapping[str, pd.DataFrame], links: pd.DataFrame) -> "Figure"
                 ax.set_xlabel("update norm / weight norm")
             if place == 0:
                 ax.set_ylabel(label, fontsize=9)
+    axes[1, 0].set_ylim(
+        -0.4, 1.6 * max(float(table["effect"].max()) for table in tables.values())
+    )  # sizes alone
     percent_scale(axes[1, 0])
     headline(figure, "Size of a head's update against what changed: rank correlations over heads")
     figure.colorbar(dots, ax=axes, label="layer", location="bottom", shrink=0.5, aspect=40)
