@@ -17,6 +17,7 @@ from vitmech_utils.figures.marks import (
     head_names,
     layer_profile,
     percent_scale,
+    plain_log,
     reach,
 )
 from vitmech_utils.figures.plots import DIVERGING, WIDE, WIDTH, heatmap, to_grid
@@ -44,16 +45,17 @@ def opening(profile: Profile, layers: int, heads: int, held_out: int) -> str:
         f"This page was made with profile **{profile.name}**: {layers} layers of {heads} heads, {plan.images:,} "
         f"held-out images to first order; of these {plan.exact_images:,} exactly by {', '.join(plan.modes)} ablation, "
         f"{plan.other_exact_images:,} by every other mode. Percentages are of the model's loss on {held_out:,} "
-        "held-out images, unless a sentence names other images. Intervals are 95 % intervals."
+        "held-out images. Intervals are 95 % intervals."
     )
 
 
 @checked_arguments()
 def effect_maps(tables: Mapping[str, pd.DataFrame]) -> "Figure":
-    """The effects of some modes, one grid each; dots where an interval excludes zero."""
+    """The effects of some modes on one scale, one grid each; dots where an interval excludes zero."""
     figure, axes = plt.subplots(1, len(tables), figsize=(WIDE, 4.6), squeeze=False)
+    most = max(float(table["effect"].abs().max()) for table in tables.values())
     for ax, (mode, table) in zip(axes[0], tables.items(), strict=True):
-        marks = _effect_map(ax, table, "effect on the MSE (%)")
+        marks = _effect_map(ax, table, "effect on the MSE (%)", most)
         ax.set_title(f"{mode}: {marks.sum()} of {marks.size} intervals exclude zero")
     return figure
 
@@ -145,11 +147,12 @@ def study_table(comparison: pd.DataFrame) -> str:
 
 @checked_arguments()
 def per_target(table: pd.DataFrame) -> "Figure":
-    """Effects on each target's own error, one grid each."""
+    """Effects on each target's own error on one scale, one grid each."""
     figure, axes = plt.subplots(1, len(LABEL_NAMES), figsize=(WIDE, 4.2))
+    most = float(table[[f"effect_{target}" for target in LABEL_NAMES]].abs().max(axis=None))
     for ax, target in zip(axes, LABEL_NAMES, strict=True):
         part = table.assign(**{name: table[f"{name}_{target}"] for name in ("effect", "low", "high")})
-        _effect_map(ax, part, "effect (%)")
+        _effect_map(ax, part, "effect (%)", most)
         ax.set_title(f"{plain(target)}: {leader(part)} leads")
     return figure
 
@@ -169,11 +172,12 @@ def ablated_predictions(found: Mapping[str, np.ndarray], name: str) -> "Figure":
         right.plot(true, values, "o", markersize=4, alpha=0.7, label=label)
     moved = np.abs(one_less - all_heads).mean()
     left.set(xlabel="predicted start time (s)", ylabel="images")
+    left.yaxis.get_major_locator().set_params(integer=True)
     left.set_title(f"Predictions move by {moved:.2f} s on average")
     right.plot([0, LATEST_START], [0, LATEST_START], color="#444444", linewidth=0.8, linestyle="--")
     right.set(xlabel="true start time (s)", ylabel="predicted start time (s)")
     right.set_title("Where predictions lie beside the truth")
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -313,7 +317,8 @@ def precision(costs: pd.DataFrame, mode: str) -> "Figure":
                 label=f"{name}, {'median' if style == '-' else 'widest'} head",
             )
         ax.plot(row["seconds"] / 60, row[columns[0]], "o", color=colour)
-    ax.set(xscale="log", yscale="log", xlabel="processor minutes", ylabel="half-width (% of the loss)")
+    plain_log(ax, "xy")
+    ax.set(xlabel="processor minutes", ylabel="half-width (% of the loss)")
     ax.set_title(
         f"The median head's interval takes {1 / row['cheaper_hooks']:.0%} of the time that plain hooks need,\n"
         f"{1 / row['cheaper']:.0%} of exact replay's"
@@ -476,8 +481,8 @@ def what_you_know(
     )
 
 
-def _effect_map(ax: "Axes", table: pd.DataFrame, label: str) -> np.ndarray:
-    """Draw a grid of effects with dots where an interval excludes zero; returns those marks [layer, head]."""
+def _effect_map(ax: "Axes", table: pd.DataFrame, label: str, most: float) -> np.ndarray:
+    """Draw a grid of effects up to `most` with dots where an interval excludes zero; returns these [layer, head]."""
     marks = to_grid(table.assign(mark=excludes_zero(table).astype(float)), "mark") == 1
-    heatmap(ax, table, label=label, diverging=True, linear=1.0, marked=marks)
+    heatmap(ax, table, label=label, diverging=True, limits=(-most, most), linear=1.0, marked=marks)
     return marks
