@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +27,10 @@ from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.model.backbones import BackboneError
 from vitmech_utils.model.lora import AdapterError
 from vitmech_utils.model.own_models import load_own_model
+from vitmech_utils.model.told_heads import Heads
 from vitmech_utils.study import Study, StudyError
 
+ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("cross", "disk", "square")
 
 
@@ -95,6 +101,77 @@ def test_few_images_are_ablated_exactly_and_the_parts_are_kept(toy: Path, tmp_pa
     other = study(toy, tmp_path, limit=12, seed=1)
     other.ablate()
     assert len(list((tmp_path / "parts").iterdir())) == 4
+
+
+KILLED = """
+import os, signal, sys
+from vitmech_utils import study
+from vitmech_utils.cli import main
+
+exact, asked = study.losses_without_heads, []
+
+def dies_in_the_second_layer(*arguments, **settings):
+    asked.append(settings["layers"])
+    if len(asked) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return exact(*arguments, **settings)
+
+study.losses_without_heads = dies_in_the_second_layer
+main(sys.argv[1:])
+"""
+
+
+def test_a_study_that_was_killed_takes_finished_layers_over(toy: Path, tmp_path: Path) -> None:
+    def asked(folder: str) -> list[str]:
+        return ["study", str(toy / "tuned"), str(toy / "val"), "--labels", "folders", "--limit", "72", "--out",
+                str(tmp_path / folder)]  # fmt: skip
+
+    killed = subprocess.run([sys.executable, "-c", KILLED, *asked("killed")], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "report.html").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "parts").iterdir()}
+    assert sorted(path.stem.split("-", 1)[1] for path in kept) == ["mean-000", "mean-linearized"]
+    assert main(asked("killed")) == 0
+    assert main(asked("whole")) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    seconds = json.loads((tmp_path / "killed" / "study.json").read_text())["seconds"]
+    assert "exact effects" in seconds
+    assert "linearized effects" not in seconds
+    own, whole = (
+        pd.read_csv(tmp_path / name / "tables" / "effects.csv", dtype={"mode": str})
+        for name in ("killed", "whole")
+    )
+    pd.testing.assert_frame_equal(own, whole, check_exact=False, rtol=1e-4, atol=1e-6)
+
+
+def test_kept_parts_of_another_answer_task_or_heads_are_not_taken_over(toy: Path, tmp_path: Path) -> None:
+    def effects(folder: Path, **settings: object) -> pd.DataFrame:
+        return study(toy, folder, limit=6, **settings).ablate()
+
+    def first(out: object) -> Tensor:
+        return out.logits[:, :2]
+
+    def last(out: object) -> Tensor:
+        return out.logits[:, 1:]
+
+    def once(outputs: Tensor, labels: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        return 2 * once(outputs, labels)
+
+    once.__name__ = loss.__name__
+    six = Heads(output="vit.layers.*.attention.o_proj", count=6)
+    for changes in (
+        ({"output": first, "labels": None, "task": None}, {"output": last, "labels": None, "task": None}),
+        ({"task": once}, {"task": loss}),
+        ({}, {"heads": six}),
+    ):
+        for own in changes:
+            pd.testing.assert_frame_equal(
+                effects(tmp_path / "kept", **own), effects(tmp_path / "fresh", **own)
+            )
+            shutil.rmtree(tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("mode", ["zero", "mean", "resample"])

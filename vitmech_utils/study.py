@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy import ndarray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -29,8 +30,10 @@ from vitmech_utils.data.own_masks import Regions, read_masks
 from vitmech_utils.heads.ablation import losses_without_heads
 from vitmech_utils.heads.attention import AttentionStatistics, attention_maps, attention_statistics
 from vitmech_utils.heads.check import HeadCheck, check_heads, image_size
+from vitmech_utils.heads.constants import HeadConstants, mean_constants
 from vitmech_utils.heads.control_variates import corrected_values, image_sizes, select_images
 from vitmech_utils.heads.effects import Losses
+from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import MOST_OUTPUTS, margin, predict_linearized
 from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.heads.replacements import another_image
@@ -48,6 +51,8 @@ FEW = 32
 """Images on which every head is ablated exactly where more are linearized."""
 SHOWN = 6
 """Images that the picker shows."""
+TRIED = 2
+"""Of these, on how many the picker knows what exact sets of heads do."""
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 """Parts of all heads that the pruning curve removes."""
 
@@ -131,14 +136,18 @@ class Study:
             _wait(self.device)
         one = (time.perf_counter() - started) / len(pixels)
         count, pairs = len(self.images), len(self.check().anatomy.pairs)
-        cheap = self._reading() is not None or self._outputs() <= MOST_OUTPUTS
-        exact = min(count, FEW) if cheap and count > 2 * FEW else count
-        backward = 0.0 if exact == count else count * (1 + 2.0 * (1 if self._reading() else self._outputs()))
+        layers = self.check().anatomy.layers
+        exact = FEW if self._linearizes() else count
+        backward = count * (1 + 2.0 * (1 if self._reading() else self._outputs())) if exact < count else 0
+        means = count * (self.mode == "mean")
+        # A head's replay runs the layers from its own to the last: half of them, on average.
         parts = {
-            "maps": 2.0 * count * one,
-            "effects": one * (count + backward + exact * (2 + pairs / 2)),
-            "regions": 2.0 * count * one * (self.regions is not None) * (1 + (self.base is not None)),
-            "pruning": one * min(count, FEW) * len(SHARES) * 2,
+            "effects": one * (means + backward + exact * (layers + pairs / 2)),
+            "score": one * count,
+            "picker": one * min(count, SHOWN) * (4 + pairs / 2) + one * TRIED * 2 * layers,
+            "regions": one * 1.5 * count * (self.regions is not None) * (1 + (self.base is not None)),
+            "base": one * 1.5 * 2 * min(count, 2 * FEW) * (self.base is not None),
+            "pruning": one * min(count, FEW) * len(SHARES) * 1.5,
         }
         return parts | {"total": sum(parts.values())}
 
@@ -154,7 +163,11 @@ class Study:
         which put the others right (`control_variates`): the mean is that of exact values. They are kept layer by layer,
         and a study that was killed goes on with the next one.
         """
-        return self.losses(mode or self.mode).table(seed=self.seed)
+        mode = mode or self.mode
+        key = f"effects-{mode}"
+        if key not in self._kept:
+            self._kept[key] = self.losses(mode).table(seed=self.seed)
+        return self._kept[key].copy()
 
     def losses(self, mode: str | None = None) -> Losses:
         """The losses behind `ablate`, one value per head, image and target."""
@@ -246,28 +259,14 @@ class Study:
                 batch=self.batch, seed=self.seed,
             )  # fmt: skip
             without = found.without.mean((1, 2))
-            models: dict[str, nn.Module] = {}
-            for count in counts:
-                try:
-                    heads = self._cheapest(count)
-                    models[str(count)] = (
-                        prune_heads(self.model, heads, pixel_values=pixels) if count else self.model
-                    )
-                except ValueError as error:
-                    self._note(f"pruning is refused, the curve is one of ablation: {error}")
-                    models = {}
-                    break
-            speed = {}
-            if models:
-                few = pixels[: min(4, len(pixels))].to(self.device)
-                speed = {name: _milliseconds(model, few) for name, model in models.items()}
+            speed = self._speed(counts, pixels)
         curve = pd.DataFrame(
             {
                 "removed": counts,
                 "share": [count / pairs for count in counts],
                 "loss": without,
                 "growth": without / without[0] - 1 if without[0] else np.full(len(counts), np.nan),
-                "milliseconds": [speed.get(str(count), np.nan) for count in counts],
+                "milliseconds": speed,
             }
         )
         self._kept["curve"] = curve
@@ -303,7 +302,9 @@ class Study:
         from vitmech_utils.report.study_page import write_report
 
         target = self.folder / "report.html" if path is None else Path(path)
-        return write_report(self, target)
+        written = write_report(self, target)
+        note_settings(self)
+        return written
 
     @cached_property
     def _kept(self) -> dict[str, object]:
@@ -317,6 +318,10 @@ class Study:
             "images": _fingerprint(self.images.pixels),
             "labels": None if self.labels is None else _fingerprint(self.labels),
             "task": [self.task.name, list(self.task.targets)],
+            "heads": [
+                [block.name, block.numbers.of, list(block.numbers.kept)]
+                for block in self.check().anatomy.blocks
+            ],
             "seed": self.seed,
         }
         return digest(told)[:16]
@@ -324,26 +329,16 @@ class Study:
     def _losses(self, mode: str) -> Losses:
         anatomy = self.check().anatomy
         self.check().require_ablation()
-        pixels, labels, count = self.images.pixels, self.labels, len(self.images)
-        few = count
-        reading = self._reading()
-        cheap: Losses | None = None
-        if count > 2 * FEW and (reading is not None or self._outputs() <= MOST_OUTPUTS):
-            few = FEW
-            with self._timed("linearized effects"):
-                cheap = self._linearized(mode, reading)
+        count = len(self.images)
+        cheap = self._cheap(mode) if self._linearizes() else None
+        few = count if cheap is None else FEW
         sizes = np.ones(count) if cheap is None else image_sizes(cheap.of())
         selection = select_images(sizes, few, seed=self.seed)
         at = torch.from_numpy(selection.images)
-        some, truth = pixels[at], None if labels is None else labels[at]
-        given = {"reference": pixels} if mode == "mean" else {}
-        if mode == "resample":
-            given = {"donors": pixels[another_image(count, self.seed)][at]}
         parts: list[Losses] = []
         bar = tqdm(range(anatomy.layers), desc=f"{mode}: layers, exactly", disable=not self.progress)
-        with self._timed("exact effects"):
-            for layer in bar:
-                parts.append(self._layer(mode, layer, some, truth, given))
+        for layer in bar:
+            parts.append(self._layer(mode, layer, at))
         exact = replace(
             parts[0],
             without=np.concatenate([part.without for part in parts]),
@@ -360,60 +355,93 @@ class Study:
         )
         return replace(exact, without=cheap.baseline + rows, baseline=cheap.baseline)
 
-    def _layer(
-        self, mode: str, layer: int, pixels: Tensor, labels: Tensor | None, given: dict[str, Tensor]
-    ) -> Losses:
-        """The exact losses of one layer's heads, as they were kept or else computed and kept."""
-        own = digest([self.key, _fingerprint(pixels), *(_fingerprint(part) for part in given.values())])[:16]
-        path = self.folder / "parts" / f"{own}-{mode}-{layer:03}.safetensors"
+    def _layer(self, mode: str, layer: int, at: Tensor) -> Losses:
+        """The exact losses of one layer's heads on the images numbered `at`, as they were kept or else computed."""
         heads = self.check().anatomy.blocks[layer].numbers.kept
         if not heads:
             raise StudyError(f"layer {layer} has no heads left: study a model that has some in each layer")
-        if path.is_file():
-            try:
-                held = load_file(path)
-                if held["without"].shape[:2] == (len(heads), len(pixels)):
-                    return self._of_layer(mode, layer, heads, held["without"], held["baseline"])
-            except Exception:
-                path.unlink(missing_ok=True)
-        found = losses_without_heads(
-            self.model,
-            pixels,
-            labels,
-            mode,
-            self.task,
-            layers=[layer],
-            batch=2 * self.batch,
-            seed=self.seed,
-            **given,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = {
-            "without": np.ascontiguousarray(found.without),
-            "baseline": np.ascontiguousarray(found.baseline),
-        }
-        write_atomically(path, lambda temporary: save_file(held, temporary))
-        return found
+        pixels, labels = self.images.pixels, self.labels
+        path, first = self._part_file(mode, f"{layer:03}", at), self._first(int(at[0]))
+        held = first.read(path, (len(heads), len(at)))
+        if held is None:
+            given: dict[str, object] = {"reference": self.reference()} if mode == "mean" else {}
+            if mode == "resample":
+                given = {"donors": pixels[another_image(len(pixels), self.seed)][at]}
+            with self._timed("exact effects"):
+                found = losses_without_heads(
+                    self.model, pixels[at], None if labels is None else labels[at], mode, self.task, layers=[layer],
+                    batch=2 * self.batch, seed=self.seed, **given,
+                )  # fmt: skip
+            held = first.keep(path, found)
+        return first.losses(held, [(layer, head) for head in heads], mode)
 
-    def _of_layer(
-        self, mode: str, layer: int, heads: Iterable[int], without: ndarray, baseline: ndarray
-    ) -> Losses:
-        pixels, labels = self._part(1)
-        with torch.inference_mode():
-            fitted = self.task.fitted(predict(self.model, pixels.to(self.device)), labels)
-        sets = tuple(frozenset({(layer, head)}) for head in heads)
-        return Losses(without, baseline, sets, fitted.targets, mode, fitted.unit, fitted.relative)
+    def _cheap(self, mode: str) -> Losses:
+        """The linearized losses of all heads on all images, as they were kept or else computed."""
+        pairs = self.check().anatomy.pairs
+        path, first = self._part_file(mode, "linearized", torch.arange(len(self.images))), self._first(0)
+        held = first.read(path, (len(pairs), len(self.images)))
+        if held is None:
+            if mode == "mean":
+                self.reference()
+            with self._timed("linearized effects"):
+                held = first.keep(path, self._linearized(mode, self._reading()))
+        return first.losses(held, pairs, mode)
+
+    def _first(self, image: int) -> _First:
+        """What the model answers to one image now, and its loss: what is read from disk must agree with it."""
+        key = f"first-{image}"
+        if key not in self._kept:
+            labels = None if self.labels is None else self.labels[image : image + 1]
+            with torch.inference_mode():
+                answer = predict(self.model, self.images.pixels[image : image + 1].to(self.device)).cpu()
+            task = self.task.fitted(answer, labels)
+            loss = task(answer, answer if task.own_answer else labels)
+            self._kept[key] = _First(task, _few(answer), loss.detach().cpu().numpy())
+        return self._kept[key]
+
+    def _part_file(self, mode: str, name: str, at: Tensor) -> Path:
+        own = digest([self.key, at.tolist()])[:16]
+        return self.folder / "parts" / f"{own}-{mode}-{name}.safetensors"
+
+    def reference(self) -> HeadConstants:
+        """Every head's mean output over the study's images, per token: what mode `mean` puts in its place."""
+        if "reference" not in self._kept:
+            with self._timed("mean outputs"):
+                self._kept["reference"] = mean_constants(self.model, self.images.pixels, self.batch)
+        return self._kept["reference"]
+
+    def _speed(self, counts: list[int], pixels: Tensor) -> list[float]:
+        """Milliseconds per image without so many heads; NaN where the model cannot be pruned. One copy at a time."""
+        few = pixels[: min(4, len(pixels))].to(self.device)
+        found = []
+        for count in counts:
+            try:
+                model = (
+                    prune_heads(self.model, self._cheapest(count), pixel_values=pixels)
+                    if count
+                    else self.model
+                )
+            except ValueError as error:
+                self._note(f"pruning is refused, the curve is one of ablation: {error}")
+                return [np.nan] * len(counts)
+            found.append(_milliseconds(model, few))
+        return found
 
     def _linearized(self, mode: str, reading: Callable | None) -> Losses:
         pixels = self.images.pixels
         donors = pixels[another_image(len(pixels), self.seed)] if mode == "resample" else None
         found = predict_linearized(
-            self.model, pixels, mode, reference=pixels if mode == "mean" else None, donors=donors, reading=reading,
-            batch=self.batch, seed=self.seed,
+            self.model, pixels, mode, reference=self.reference() if mode == "mean" else None, donors=donors,
+            reading=reading, batch=self.batch, seed=self.seed,
         )  # fmt: skip
         if reading is None:
             return found.losses(self.labels, self.task)
         return found.losses(torch.zeros(len(self.images), 1), tasks.margin_cross_entropy())
+
+    def _linearizes(self) -> bool:
+        """Whether heads are linearized on all images and ablated exactly on `FEW` of them."""
+        cheap = self._reading() is not None or self._outputs() <= MOST_OUTPUTS
+        return cheap and len(self.images) > 2 * FEW
 
     def _reading(self) -> Callable | None:
         """What is linearized in place of the outputs: the margin of the right class, where the loss is one of it."""
@@ -475,6 +503,56 @@ class Study:
             self.unsaid.append(text)
 
 
+@dataclass(frozen=True)
+class _First:
+    """One image's answer and loss, by which it is told whether kept losses are of this model, answer and task."""
+
+    task: Task
+    answer: ndarray
+    loss: ndarray
+
+    def read(self, path: Path, shape: tuple[int, int]) -> dict[str, ndarray] | None:
+        """Losses [set, image, target] and [image, target] that an earlier call kept of this image and others.
+
+        None where there are none. A file that is cut short, or of another answer or task, is removed.
+        """
+        if not path.is_file():
+            return None
+        try:
+            held = load_file(path)
+            fits = held["without"].shape[:2] == shape and held["baseline"].shape[:1] == shape[1:]
+            pairs = (held["answer"], self.answer), (held["baseline"][:1], self.loss)
+            if fits and all(one.shape == other.shape and _alike(one, other) for one, other in pairs):
+                return held
+        except (SafetensorError, KeyError, OSError):
+            pass
+        path.unlink(missing_ok=True)
+        return None
+
+    def keep(self, path: Path, losses: Losses) -> dict[str, ndarray]:
+        """Write losses, whole or not at all, and give what `read` will."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = {name: np.ascontiguousarray(getattr(losses, name)) for name in ("without", "baseline")}
+        held["answer"] = self.answer
+        write_atomically(path, lambda temporary: save_file(held, temporary))
+        return held
+
+    def losses(self, held: dict[str, ndarray], pairs: Iterable[Head], mode: str) -> Losses:
+        """What was read or kept, as losses of single heads."""
+        sets = tuple(frozenset({pair}) for pair in pairs)
+        task = self.task
+        return Losses(held["without"], held["baseline"], sets, task.targets, mode, task.unit, task.relative)
+
+
+def _few(answer: Tensor) -> ndarray:
+    return answer.flatten()[:MOST_OUTPUTS].double().numpy()
+
+
+def _alike(one: ndarray, other: ndarray) -> bool:
+    """Whether two arrays are the same but for rounding, which differs from one number of threads to another."""
+    return bool(np.allclose(one, other, rtol=1e-3, atol=1e-3 * max(1e-6, float(np.abs(other).max()))))
+
+
 class _Clock:
     def __init__(self, kept: dict[str, float], name: str) -> None:
         self.kept, self.name = kept, name
@@ -487,12 +565,18 @@ class _Clock:
 
 
 def note_settings(study: Study) -> Path:
-    """Keep what was asked, found and read in the study's folder, as JSON."""
+    """Keep what was asked and read, and the seconds that each part took, in the study's folder, as JSON."""
     return write_json(
         study.folder / "study.json",
         json.loads(
             json.dumps(
-                {"asked": study.asked, "key": study.key, "facts": dict(study.images.facts)}, default=str
+                {
+                    "asked": study.asked,
+                    "key": study.key,
+                    "facts": dict(study.images.facts),
+                    "seconds": study.timings,
+                },
+                default=str,
             )
         ),
     )

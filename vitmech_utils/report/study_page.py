@@ -90,7 +90,9 @@ def _sections(study: Any, tables: Path) -> list[Section]:
     losses = study.losses()
     unit = "%" if losses.relative else losses.unit
     score = Section("Score")
-    score.parts.append(_pairs({name: f"{value:.4g}" for name, value in study.score().items()}))
+    with study._timed("score"):
+        known = study.score()
+    score.parts.append(_pairs({name: f"{value:.4g}" for name, value in known.items()}))
     sections.append(score)
 
     grid = Section("What each head does")
@@ -104,7 +106,8 @@ def _sections(study: Any, tables: Path) -> list[Section]:
     strong = effects.reindex(effects["effect"].abs().sort_values(ascending=False, kind="stable").index).head(
         STRONGEST
     )
-    sections.append(_strongest(study, strong, unit))
+    with study._timed("maps of the strongest heads"):
+        sections.append(_strongest(study, strong, unit))
 
     layers = losses.by_layer(seed=study.seed)
     layers = layers[layers["target"] == "all"]
@@ -115,7 +118,8 @@ def _sections(study: Any, tables: Path) -> list[Section]:
     try:
         check.require_maps()
         section = Section("Every head, to look at")
-        section.parts.append(Markup(study.picker().html()))
+        with study._timed("picker"):
+            section.parts.append(Markup(study.picker().html()))
         sections.append(section)
     except ValueError as error:
         study._note(f"no maps: {error}")
