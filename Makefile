@@ -4,6 +4,7 @@
 # make check   lint, and the tests of what changed since main (minutes)
 # make test    environment, browser if missing, all checks        make test-all  also what repeats them at length
 # make oldest  tests of models and heads with the oldest transformers and peft; make newest: with the newest admitted
+# make timm    tests of models and images of timm and torchvision themselves
 # make bench   all benchmarks beside their rivals, into the book (~10 minutes on 2 quiet cores)
 # make links   every link of the published book that leads outside
 # make audit   known vulnerabilities of what the lock names
@@ -39,7 +40,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONNOUSERSITE := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: book pdf bench check test test-all oldest newest lab site links audit hashes clean distclean env backbone browser slurm
+.PHONY: book pdf bench check test test-all oldest newest timm lab site links audit hashes clean distclean env backbone browser slurm
 .PHONY: cluster types lint how-long
 
 book: how-long env backbone
@@ -92,6 +93,12 @@ newest: env
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(NEWEST)/lib/python3.*/site-packages)/locked.pth
 	$(NEWEST)/bin/python -m pip --disable-pip-version-check install --upgrade -e . transformers peft accelerate
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest tests/test_oldest.py tests/test_model_*.py tests/test_heads_*.py -m "not pipeline"
+
+# Models of timm and torchvision themselves: torchvision's own files, laid over the environment, which holds timm.
+TIMM := results/timm
+timm: env
+	test -f $(TIMM)/.done || { $(PIP) install --no-deps --target $(TIMM) -r requirements-timm.txt && touch $(TIMM)/.done; }
+	OMP_NUM_THREADS=1 PYTHONPATH=$(TIMM) pytest tests/test_timm.py tests/test_support_matrix.py
 
 lint: env
 	ruff check

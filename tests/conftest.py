@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 import pytest
 import small_book
+import torchvision_here  # noqa: F401  # before transformers, which looks for torchvision
 
 ROOT = small_book.ROOT
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,6 +8,7 @@ import types
 
 import torch
 from torch import Tensor, nn
+from torchvision_here import has_torchvision
 from transformers import (
     DeiTConfig,
     DeiTModel,
@@ -96,7 +97,7 @@ def _timm(layers: int, heads: int, size: int, attention: str) -> nn.Module:
 
 def stand_in_for_torchvision() -> None:
     """Let timm be imported where torchvision has no build: its ViT uses none of the names that it imports."""
-    if "torchvision" in sys.modules or importlib.machinery.PathFinder.find_spec("torchvision"):
+    if "torchvision" in sys.modules or has_torchvision():
         return
 
     class AnyName(type):

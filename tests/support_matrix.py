@@ -7,7 +7,6 @@ torchvision need these packages (the optional dependencies `models`); where one 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 import sys
 import warnings
@@ -19,6 +18,7 @@ import torch
 import transformers as T
 from heads_zoo import stand_in_for_torchvision
 from torch import Tensor, nn
+from torchvision_here import has_torchvision
 
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.attention import attention_maps
@@ -59,8 +59,7 @@ class Answer(nn.Module):
 
 def _timm(module: str, name: str, **settings: object) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        if importlib.util.find_spec("torchvision") is None:
-            stand_in_for_torchvision()
+        stand_in_for_torchvision()
         return getattr(importlib.import_module(f"timm.models.{module}"), name)(
             **{name: value for name, value in (TIMM | settings).items() if value is not None}
         )
@@ -166,7 +165,7 @@ def _encoder_decoder() -> nn.Module:
 
 
 def _wrapper() -> nn.Module:
-    if importlib.util.find_spec("torchvision") is None:
+    if not has_torchvision():
         raise ImportError("TimmWrapper asks for torchvision")
     config = T.TimmWrapperConfig(architecture="vit_tiny_patch16_224", num_labels=3,
                                  model_args={k: v for k, v in TIMM.items() if k != "num_classes"})  # fmt: skip

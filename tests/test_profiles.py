@@ -50,6 +50,16 @@ def test_any_value_can_be_overridden_and_changes_the_hash() -> None:
     )
 
 
+def test_another_backbone_is_not_held_against_published_trainings() -> None:
+    assert load_profile("laptop").trainings.seeds == [1, 2]
+    assert load_profile("laptop", {"backbone": "dinov2-small"}) == load_profile("laptop")
+    other = load_profile("laptop", {"backbone": "tiny"})
+    assert other.trainings.seeds == []
+    assert other.further_seeds("04") == []
+    assert load_profile("laptop", {"backbone": "tiny", "seeds": [0, 2]}).trainings.seeds == [2]
+    assert load_profile("laptop", {"backbone": "tiny", "trainings.seeds": [1]}).trainings.seeds == [1]
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_rehearsal_is_short_and_otherwise_the_same(name: str) -> None:
     profile = load_profile(name)

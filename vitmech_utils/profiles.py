@@ -146,6 +146,9 @@ def load_profile(
 ) -> Profile:
     """Read a profile by name (`quick`) or path (`mine.yaml`), with dotted overrides (`{"train.steps": 3}`).
 
+    Another backbone than the file's leaves out `trainings.seeds` that the profile does not train itself, unless these
+    are given, too: published adapters are of the file's backbone, and their heads are not this one's.
+
     Raises `ProfileError` naming the file, the key, the value and what was expected.
     """
     path = _profile_path(name_or_path, root)
@@ -165,8 +168,11 @@ def load_profile(
         raise ProfileError(
             f"overrides is {_short(overrides)}, expected keys and values, as in {{'train.steps': 3}}"
         )
+    meant = values.get("backbone")
     for key, value in (overrides or {}).items():
         _set_dotted(values, key, value)
+    if values.get("backbone") != meant and "trainings.seeds" not in (overrides or {}):
+        _keep_own_trainings(values)
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
@@ -241,6 +247,13 @@ def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
             return  # the file itself is wrong here; validation names it
         values = inner
     values[last] = value
+
+
+def _keep_own_trainings(values: dict[str, Any]) -> None:
+    """Leave out the further trainings that are published: they are of the backbone that the file names."""
+    trainings, own = values.get("trainings"), values.get("seeds")
+    if isinstance(trainings, dict) and isinstance(trainings.get("seeds"), list) and isinstance(own, list):
+        trainings["seeds"] = [seed for seed in trainings["seeds"] if seed in own]
 
 
 def _check_key(key: str) -> None:
