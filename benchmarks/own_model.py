@@ -56,8 +56,8 @@ def write_images(folder: Path, count: int) -> None:
             Image.fromarray(picture).save(place / f"{number:04}.png")
 
 
-def studied(layers: int, images: int, threads: int) -> tuple[float, dict[str, float], float]:
-    """Seconds of the command, of each of its parts, and its largest memory in GiB."""
+def studied(layers: int, images: int, threads: int) -> tuple[float, float, dict[str, float], float]:
+    """Seconds of the command by the clock and of processor time, of each of its parts, and its memory in GiB."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         write_model(root / "model", layers)
@@ -72,15 +72,14 @@ def studied(layers: int, images: int, threads: int) -> tuple[float, dict[str, fl
         subprocess.run([*map(str, command)], check=True, env={**os.environ, **threading}, stdout=sys.stderr)
         took = time.perf_counter() - begun
         parts = json.loads((root / "study" / "study.json").read_text())["seconds"]
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (
-        2**30 if sys.platform == "darwin" else 2**20
-    )
-    return took, parts, memory
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    memory = used.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return took, used.ru_utime + used.ru_stime, parts, memory
 
 
 def measure(options: argparse.Namespace) -> list[Row]:
     """The whole command, its parts and its memory."""
-    took, parts, memory = studied(options.layers, options.images, options.threads)
+    took, processor, parts, memory = studied(options.layers, options.images, options.threads)
     how = (
         f"{options.layers} layers of {HEADS} heads, {WIDTH} wide, {options.images} images of {SIDE} pixels with masks, "
         f"float32, {options.threads} thread(s), once"
@@ -88,6 +87,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     named = parts | {"reading, checking and all else": took - sum(parts.values())}
     return [
         row("A whole study of a ViT-B-shaped model", [took / 60], "minutes", how=how),
+        row("Processor time of it", [processor / 60], "minutes"),
         *(row(f"Of it: {name}", [seconds / 60], "minutes") for name, seconds in named.items()),
         row("Largest memory of a whole study", [memory], "GiB"),
     ]

@@ -203,6 +203,13 @@ def test_the_report_is_one_file_without_network_and_the_tables_lie_beside_it(
     page = made.report().read_text()
     assert not re.search(r'(?:src|href)="https?:', page)
     assert "The grid of effects" in page
+    assert "moved in any twin" not in page
+    strongest = made.ablate()["effect"].abs().idxmax()
+    layer, head = (made.ablate()[name][strongest] + 1 for name in ("layer", "head"))
+    assert (
+        f'<td class="number">{layer}</td><td class="number">{head}</td>'
+        in page.split("The strongest heads")[1]
+    )
     assert "data-vm-host" in page
     headings = re.findall(r"<h2>([^<]*)</h2>", page)
     assert headings == [
@@ -229,6 +236,19 @@ def test_pruning_keeps_to_the_limit_and_equals_ablation(toy: Path, tmp_path: Pat
     expected = prune_heads(made.model, made._cheapest(removed)) if removed else made.model
     with torch.no_grad():
         assert torch.equal(pruned(made.images.pixels).logits, expected(made.images.pixels).logits)
+
+
+def test_what_is_measured_on_some_images_is_measured_on_some_of_each_class(toy: Path, tmp_path: Path) -> None:
+    made = study(toy, tmp_path)
+    pixels, labels = made._part(6)
+    assert labels.bincount().tolist() == [2, 2, 2]
+    assert torch.equal(pixels[0], made.images.pixels[0])
+    assert torch.equal(pixels[-1], made.images.pixels[-1])
+    curve = made.pruning_curve()
+    pixels, labels = made._part(32)
+    with torch.no_grad():
+        whole = torch.nn.functional.cross_entropy(made.model(pixels).logits, labels)
+    assert curve["loss"][0] == pytest.approx(float(whole), rel=1e-5)
 
 
 def test_without_labels_the_divergence_from_the_own_answer_is_measured(toy: Path, tmp_path: Path) -> None:

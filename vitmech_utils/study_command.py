@@ -79,9 +79,10 @@ def study(options: argparse.Namespace) -> int:
         print(f"{name}: {fact}")
     took = made.estimate()
     parts = ", ".join(
-        f"{name} {_duration(seconds)}" for name, seconds in took.items() if name != "total" and seconds
+        f"{name} {_duration(seconds)}" for name, seconds in took.items() if name != "total" and seconds >= 1
     )
-    print(f"this will take about {_duration(took['total'])} ({parts})", flush=True)
+    told = f" ({parts})" if parts else ""
+    print(f"this will take about {_duration(took['total'])}{told}", flush=True)
     print(_refusing(made.report))
     return 0
 
@@ -131,5 +132,5 @@ def _regions(text: str | None) -> dict[int, str] | None:
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

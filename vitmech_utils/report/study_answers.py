@@ -18,7 +18,6 @@ from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.own_models import class_names
 from vitmech_utils.report.picker import Answer
-from vitmech_utils.study import TRIED
 
 Exact = Callable[[Sequence[Head]], np.ndarray]
 REST = "all other classes"
@@ -27,14 +26,14 @@ SHOWN_CLASSES = 8
 DRAWS = 2
 
 
-def study_answer(study: Any, images: int) -> tuple[Answer | None, Exact | None]:
-    """The answers to the first `images`, exact without each head, and a function that asks the model without a set.
+def study_answer(study: Any, images: Sequence[int]) -> tuple[Answer | None, Exact | None]:
+    """The answers to the images of these numbers, exact without each head, and a function that asks without a set.
 
     Sets are tried on the first images alone. None for answers that are no few numbers per image, such as maps, or
     that carry no gradient; the study notes why.
     """
-    pixels = study.images.pixels[:images]
-    labels = None if study.labels is None else study.labels[:images]
+    pixels = study.images.pixels[list(images)]
+    labels = None if study.labels is None else study.labels[list(images)]
     with torch.inference_mode():
         outputs = predict(study.model, pixels.to(study.device)).cpu()
     classes = study.task.name in ("cross-entropy", "divergence")
@@ -54,7 +53,7 @@ def study_answer(study: Any, images: int) -> tuple[Answer | None, Exact | None]:
         settings["reference"] = study.reference()
     try:
         sets = sets_to_try(study.check().anatomy, DRAWS, study.seed)
-        found = _answers(study.model, pixels, study.mode, sets, fold, settings)
+        found = _answers(study.model, pixels, study.mode, sets, fold, settings | {"tried": study.tried})
     except ValueError as error:
         study._note(f"the answers without each head: {error}")
         return None, None
@@ -81,10 +80,12 @@ def _answers(
     settings: dict[str, Any],
 ) -> dict[str, Tensor]:
     """What `head_answers` gives, with heads' mean outputs that were computed before."""
+    settings = dict(settings)
+    tried = settings.pop("tried")
     reading = None if fold is None else lambda outputs, _images: fold(outputs)
     sloped = predict_linearized(model, pixels, mode, reading=reading, **settings)
     single = predict_without_heads(model, pixels, mode, **settings)
-    together = predict_without_sets(model, pixels[:TRIED], sets, mode, **settings)
+    together = predict_without_sets(model, pixels[:tried], sets, mode, **settings)
     whole, ablated, joint = (
         (outputs if fold is None else fold(outputs)).double()
         for outputs in (single.baseline, single.ablated, together.ablated)

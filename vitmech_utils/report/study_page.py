@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from vitmech_utils.artefacts import write_atomically
@@ -21,6 +21,12 @@ from vitmech_utils.report.study_answers import study_answer
 from vitmech_utils.report.templating import render
 
 STRONGEST = 6
+COUNTED = ("layer", "head")
+REPLACED = {
+    "zero": "nothing",
+    "mean": "its mean over these images",
+    "resample": "its output on another image",
+}
 MOST_ROWS = 24
 
 
@@ -51,7 +57,7 @@ def picker_of(study: Any, images: int) -> HeadPicker:
         for name, column in (("head_class", "class"), ("evidence", "evidence")):
             texts = [["" for _ in range(anatomy.heads)] for _ in range(anatomy.layers)]
             for row in classes.itertuples():
-                texts[row.layer][row.head] = str(classes.at[row.Index, column])
+                texts[row.layer][row.head] = _plain(classes.at[row.Index, column])
             found[name] = texts
         rows = study.statistics().regions
         rows = rows[(rows["query"] == study.statistics().variants[0][0]) & (rows["weighting"] == "raw")]
@@ -59,10 +65,12 @@ def picker_of(study: Any, images: int) -> HeadPicker:
         for row in rows.itertuples():
             lift[row.layer, row.head, study.regions.names.index(row.region)] = row.lift
         found |= {"lift": lift, "regions": study.regions.names}
-    answer, exact = study_answer(study, images)
+    shown = study.spread(images)
+    answer, exact = study_answer(study, shown)
+    maps = attention_maps(study.model, study.images.pixels[shown], batch=study.batch).numpy()
     return HeadPicker(
-        study.maps(images=images), study.images.shown[:images], image_labels=_labels(study, images), answer=answer,
-        exact=exact, **found,
+        maps, study.images.shown[shown], image_labels=[study.images.names[number][-40:] for number in shown],
+        answer=answer, exact=exact, **found,
     )  # fmt: skip
 
 
@@ -96,11 +104,18 @@ def _sections(study: Any, tables: Path) -> list[Section]:
     sections.append(score)
 
     grid = Section("What each head does")
+    way = f"exactly on each of {len(study.images)} images"
+    if study._linearizes():
+        way = (
+            f"to first order on {len(study.images)} images and exactly on {study.few} of them, which put the mean "
+            "right: it is that of exact effects"
+        )
     grid.text(
-        f"How the loss ({study.task.name}) changes without the head, whose output is replaced by: {study.mode}. In "
-        f"{unit}; intervals of 95 % over {len(study.images)} images. Layers and heads are counted from 1 in figures."
+        f"By how much the loss ({study.task.name}) grows, in {unit}, where a head's output is replaced by "
+        f"{REPLACED[study.mode]}: {way}. Intervals of 95 %, over images."
     )
-    grid.parts.append(_heatmap(grid_of(effects, "effect", shape), f"effect, {unit}", "The grid of effects"))
+    sure = (effects["low"] > 0) | (effects["high"] < 0)
+    grid.parts.append(_heatmap(effects, sure, shape, f"effect, {unit}"))
     grid.parts.append(_link(_saved(effects, tables / "effects.csv"), "effects.csv"))
     sections.append(grid)
     strong = effects.reindex(effects["effect"].abs().sort_values(ascending=False, kind="stable").index).head(
@@ -112,7 +127,11 @@ def _sections(study: Any, tables: Path) -> list[Section]:
     layers = losses.by_layer(seed=study.seed)
     layers = layers[layers["target"] == "all"]
     section = Section("Layers")
-    section.parts += [_table(layers), _link(_saved(layers, tables / "layers.csv"), "layers.csv")]
+    section.text("The mean effect of a layer's heads, and its share of all layers' effects.")
+    section.parts += [
+        _table(layers.drop(columns=["target", "images"])),
+        _link(_saved(layers, tables / "layers.csv"), "layers.csv"),
+    ]
     sections.append(section)
 
     try:
@@ -137,9 +156,15 @@ def _sections(study: Any, tables: Path) -> list[Section]:
     section = Section("Pruning")
     curve = study.pruning_curve()
     section.text(
-        "Heads go in the order of their effects, the least one first; ablated to zero on up to 32 images."
+        "Heads go in the order of their effects, the least one first, ablated to zero on "
+        f"{min(study.few, len(study.images))} images, evenly apart. Milliseconds are those of an image in the fastest "
+        "of some passes of the pruned model."
     )
-    section.parts += [_table(curve), _link(_saved(curve, tables / "pruning.csv"), "pruning.csv")]
+    section.parts += [
+        _curve(curve),
+        _table(curve),
+        _link(_saved(curve, tables / "pruning.csv"), "pruning.csv"),
+    ]
     sections.append(section)
     return [*sections, _unsaid(study), _code(study)]
 
@@ -155,33 +180,31 @@ def _model(study: Any) -> Section:
 
 def _strongest(study: Any, rows: pd.DataFrame, unit: str) -> Section:
     section = Section("The strongest heads")
+    columns = [name for name in ("layer", "head", "effect", "low", "high", "q_value") if name in rows]
+    section.parts.append(_table(rows[columns]))
     try:
         study.check().require_maps()
     except ValueError:
-        section.parts.append(_table(rows))
         return section
     losses = study.losses()
     places = {next(iter(heads)): place for place, heads in enumerate(losses.sets)}
-    figure = Figure(figsize=(9, 3.2 * ((len(rows) + 2) // 3)), layout="constrained", facecolor="white")
-    axes = np.atleast_1d(figure.subplots((len(rows) + 2) // 3, 3)).ravel()
     exact = losses.of()
-    for axis in axes:
-        axis.axis("off")
-    for axis, row in zip(axes, rows.itertuples(), strict=False):
+    figures = []
+    for row in rows.itertuples():
         changes = exact[places[row.layer, row.head]]
         image = int(np.abs(changes).argmax()) if changes.size == len(study.images) else 0
-        pixels = study.images.pixels[image : image + 1]
-        found = attention_maps(study.model, pixels)[0, row.layer, row.head].numpy()
-        picture = study.images.shown[image]
-        axis.imshow(picture, extent=(0, 1, 0, 1))
-        axis.imshow(found, extent=(0, 1, 0, 1), cmap=ATTENTION, alpha=0.6)
-        axis.set_title(
-            f"layer {row.layer + 1}, head {row.head + 1}: {row.effect:+.3g} {unit}\n{study.images.names[image][-28:]}",
-            fontsize=9,
-        )
-    section.parts.append(
-        _figure(figure, "Each on the image whose loss it changes most; its map is of the default query")
+        found = attention_maps(study.model, study.images.pixels[image : image + 1])[0, row.layer, row.head]
+        figure = Figure(figsize=(3, 3), layout="constrained", facecolor="white")
+        axis = figure.subplots()
+        axis.axis("off")
+        axis.imshow(study.images.shown[image], extent=(0, 1, 0, 1))
+        axis.imshow(found.numpy(), extent=(0, 1, 0, 1), cmap=ATTENTION, alpha=0.6)
+        head = f"Layer {row.layer + 1}, head {row.head + 1}: {row.effect:+.3g} {unit}"
+        figures.append(_figure(figure, f"{head}, on {study.images.names[image][-28:]}"))
+    section.text(
+        "Each on the image whose loss it changes most; the map is that of the default query, from dark to bright."
     )
+    section.parts.append(Markup('<div class="row">{}</div>').format(Markup("").join(figures)))
     return section
 
 
@@ -214,6 +237,7 @@ def _regions(study: Any, tables: Path) -> list[Section]:
     section = Section("Classes")
     section.parts.append(_table(classes["class"].value_counts().rename("heads").reset_index()))
     shown = classes[["layer", "head", "class", "regions", "confidence", "evidence"]]
+    shown = shown.assign(evidence=[_plain(text) for text in shown["evidence"]])
     section.parts += [_table(shown), _link(_saved(classes, tables / "classes.csv"), "classes.csv")]
     return [lift, section]
 
@@ -240,22 +264,34 @@ def _code(study: Any) -> Section:
     return section
 
 
-def _labels(study: Any, images: int) -> list[str]:
-    return [name[-40:] for name in study.images.names[:images]]
+def _plain(text: object) -> str:
+    """A head's evidence without what is said of twin images, of which own images have none."""
+    return str(text).replace("; not moved in any twin", "")
 
 
-def _heatmap(grid: np.ndarray, label: str, caption: str) -> Markup:
-    layers, heads = grid.shape
+def _heatmap(effects: pd.DataFrame, sure: pd.Series, shape: tuple[int, int], label: str) -> Markup:
+    layers, heads = shape
     figure = Figure(figsize=(min(9, 2.5 + 0.45 * heads), min(8, 1.5 + 0.35 * layers)), layout="constrained")
     axis = figure.subplots()
+    grid = grid_of(effects, "effect", shape)
     most = float(np.nanmax(np.abs(grid))) or 1.0
     drawn = axis.imshow(grid, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto")
+    axis.plot(effects["head"][sure], effects["layer"][sure], "k.", markersize=5)
     axis.set_xlabel("head")
     axis.set_ylabel("layer")
     axis.set_xticks(range(heads), [str(head + 1) for head in range(heads)])
     axis.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
     figure.colorbar(drawn, label=label)
-    return _figure(figure, caption)
+    return _figure(figure, "The grid of effects; a dot marks those whose interval excludes zero")
+
+
+def _curve(curve: pd.DataFrame) -> Markup:
+    figure = Figure(figsize=(5, 2.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(100 * curve["share"], curve["loss"], "o-", markersize=4)
+    axis.set_xlabel("heads removed, %")
+    axis.set_ylabel("mean loss")
+    return _figure(figure, "The loss as heads go")
 
 
 def _figure(figure: Figure, caption: str) -> Markup:
@@ -275,23 +311,39 @@ def _pairs(facts: dict[str, str]) -> Markup:
 
 
 def _table(table: pd.DataFrame) -> Markup:
-    """A table's first rows; numbers to four digits, layers and heads from 0 as in the CSV file."""
-    head = Markup("").join(Markup("<th>{}</th>").format(name) for name in table.columns)
-    rows = []
-    for row in table.head(MOST_ROWS).itertuples(index=False):
-        cells = []
-        for value in row:
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            text = f"{value:.4g}" if number else value
-            cells.append(
-                Markup("<td{}>{}</td>").format(Markup(' class="number"') if number else "", escape(text))
+    """A table's first rows; numbers to four digits, layers and heads from 1 as in figures."""
+    table = table.assign(**{name: table[name] + 1 for name in COUNTED if name in table})
+    numbers = {
+        name for name in table if pd.api.types.is_numeric_dtype(table[name]) and table[name].dtype != bool
+    }
+
+    def cell(kind: str, name: str, text: str) -> Markup:
+        return Markup("<{}{}>{}</{}>").format(
+            Markup(kind), Markup(' class="number"' if name in numbers else ""), text, Markup(kind)
+        )
+
+    head = Markup("").join(cell("th", name, name.replace("_", " ")) for name in table.columns)
+    rows = [
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(
+                cell("td", name, _shown(value)) for name, value in zip(table.columns, row, strict=True)
             )
-        rows.append(Markup("<tr>{}</tr>").format(Markup("").join(cells)))
+        )
+        for row in table.head(MOST_ROWS).itertuples(index=False)
+    ]
     more = len(table) - MOST_ROWS
     note = Markup("<p>and {} more rows in the CSV file</p>").format(more) if more > 0 else ""
     return Markup('<div class="wide"><table><tr>{}</tr>{}</table></div>{}').format(
         head, Markup("").join(rows), note
     )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | float | np.number):
+        return "" if np.isnan(value) else f"{value:.4g}"
+    return str(value)
 
 
 def _saved(table: pd.DataFrame, path: Path) -> str:
@@ -302,6 +354,6 @@ def _saved(table: pd.DataFrame, path: Path) -> str:
 
 def _link(text: str, name: str) -> Markup:
     data = base64.b64encode(text.encode()).decode()
-    return Markup(
-        '<p><a download="{}" href="data:text/csv;base64,{}">{}</a> (layers and heads from 0)</p>'
-    ).format(name, data, name)
+    return Markup('<p><a download="{}" href="data:text/csv;base64,{}">{}</a>{}</p>').format(
+        name, data, name, " (layers and heads from 0)" if "layer" in text.split("\n", 1)[0] else ""
+    )
