@@ -20,7 +20,8 @@ from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.runs.standing import adapter_digest
 
 PUBLISHED = ROOT / "published" / "adapters"
-FOLDERS = sorted(path.parent for path in PUBLISHED.rglob("adapter_model.safetensors"))
+KEPT = sorted(path.parent for path in PUBLISHED.rglob("adapter_model.safetensors"))
+FOLDERS = [folder for folder in KEPT if not (folder / "recovery.json").is_file()]  # these go on pruned models
 NAMES = [folder.relative_to(PUBLISHED).as_posix() for folder in FOLDERS]
 SETTINGS = {
     "task": "regression",
@@ -38,6 +39,14 @@ def images() -> torch.Tensor:
 
 def test_there_are_published_adapters() -> None:
     assert {"seed-0", "bare-seed-0", "seed-2"} <= set(NAMES)
+
+
+def test_recoveries_get_no_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [folder for folder in KEPT if folder not in FOLDERS]
+    assert {folder.parent.name for folder in kept} == {"recoveries"}
+    shutil.copytree(kept[0].parent, tmp_path / "recoveries")
+    assert cards.main([str(tmp_path)]) == 1
+    assert "no adapter folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)

@@ -2,7 +2,7 @@
 
     python -m vitmech_utils.model.cards published/adapters
 
-writes `README.md` into every adapter folder at or under those named, from the records in them.
+writes `README.md` into every adapter folder at or under those named, from the records in them; kept recoveries have none.
 """
 
 import argparse
@@ -201,7 +201,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     try:
         for given in parser.parse_args(arguments).folders:
-            found = sorted(path.parent for path in given.rglob(ADAPTER))
+            found = sorted(
+                path.parent for path in given.rglob(ADAPTER) if not _goes_on_a_pruned_model(path.parent)
+            )
             if not found:
                 raise AdapterError(f"{given}: no adapter folder at or under it (none has {ADAPTER})")
             for folder in found:
@@ -210,6 +212,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vitmech_utils.model.cards: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _goes_on_a_pruned_model(folder: Path) -> bool:
+    """Tell a kept recovery (`heads.recoveries`), which peft alone cannot load onto the backbone."""
+    return (folder / "recovery.json").is_file()
 
 
 if __name__ == "__main__":
