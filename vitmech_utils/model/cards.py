@@ -2,7 +2,7 @@
 
     python -m vitmech_utils.model.cards published/adapters
 
-writes `README.md` into every adapter folder at or under those named, from the records in them; kept recoveries have none.
+writes `README.md` into every adapter folder at or under those named, from the records in them; recoveries have none.
 """
 
 import argparse
