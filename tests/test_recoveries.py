@@ -13,7 +13,9 @@ from vitmech_utils.heads.recoveries import belongs, load_recovery, read_recovery
 from vitmech_utils.model.adapter_files import AdapterError
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.profiles import load_profile
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.pruning import judge, measure, plots, whole_loss
+from vitmech_utils.studies.verdicts import Judgement
 
 GONE = [(0, 0), (0, 1), (1, 1)]
 PIXELS = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -107,3 +109,19 @@ def test_a_longer_training_goes_on_where_it_was_stopped(whole, tmp_path):
     assert once.history["step"].max() == 2
     with torch.no_grad():
         assert torch.equal(once.regressor.eval()(PIXELS).logits, again.regressor.eval()(PIXELS).logits)
+
+
+def test_the_verdict_tells_the_recovery_that_decides() -> None:
+    bounds = {"effect": 50.0, "low": 40.0, "high": 60.0}
+    same = {
+        f"{name}_same_training": value for name, value in {"effect": 9.0, "low": 8.0, "high": 10.0}.items()
+    }
+    names = ("early", "early, recovered")
+    table = pd.DataFrame([{"name": name, "images": 64, **bounds, **same} for name in names])
+    judgement = Judgement("does not hold", "the error grows")
+    speedups = {1: Interval(1.1, 1.0, 1.2)}
+    short = plots.verdict(judgement, table, pd.DataFrame(), "early", speedups, 18)
+    assert "after recovery by +9.0 % [+8.0, +10.0]" in short
+    longer = pd.DataFrame([{**bounds, **{name: value / 3 for name, value in same.items()}}])
+    long = plots.verdict(judgement, table, longer, "early", speedups, 18)
+    assert "after the longer one by +3.0 % [+2.7, +3.3], and by +50.0 % [+40.0, +60.0]" in long

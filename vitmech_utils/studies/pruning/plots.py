@@ -529,20 +529,21 @@ def choice_control(control: Mapping[str, Mapping[str, Interval]], own: Mapping[s
 def verdict(
     judgement: Judgement,
     table: pd.DataFrame,
+    longer: pd.DataFrame,
     layers: str,
     speedups: Mapping[int, Interval],
     count: int,
 ) -> str:
-    """The answer to the study's question with its figures; `layers` names the model without the `count` early "
-    "heads."""
+    """The answer to the study's question with its figures; `layers` names the model without the `count` early heads.
+
+    `longer` holds the longer recovery, which then decides, or no row.
+    """
     rows = table.set_index("name")
     faster = listed(f"{speedup:.2f} (batch size {batch})" for batch, speedup in speedups.items())
     images = int(rows["images"].iloc[0])
     return (
         f"Without the {count} heads of layers 1-3 the error on {images:,} test images changes by "
-        f"{percent(rows.loc[layers])}, after recovery by "
-        f"{percent(rows.loc[f'{layers}, recovered'], '_same_training')} "
-        f"against the unpruned model given the same training; the model runs {faster} times as fast (95 % "
+        f"{percent(rows.loc[layers])}, {_recovered(rows, longer, layers)}; the model runs {faster} times as fast (95 % "
         f"intervals).\n\n"
         "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
         f"faster: **{judgement.words}**. Reason: {judgement.reason}."
@@ -553,25 +554,39 @@ def verdict(
 def what_you_know(
     judgement: Judgement,
     table: pd.DataFrame,
+    longer: pd.DataFrame,
     random: pd.DataFrame,
     layers: str,
     speedups: Mapping[int, Interval],
     limit: float,
 ) -> str:
-    """The chapter in three sentences; `random` holds the effects of random sets, `limit` is the ceiling by FLOPs."""
+    """The chapter in three sentences.
+
+    `longer` holds the longer recovery or no row, `random` the effects of random sets; `limit` is the ceiling by FLOPs.
+    """
     rows, drawn = table.set_index("name"), random["effect"]
     place = int((drawn < rows.loc[layers, "effect"]).sum())
     faster = listed(f"{found:.2f} (batch size {batch})" for batch, found in speedups.items())
     return three_sentences(
-        f"Without {layers} the error changes by {percent(rows.loc[layers])}, and by "
-        f"{percent(rows.loc[f'{layers}, recovered'], '_same_training')} after recovery, against a model with all "
-        f"heads "
-        "that was given the same training.",
+        f"Without {layers} the error changes by {percent(rows.loc[layers])}, {_recovered(rows, longer, layers)}.",
         f"As many heads drawn at random change it by {drawn.median():+,.0f} % in the median ({drawn.min():+,.0f} to "
         f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); {place} of the draws "
         f"{word(place, 'does', 'do')} less harm than {layers}.",
         f"The pruned model runs {faster} times as fast, of at most {limit:.2f} by its floating-point operations; "
         f"verdict on Q1, early heads can go for good: {judgement.words}.",
+    )
+
+
+def _recovered(rows: pd.DataFrame, longer: pd.DataFrame, layers: str) -> str:
+    """By how much the error still changes after recovery, the longest at hand last."""
+    short = percent(rows.loc[f"{layers}, recovered"], "_same_training")
+    same = "against the unpruned model given the same training"
+    if longer.empty:
+        return f"after recovery by {short} {same}"
+    long = longer.iloc[0]
+    return (
+        f"after a short recovery by {short} {same}, after the longer one by {percent(long, '_same_training')}, and by "
+        f"{percent(long)} against the model as it was"
     )
 
 
