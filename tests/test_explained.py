@@ -1,5 +1,6 @@
 """Chapter 15: maps against exact masks, and what removing their highest patches does, by known answers."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -114,3 +115,19 @@ class TestWords:
         assert plots.better(worse, "precision") == []
         assert "All seven" in plots.said(better)
         assert "None of the seven" in plots.said(worse)
+
+    def test_every_figure_and_sentence_is_made_of_the_tables(self, model, shown, maps, table) -> None:
+        found = measure.found_chirp(maps, shown)
+        curves = measure.curves(measure.moved(model, maps, shown))
+        alike = measure.alike(maps, measure.untrained_maps(model, shown))
+        one = {name: each[0].numpy() for name, each in maps.items()}
+        precision = {name: float(values[0]) for name, values in found["precision"].items()}
+        picture = shown.pixels[0].permute(1, 2, 0).numpy()
+        drawn = (plots.summary(table), plots.deletion(curves), plots.gallery(picture, one, precision))
+        for figure in drawn:
+            assert figure.axes[0].get_title()
+            plt.close(figure)
+        assert len(plots.table(table).data) == len(measure.COMPARED)
+        assert plots.what_you_know(table, alike).startswith("1. Of the maps")
+        assert "untrained network" in plots.untrained(alike)
+        assert "8 steps" in plots.added_up({"error": 0.1, "difference": 1.0}, 8)

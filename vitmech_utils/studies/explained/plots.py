@@ -61,7 +61,15 @@ def summary(scores: pd.DataFrame) -> Figure:
     for axis, (measure, label) in zip(axes, MEASURES.items(), strict=True):
         part = table[table["measure"] == measure]
         interval_forest(
-            axis, part, "method", value="value", by="kind", looks=KINDS, order=list(COMPARED), apart=0, size=5
+            axis,
+            part,
+            "method",
+            value="value",
+            by="kind",
+            looks=KINDS,
+            order=list(COMPARED),
+            apart=0.0,
+            size=5.0,
         )
         control = part.set_index("method").loc[PICTURE, "value"]
         axis.axvline(control, color="#888888", linewidth=0.8, linestyle="--")
@@ -129,7 +137,7 @@ def table(scores: pd.DataFrame) -> Styler:
         cells["answer moves (s.d.)"] = interval(part.loc["moved"], ".2f", "value")
         cells["further than the picture alone"] = interval(part.loc["moved"], "+.2f", "over", "_picture")
         rows.append(cells)
-    return shown(pd.DataFrame(rows))
+    return shown(pd.DataFrame(rows), {})
 
 
 @checked_arguments()
