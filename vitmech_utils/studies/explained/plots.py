@@ -146,8 +146,9 @@ def untrained(alike: pd.DataFrame) -> str:
     found = ", ".join(f"{row.method} {interval(row, '.2f', 'correlation')}" for row in alike.itertuples())
     same = alike.loc[alike["low"] > 0.5, "method"].tolist()
     return f"Rank correlation over patches with the maps of an untrained network: {found}. " + (
-        f"More than half of the order by {listed(same, ' and ')} is there before any training: it is the picture that "
-        "these maps show, not what was learned from it."
+        f"More than half of the order by {listed(same, ' and ')} is there before any training: over most patches these "
+        "maps follow the picture. What was learned can show only in the few patches that come first, at which average "
+        "precision looks."
         if same
         else "No method keeps its order without training."
     )
@@ -206,8 +207,9 @@ def what_you_know(scores: pd.DataFrame, alike: pd.DataFrame) -> str:
         f"moves by {interval(by['moved'].loc[moving], '.2f', 'value')} standard deviations, against "
         f"{interval(by['moved'].loc[MASK], '.2f', 'value')} in the order of the exact mask and "
         f"{interval(by['moved'].loc[RANDOM], '.2f', 'value')} by chance.",
-        f"A map can look right without a trained model: the order by {same['method']} correlates with an untrained "
-        f"network's by {interval(same, '.2f', 'correlation')}.",
+        f"Over all patches the order by {same['method']} correlates with an untrained network's by "
+        f"{interval(same, '.2f', 'correlation')}; the most alike of {len(alike)} methods, it shows how much of a map can be "
+        f"there without training.",
     )
 
 
