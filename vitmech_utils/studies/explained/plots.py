@@ -208,8 +208,8 @@ def what_you_know(scores: pd.DataFrame, alike: pd.DataFrame) -> str:
         f"{interval(by['moved'].loc[MASK], '.2f', 'value')} in the order of the exact mask and "
         f"{interval(by['moved'].loc[RANDOM], '.2f', 'value')} by chance.",
         f"Over all patches the order by {same['method']} correlates with an untrained network's by "
-        f"{interval(same, '.2f', 'correlation')}; the most alike of {len(alike)} methods, it shows how much of a map can be "
-        f"there without training.",
+        f"{interval(same, '.2f', 'correlation')}; the most alike of {len(alike)} methods, it shows how much of a map "
+        "can be there without training.",
     )
 
 
