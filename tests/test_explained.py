@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -45,6 +46,18 @@ def test_every_method_gives_one_map_an_image(model, shown, maps) -> None:
     only = measure.maps_of(model, shown, one, steps=1)
     torch.testing.assert_close(only["attention by effect"], 2 * attention[:, 0, 1])
     torch.testing.assert_close(only["integrated gradients"], only["integrated gradients"].abs())
+
+
+def test_heads_count_by_their_shifts() -> None:
+    rows = [
+        ("mean", 1, 0, 3.0),
+        ("mean", 0, 0, 1.0),
+        ("mean", 0, 1, -2.0),
+        ("mean", 1, 1, 4.0),
+        ("zero", 0, 0, 9.0),
+    ]
+    sweep = pd.DataFrame(rows, columns=["mode", "layer", "head", "shift"])
+    np.testing.assert_array_equal(measure.shifts_of(sweep), [[1.0, 0.0], [3.0, 4.0]])
 
 
 def test_the_mask_finds_every_patch_and_chance_their_share(shown, maps) -> None:

@@ -90,6 +90,13 @@ def explained(model: nn.Module, images: int) -> Explained:
     )
 
 
+@checked_arguments()
+def shifts_of(sweep: pd.DataFrame, mode: str = "mean") -> Float[ndarray, "layer head"]:
+    """How far each head's removal moves the answer, from chapter 04's sweep; never below zero."""
+    rows = sweep[sweep["mode"] == mode]
+    return rows.pivot(index="layer", columns="head", values="shift").to_numpy(float).clip(0)
+
+
 @checked_arguments(least={"batch": 1})
 def maps_of(
     model: nn.Module,
