@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from conftest import vitmech
@@ -35,17 +34,13 @@ def test_chapters_train_and_analyse_a_checkpoint_without_pooler(tmp_path: Path) 
     assert not any("pooler" in name for name in held)
     run = tmp_path / "run"
     values = [part for name, value in SMALL.items() for part in ("-p", f"{name}={value}")]
-    for chapter in ("02", "03", "04"):
+    for chapter in ("02", "03"):
         done = vitmech("run", chapter, "-p", f"backbone={tmp_path / 'mine'}", *values, "--run-dir", run)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         (folder,) = run.glob(f"{chapter}_*")
         assert json.loads((folder / "manifest.json").read_text())["profile"]["values"]["backbone"] == str(
             tmp_path / "mine"
         )
-    swept = pd.read_parquet(run / "04_head_ablation" / "sweep.parquet")
-    assert set(zip(swept["layer"], swept["head"], strict=True)) == {
-        (i, j) for i in range(2) for j in range(3)
-    }
     # Nothing is drawn at random: what is read back are the folder's own weights, whatever the seed.
     adapter = run / "02_lora_fine_tuning" / "adapter"
     torch.manual_seed(1)
