@@ -116,11 +116,12 @@ def test_integrated_gradients_add_up_with_enough_steps(model, shown) -> None:
     assert many < 0.05
 
 
-class TestWords:
-    @pytest.fixture(scope="class")
-    def table(self, model, shown, maps):
-        return measure.scores(measure.found_chirp(maps, shown), measure.moved(model, maps, shown))
+@pytest.fixture(scope="module")
+def table(model: ChirpRegressor, shown: measure.Explained, maps: measure.Maps) -> pd.DataFrame:
+    return measure.scores(measure.found_chirp(maps, shown), measure.moved(model, maps, shown))
 
+
+class TestWords:
     def test_what_is_better_than_the_picture_is_named(self, table) -> None:
         better = table.assign(low_picture=1.0, high_picture=2.0)
         worse = table.assign(low_picture=-2.0, high_picture=-1.0)

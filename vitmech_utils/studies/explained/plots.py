@@ -20,6 +20,7 @@ from vitmech_utils.studies.explained.measure import (
     MASK,
     METHODS,
     PICTURE,
+    PLACE,
     RANDOM,
     TAKEN,
 )
@@ -35,7 +36,7 @@ LINES = {
 }  # fmt: skip
 SHADES = {
     PICTURE: ("#888888", "--"),
-    "the place alone": ("#888888", ":"),
+    PLACE: ("#888888", ":"),
     RANDOM: ("#888888", "-."),
     MASK: ("#222222", "-"),
 }
@@ -102,14 +103,24 @@ def gallery(picture: ndarray, maps: Mapping[str, ndarray], precision: Mapping[st
 
 @checked_arguments()
 def deletion(curves: pd.DataFrame) -> Figure:
-    """How far answers move the more patches go, in the order of each method."""
+    """How far answers move the more patches go, in the order of each method.
+
+    Bands are the intervals of the picture alone, and of the method that moves them most with the fewest patches.
+    """
     figure, axis = plt.subplots(figsize=(WIDTH, 3.8))
+    least = curves["share"].min()
+    few = curves[curves["share"] == least].set_index("method").loc[list(METHODS)]
+    first = few["value"].idxmax()
     for name in COMPARED:
         part = curves[curves["method"] == name]
         colour, line = SHADES.get(name, (LINES.get(name), "-"))
         axis.plot(
             100 * part["share"], part["value"], line, marker=".", color=colour, label=name, linewidth=1.6
         )
+        if name in (first, PICTURE):
+            axis.fill_between(
+                100 * part["share"], part["low"], part["high"], color=colour, alpha=0.12, linewidth=0
+            )
     axis.set(
         xscale="log", xlabel="patches taken from another picture, highest first (%)",
         ylabel="the answer moves (s.d. of the labels)",
@@ -118,9 +129,9 @@ def deletion(curves: pd.DataFrame) -> Figure:
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.set_ylim(bottom=0)
-    few = curves[curves["share"] == curves["share"].min()].set_index("method")["value"]
-    first = few[list(METHODS)].idxmax()
-    axis.set_title(f"Few patches in the order of {first} move the answer furthest")
+    axis.set_title(
+        f"Without {least:.0%} of the patches: {interval(few.loc[first], '.2f', 'value')} by {first}, the largest mean"
+    )
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
     return figure
 
