@@ -24,7 +24,8 @@ def shown(model: ChirpRegressor) -> measure.Explained:
 
 @pytest.fixture(scope="module")
 def maps(model: ChirpRegressor, shown: measure.Explained) -> measure.Maps:
-    return measure.maps_of(model, shown, np.ones((2, 3)), steps=2) | measure.controls(shown)
+    parts = measure.integrated_gradients(model, shown, 2)
+    return measure.maps_of(model, shown, np.ones((2, 3)), parts) | measure.controls(shown)
 
 
 def test_pictures_donors_and_masks_belong_together(shown: measure.Explained) -> None:
@@ -43,9 +44,10 @@ def test_every_method_gives_one_map_an_image(model, shown, maps) -> None:
     torch.testing.assert_close(maps["attention by effect"], attention.sum((1, 2)))
     one = np.zeros((2, 3))
     one[0, 1] = 2.0
-    only = measure.maps_of(model, shown, one, steps=1)
+    parts = measure.integrated_gradients(model, shown, 1)
+    only = measure.maps_of(model, shown, one, parts)
     torch.testing.assert_close(only["attention by effect"], 2 * attention[:, 0, 1])
-    torch.testing.assert_close(only["integrated gradients"], only["integrated gradients"].abs())
+    torch.testing.assert_close(only["integrated gradients"], parts.abs().mean(1))
 
 
 def test_heads_count_by_their_shifts() -> None:
@@ -111,9 +113,15 @@ def test_an_untrained_network_is_another_one_and_a_network_is_like_itself(model,
 
 
 def test_integrated_gradients_add_up_with_enough_steps(model, shown) -> None:
-    few, many = (measure.sums_to_the_difference(model, shown, steps)["error"] for steps in (1, 40))
+    few, many = (
+        measure.sums_to_the_difference(model, shown, measure.integrated_gradients(model, shown, steps))[
+            "error"
+        ]
+        for steps in (1, 40)
+    )
     assert many < few
     assert many < 0.05
+    assert measure.steps_of(measure.ENOUGH) == measure.STEPS > measure.steps_of(2)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import Interval
 
 REFERENCES = 64  # training figures whose mean is the picture that pixels are held against
-STEPS = 32  # of integrated gradients
+STEPS, FEW_STEPS, ENOUGH = 32, 8, 16  # of integrated gradients; the first from so many images on
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4)  # of the patches that are taken away
 TAKEN = 0.1  # of them, where one number is to say it
 
@@ -97,25 +97,39 @@ def shifts_of(sweep: pd.DataFrame, mode: str = "mean") -> Float[ndarray, "layer 
     return rows.pivot(index="layer", columns="head", values="shift").to_numpy(float).clip(0)
 
 
+@checked_arguments(least={"images": 1})
+def steps_of(images: int) -> int:
+    """Steps of integrated gradients: `STEPS`, on fewer than `ENOUGH` images `FEW_STEPS`, which add up less well."""
+    return STEPS if images >= ENOUGH else FEW_STEPS
+
+
+@checked_arguments(least={"batch": 1, "steps": 1})
+def integrated_gradients(
+    model: nn.Module, shown: Explained, steps: int, batch: int = 8
+) -> Float[Tensor, "image output row column"]:
+    """Integrated gradients of every output, with their signs, from the mean training figure to each picture."""
+    return pixel_relevance(model, shown.pixels, shown.reference, steps, batch=batch)
+
+
 @checked_arguments(least={"batch": 1})
 def maps_of(
     model: nn.Module,
     shown: Explained,
     weights: Float[ndarray, "layer head"],
-    steps: int = STEPS,
+    integrated: Float[Tensor, "image output row column"],
     batch: int = 8,
 ) -> Maps:
     """One map an image, float32, by every one of `METHODS`: the higher a patch, the more it is said to matter.
 
     Attention is that of the last layer, mean over heads; by effect, that of all heads, each weighted by `weights`, how
-    far its removal moves the answer. What is signed counts by its size; outputs are averaged.
+    far its removal moves the answer. `integrated` are the `integrated_gradients`. What is signed counts by its size;
+    outputs are averaged.
     """
-    reference = shown.reference
     maps = _cheap_maps(model, shown, batch)
     attention = attention_maps(model, shown.pixels, batch=batch)
     known = torch.as_tensor(weights, dtype=attention.dtype)
     maps["attention by effect"] = torch.einsum("ilhrc,lh->irc", attention, known)
-    maps["integrated gradients"] = _sizes(pixel_relevance(model, shown.pixels, reference, steps, batch=batch))
+    maps["integrated gradients"] = _sizes(integrated)
     return {name: maps[name] for name in METHODS}
 
 
@@ -262,11 +276,10 @@ def curves(distances: Mapping[str, Float[ndarray, "share image"]]) -> pd.DataFra
 
 
 @checked_arguments()
-def sums_to_the_difference(model: nn.Module, shown: Explained, steps: int = STEPS) -> dict[str, float]:
+def sums_to_the_difference(
+    model: nn.Module, shown: Explained, integrated: Float[Tensor, "image output row column"]
+) -> dict[str, float]:
     """How far integrated gradients add up: `error`, mean over images and outputs, in parts of the mean `difference`."""
-    few = shown.pixels[:4]
-    maps = pixel_relevance(model, few, shown.reference, steps)
-    ends = _answers(model, torch.cat([few, shown.reference[None]]), len(few) + 1)
-    difference = ends[:-1] - ends[-1]
-    error = (maps.sum((-2, -1)).double() - difference).abs().mean()
+    difference = _answers(model, shown.pixels, len(shown.pixels)) - _answers(model, shown.reference[None], 1)
+    error = (integrated.sum((-2, -1)).double() - difference).abs().mean()
     return {"error": float(error / difference.abs().mean()), "difference": float(difference.abs().mean())}
