@@ -129,9 +129,13 @@ def test_after_a_pilot_few_images_are_ablated_exactly_and_put_the_others_right(f
 def test_widths_may_be_in_percent_of_the_loss_on_a_larger_set():
     model = zoo("vit")
     own, history = sweep_until(model, stream(5), half_width=1e-9, pilot=0)
-    held_out = np.full((50, 3), 4.0)
+    held_out = np.full((50, 3), [2.0, 4.0, 6.0])
     table, wide = sweep_until(model, stream(5), half_width=1e-9, pilot=0, held_out=held_out)
     np.testing.assert_allclose(table["effect"], own["effect"] * own["baseline_mse"] / 4)
+    names = [column.removeprefix("effect_") for column in own if column.startswith("effect_")]
+    for target, loss in zip(names, (2, 4, 6), strict=True):
+        own_unit = own[f"effect_{target}"] * own[f"baseline_mse_{target}"]
+        np.testing.assert_allclose(table[f"effect_{target}"], own_unit / loss)
     assert (table["low"] < table["effect"]).all()
     assert (table["effect"] < table["high"]).all()
     widest = float((table["high"] - table["low"]).max() / 2)
@@ -146,5 +150,7 @@ def test_bad_stopping_rules_are_refused():
         sweep_until(zoo("vit"), stream(1), half_width=0.0)
     with pytest.raises(ValueError, match="hold 4 images, expected at least 16"):
         sweep_until(zoo("vit"), stream(1), half_width=1.0)
+    with pytest.raises(ValueError, match="the loss of 2 targets, expected 3"):
+        sweep_until(zoo("vit"), stream(1), half_width=1.0, held_out=np.ones((9, 2)))
     with pytest.raises(ValueError, match="accumulates"):
         sweep_until(zoo("vit"), stream(1), half_width=1.0, mode="published-code")

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from heads_zoo import FAMILIES, GRID, HEADS, LAYERS, PIXELS, SIZE, pictures, zoo
 from peft import LoraConfig, get_peft_model
 from test_heads_hooks import assert_same_weights, state
@@ -23,6 +24,7 @@ from vitmech_utils.heads.pruning import (
     recovering,
     save_pruned,
 )
+from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.semantics import classify, sensitivity
 from vitmech_utils.heads.sinks import find_sinks
 from vitmech_utils.model.anatomy import find_blocks
@@ -261,6 +263,68 @@ def test_a_pruned_regressor_is_read_back_by_itself(tmp_path):
     )
     record = json.loads((tmp_path / "pruned" / "pruned.json").read_text())
     assert record["origin_fingerprint"] == weights_fingerprint(model)
+
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 24}
+PATCHES = {"image_size": 56, "patch_size": 14}
+
+
+def _two_towers(kind: str) -> nn.Module:
+    text = SMALL | {"num_hidden_layers": 2, "vocab_size": 50}
+    config = getattr(transformers, f"{kind}Config")(vision_config=SMALL | PATCHES, text_config=text)
+    return getattr(transformers, f"{kind}ForImageClassification")(config)
+
+
+def _depths() -> nn.Module:
+    inner = transformers.Dinov2Config(
+        **SMALL | {"num_hidden_layers": 4}, **PATCHES, out_indices=[1, 2, 3, 4], reshape_hidden_states=False
+    )
+    return transformers.DepthAnythingForDepthEstimation(
+        transformers.DepthAnythingConfig(
+            backbone_config=inner, patch_size=14, reassemble_hidden_size=24, neck_hidden_sizes=[8] * 4,
+            fusion_hidden_size=8, head_hidden_size=4,
+        )
+    )  # fmt: skip
+
+
+def _spectrograms() -> nn.Module:
+    return transformers.ASTForAudioClassification(
+        transformers.ASTConfig(
+            **SMALL, max_length=64, num_mel_bins=32, patch_size=16, frequency_stride=16, time_stride=16
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: _two_towers("CLIP"), (3, 56, 56)),
+        (lambda: _two_towers("Siglip"), (3, 56, 56)),
+        (_depths, (3, 56, 56)),
+        (_spectrograms, (64, 32)),
+    ],
+    ids=["CLIP", "SigLIP", "Depth Anything", "AST"],
+)
+@torch.no_grad()
+def test_models_that_count_their_layers_elsewhere_are_read_back_from_the_folder_alone(make, shape, tmp_path):
+    torch.manual_seed(0)
+    model, image = make().eval(), torch.rand(1, *shape)
+    pruned = prune_heads(model, [(0, 1), (2, 0), (2, 1), (2, 2)], pixel_values=image)
+    folder = save_pruned(pruned, tmp_path / "pruned", origin=model)
+    loaded = load_pruned(folder)
+    assert type(loaded) is type(model)
+    assert torch.equal(predict(loaded, image), predict(pruned, image))
+    record = json.loads((folder / "pruned.json").read_text())
+    config = record["config"]
+    holder = config.get("vision_config") or config.get("backbone_config") or config
+    holder["num_hidden_layers"] = 10**9
+    (folder / "pruned.json").write_text(json.dumps(record))
+    with pytest.raises(PruningError, match="asks for 1000000000 layers, expected at most 1000"):
+        load_pruned(folder)
+    holder["num_hidden_layers"] = 5
+    (folder / "pruned.json").write_text(json.dumps(record))
+    with pytest.raises(PruningError, match="describes 5 layers of attention, and the record of heads"):
+        load_pruned(folder)
 
 
 def test_damaged_and_missing_files_are_refused(tmp_path):

@@ -29,9 +29,9 @@ def test_chapters_train_and_analyse_a_checkpoint_without_pooler(tmp_path: Path) 
     torch.manual_seed(0)
     config = ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=24,
                        image_size=224, patch_size=32)  # fmt: skip
-    ViTForImageClassification(config).save_pretrained(tmp_path / "mine")
-    held = load_file(tmp_path / "mine" / "model.safetensors")
-    assert not any("pooler" in name for name in held)
+    origin = ViTForImageClassification(config)
+    origin.save_pretrained(tmp_path / "mine")
+    assert not any("pooler" in name for name in load_file(tmp_path / "mine" / "model.safetensors"))
     run = tmp_path / "run"
     values = [part for name, value in SMALL.items() for part in ("-p", f"{name}={value}")]
     for chapter in ("02", "03"):
@@ -49,5 +49,10 @@ def test_chapters_train_and_analyse_a_checkpoint_without_pooler(tmp_path: Path) 
     assert weights_fingerprint(one) == weights_fingerprint(ChirpRegressor.load(adapter))
     backbone = load_backbone(str(tmp_path / "mine"))
     assert backbone.pooler is None
+    held = origin.vit.state_dict()
+    assert backbone.state_dict().keys() == held.keys()
     for name, weight in backbone.state_dict().items():
-        assert torch.equal(weight, held[f"vit.{name}"]), name
+        assert torch.equal(weight, held[name]), name
+    deep = vitmech("run", "04", "-p", f"backbone={tmp_path / 'mine'}", *values, "--run-dir", run)
+    assert deep.returncode == 1
+    assert "compares layers 1-3 with layer 6, but this model has 2 layers" in deep.stdout + deep.stderr

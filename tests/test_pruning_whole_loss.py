@@ -44,12 +44,13 @@ def test_means_of_draws_are_rescaled_and_their_own_intervals_left_out() -> None:
 
 def test_a_longer_recovery_stands_against_three_models() -> None:
     kept = {"early gone": answers(3, 3, 3, 3), "whole": answers(2, 2, 2, 2)}
-    row = whole_loss.long_in_percent(kept, FOUND["unpruned"], LABELS, HELD_OUT, 100).iloc[0]
+    reading = {"predictions": FOUND["unpruned"], "labels": LABELS}
+    row = whole_loss.long_in_percent(kept, reading, 100).iloc[0]
     assert (row["name"], row["images"]) == ("early gone", 4)
     assert [row[f"effect{kind}"] for kind in ("", "_same_training", "_control")] == pytest.approx(
-        [400, 200, 200]
+        [200, 100, 100]
     )
-    assert whole_loss.long_in_percent({}, FOUND["unpruned"], LABELS, HELD_OUT, 100).empty
+    assert whole_loss.long_in_percent({}, reading, 100).empty
 
 
 def test_the_held_out_losses_are_those_of_chapter_02() -> None:

@@ -88,15 +88,16 @@ def test_chapter_08_holds_it_against_the_whole_model_trained_as_long(whole, tmp_
     labels = np.random.default_rng(0).normal(size=(40, 3))
     unpruned, control, less = (labels + value for value in (1.0, 0.8, 1.2))
     kept = {"layers-1-3": less, "unpruned": control}
-    table = whole_loss.long_in_percent(kept, unpruned, labels, np.full((90, 3), 0.5), 50)
-    assert table["effect"].item() == pytest.approx(88)
-    assert table["effect_control"].item() == pytest.approx(-72)
-    assert table["effect_same_training"].item() == pytest.approx(160)
+    table = whole_loss.long_in_percent(kept, {"predictions": unpruned, "labels": labels}, 50)
+    assert table["effect"].item() == pytest.approx(44)
+    assert table["effect_control"].item() == pytest.approx(-36)
+    assert table["effect_same_training"].item() == pytest.approx(80)
+    assert table["images"].item() == 40
     said = plots.long_recovery(table, [{"steps": 2000, "images_visited": 32000}] * 2)
     assert "2,000 steps on 32,000 images" in said
     assert set(judge.OPTIONAL["long_recovery"]) <= set(table)
     folders = measure.recovery_folders(tmp_path, 0)
-    assert measure.long_recoveries(whole, folders, {}) == {}
+    assert measure.long_recoveries(whole, folders, []) == {}
     assert measure.recovery_trainings(folders) == []
     assert "python -m vitmech_utils.recoveries" in plots.long_recovery(pd.DataFrame(), [])
 
@@ -122,6 +123,7 @@ def test_the_verdict_tells_the_recovery_that_decides() -> None:
     speedups = {1: Interval(1.1, 1.0, 1.2)}
     short = plots.verdict(judgement, table, pd.DataFrame(), "early", speedups, 18)
     assert "after recovery by +9.0 % [+8.0, +10.0]" in short
-    longer = pd.DataFrame([{**bounds, **{name: value / 3 for name, value in same.items()}}])
+    longer = pd.DataFrame([{"images": 500, **bounds, **{name: value / 3 for name, value in same.items()}}])
     long = plots.verdict(judgement, table, longer, "early", speedups, 18)
-    assert "after the longer one by +3.0 % [+2.7, +3.3], and by +50.0 % [+40.0, +60.0]" in long
+    assert "after the longer one by +3.0 % [+2.7, +3.3], and by +50.0 % [+40.0, +60.0] against" in long
+    assert "(on 500 images)" in long

@@ -3,8 +3,9 @@
     python -m vitmech_utils.recoveries --profile laptop --adapter published/adapters/seed-0
 
 Removes the heads of layers 1-3 of an adapter's model, trains what is left for `pruning.long_recovery_steps`, and does
-the same with the whole model, the control. Writes one folder each to `results/recoveries`. One that is there is left
-alone, and a stopped training goes on from its last checkpoint.
+the same with the whole model, the control. Writes one folder each to `results/recoveries`, with what the model answers
+on the first `train.eval_images` held-out images, so that nobody has to ask it again. What is there is left alone, and a
+stopped training goes on from its last checkpoint.
 """
 
 import argparse
@@ -37,11 +38,15 @@ def _made(options: argparse.Namespace) -> int:
     root = repository_root()
     profile = load_profile(options.profile, parse_overrides(options.parameter), root)
     adapter = root / at_home(options.adapter or published_adapter(profile.seeds[0]))
+    from vitmech_utils.model.scores import ANSWERS
+
     out = root / at_home(options.out)
     for name in options.only or RECOVERIES:
         folder = out / f"{name}-seed-{profile.seeds[0]}"
         if not folder.is_dir():
             train_one(profile, adapter, name, folder, root)
+        if not (folder / ANSWERS).is_file():
+            answer(profile, adapter, folder)
         print(f"{folder.name}: kept in {folder}")
     return 0
 
@@ -78,6 +83,19 @@ def train_one(profile: Profile, adapter: Path, name: str, folder: Path, root: Pa
         "history": trained.history.to_dict("records"),
     }
     return save_recovery(trained.regressor, whole, gone, folder, record)
+
+
+def answer(profile: Profile, adapter: Path, folder: Path) -> Path:
+    """Keep what a recovery in a folder answers on the profile's held-out images; returns the file."""
+    from vitmech_utils.data.dataset import ChirpDataset
+    from vitmech_utils.heads.recoveries import load_recovery
+    from vitmech_utils.model.regressor import ChirpRegressor
+    from vitmech_utils.model.scores import predict_dataset, save_answers
+
+    whole = ChirpRegressor.load(adapter).merged()
+    recovered = load_recovery(folder, whole).to(pick_device(profile))
+    images = ChirpDataset(profile.train.eval_images, seed=0, split="held-out")
+    return save_answers(folder, *predict_dataset(recovered, images))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import predict_without_heads
+from vitmech_utils.heads.constants import Reference
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import MOST_OUTPUTS, predict_linearized
 from vitmech_utils.heads.replacements import check_model
@@ -30,7 +31,7 @@ def head_answers(
     sets: Sequence[Sequence[Head]] = (),
     exact: int | None = None,
     tried: int | None = None,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     fold: Fold | None = None,
     batch: int = 16,
     seed: int = 0,
@@ -39,6 +40,7 @@ def head_answers(
 
     The first `exact` images (default: all) are answered exactly without each head, the first `tried` (default: as
     many) without each set; all are linearized (`predict_linearized`) beside it.
+    `reference` are the images of mode `mean`'s means (default: these), or its `HeadConstants`.
     `fold` turns outputs [image, ...] into the few numbers [image, output] that are kept. All else is as in `sweep`,
     where `mode` is one that has gates.
 

@@ -35,6 +35,7 @@ LARGEST_RECORD = 2**20  # bytes
 MOST_LAYERS = 1000
 MOST_OF_FILE = 16  # times the weights in a file: what the model that they were cut from may have had
 # What ViT families call their head count, the joined heads' width, and the norm in front of the attention.
+LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "depth")
 COUNTS, WIDTHS = ("num_attention_heads", "num_heads"), ("all_head_size", "attn_dim")
 NORMS = ("layernorm_before", "norm1")
 
@@ -255,13 +256,16 @@ def _unpruned_transformer(folder: Path, record: dict, state: dict[str, Tensor]) 
             f"{folder}: {RECORD} names {name!r:.80}, which is no model of transformers. Prune and save again."
         )
     try:
+        if (deepest := _most_layers(record["config"])) > MOST_LAYERS:
+            raise ValueError(f"it asks for {deepest} layers, expected at most {MOST_LAYERS}")
         config = kind.config_class.from_dict(record["config"])
-        if config.num_hidden_layers != len(record["kept"]):
-            raise ValueError(
-                f"num_hidden_layers is not {len(record['kept'])}, as the record of its heads has it"
-            )
         with torch.device("meta"):  # sizes alone: a wrong number would ask for all memory there is
-            asked = sum(weight.numel() for weight in kind(config).parameters())
+            planned = kind(config)
+        if (layers := len(find_blocks(planned).blocks)) != len(record["kept"]):
+            raise ValueError(
+                f"it describes {layers} layers of attention, and the record of heads {len(record['kept'])}"
+            )
+        asked = sum(weight.numel() for weight in planned.parameters())
         if asked > (most := MOST_OF_FILE * sum(weight.numel() for weight in state.values())):
             raise ValueError(f"it describes {asked:,} weights, expected at most {most:,} for this file")
         with torch.random.fork_rng(devices=[]):
@@ -278,6 +282,14 @@ def _unpruned_transformer(folder: Path, record: dict, state: dict[str, Tensor]) 
     return made.eval()
 
 
+def _most_layers(config: Any) -> int:
+    """The largest count of layers that a configuration names, in itself or in what it holds."""
+    if not isinstance(config, dict):
+        return 0
+    own = [value for name in LAYERS if isinstance(value := config.get(name), int)]
+    return max([0, *own, *map(_most_layers, config.values())])
+
+
 def _cut(whole: nn.Module, record: dict) -> nn.Module:
     """The model without the heads that a record does not keep."""
     anatomy, layers = find_blocks(whole), len(record["kept"])
@@ -287,7 +299,16 @@ def _cut(whole: nn.Module, record: dict) -> nn.Module:
             f"{anatomy.heads}. Prune and save again."
         )
     present = {(layer, head) for layer, kept in enumerate(record["kept"]) for head in kept}
-    return prune_heads(whole, [pair for pair in anatomy.pairs if pair not in present])
+    gone = [pair for pair in anatomy.pairs if pair not in present]
+    return prune_heads(whole, gone, pixel_values=_spectrogram(whole))
+
+
+def _spectrogram(model: nn.Module) -> Tensor | None:
+    """Noise, [1, time, frequency], for a model of spectrograms, which tells the size of no image; else None."""
+    size = [getattr(getattr(model, "config", None), name, None) for name in ("max_length", "num_mel_bins")]
+    if not all(isinstance(number, int) for number in size):
+        return None
+    return torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
 
 
 def _checked(anatomy: Anatomy, heads: Iterable[Head]) -> set[Head]:

@@ -20,6 +20,7 @@ from vitmech_utils.model.adapter_files import AdapterError, check_weights, read_
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.lora import weights_fingerprint
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.model.scores import ANSWERS
 from vitmech_utils.own_folders import restore_folder, write_folder
 
 ADAPTER, HEAD, RECORD = "adapter_model.safetensors", "head.safetensors", "recovery.json"
@@ -69,7 +70,7 @@ def save_recovery(
             save_file(weights, ready / name, metadata={"format": "pt"})
         (ready / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
-    return write_folder(folder, fill, FILES, {RECORD}, AdapterError)
+    return write_folder(folder, fill, (*FILES, ANSWERS), {RECORD}, AdapterError)
 
 
 @checked_arguments(AdapterError)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import losses_without_heads
-from vitmech_utils.heads.changes import baseline_loss, mean_changes
+from vitmech_utils.heads.changes import ALL, baseline_loss, mean_changes
 from vitmech_utils.heads.control_variates import allocate
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.linearized import MOST_OUTPUTS, margin, predict_linearized
@@ -99,17 +99,18 @@ def sweep_until(
 
     `half_width` is in percent of the baseline, or in the task's unit. The baseline is the loss of the images swept so
     far, which a few of them may decide, or that of the unchanged model on a larger set, `held_out`, per image and
-    target; with it, intervals are those of `mean_changes`. `labels` and `task` as in `sweep`. The first
-    `pilot` images are ablated exactly, and to first order where outputs are few enough (`predict_linearized`). They
-    tell whether it is cheaper to go on with first-order changes of all images that exact ones of some put right
-    (`control_variates`), and of which part; without pilot or such outputs all images are ablated exactly. Stops after
-    `most` images or the last batch in any case. Modes that look at all images at once (`mean`, `resample`) need a fixed
-    `reference` or are drawn within each batch; `published-code` never stops changing weights and is refused. `settings`
-    go to `losses_without_heads`.
+    target; with it, effects and intervals, of each target by its own loss, are those of `mean_changes`. `labels` and
+    `task` as in `sweep`. The first `pilot` images are ablated exactly, and to first order where outputs are few enough
+    (`predict_linearized`). They tell whether it is cheaper to go on with first-order changes of all images that exact
+    ones of some put right (`control_variates`), and of which part; without pilot or such outputs all images are ablated
+    exactly. Stops after `most` images or the last batch in any case. Modes that look at all images at once (`mean`,
+    `resample`) need a fixed `reference` or are drawn within each batch; `published-code` never stops changing weights
+    and is refused. `settings` go to `losses_without_heads`.
 
     Returns the effects, as of `sweep`, and the history: images, exact_images (those ablated exactly),
     widest_half_width, done. Looking again and again makes intervals a little optimistic; with the first look at no
-    fewer than `LEAST_IMAGES` images the loss of coverage is small (Chow and Robbins 1965). Raises `ValueError`.
+    fewer than `LEAST_IMAGES` images the loss of coverage is small (Chow and Robbins 1965). Raises `ValueError`, also
+    for a held-out loss of other targets.
     """
     if half_width <= 0:
         raise ValueError(f"half_width is {half_width}, expected percent (or a loss) above 0, such as 1.0")
@@ -121,9 +122,14 @@ def sweep_until(
     table = None
     for pixel_values, labels in batches:
         found.add(pixel_values, labels)
+        if held_out is not None and (targets := found.losses().targets) and held_out.shape[1] != len(targets):
+            raise ValueError(
+                f"held_out has the loss of {held_out.shape[1]} targets, expected {len(targets)}, one of each: "
+                f"{', '.join(targets)}"
+            )
         if found.images < LEAST_IMAGES:
             continue
-        table = _table(found.losses(), whole, bootstrap, confidence)
+        table = _table(found.losses(), held_out, bootstrap, confidence)
         widest = float((table["high"] - table["low"]).max() / 2)
         history.append((found.images, found.exact_images, widest, widest < half_width))
         if widest < half_width or found.images >= most:
@@ -133,13 +139,19 @@ def sweep_until(
     return table, pd.DataFrame(history, columns=["images", "exact_images", "widest_half_width", "done"])
 
 
-def _table(losses: Losses, whole: Interval | None, bootstrap: int, confidence: float) -> pd.DataFrame:
-    """The effects, as of `sweep`; of the mean over targets in percent of the whole set's loss where it is known."""
+def _table(
+    losses: Losses, held_out: Float[ndarray, "held_out target"] | None, bootstrap: int, confidence: float
+) -> pd.DataFrame:
+    """The effects, as of `sweep`; in percent of the larger set's loss, each target's own, where that is known."""
     table = losses.table(bootstrap, confidence)
-    if whole is None:
+    if held_out is None:
         return table
-    effect, low, high = mean_changes(losses.of(), whole, losses.relative, confidence=confidence)
-    return table.assign(effect=effect, low=low, high=high)
+    for target, place in ((ALL, slice(None)), *((name, [i]) for i, name in enumerate(losses.targets))):
+        whole = baseline_loss(held_out[:, place], confidence)
+        found = mean_changes(losses.of(target), whole, losses.relative, confidence=confidence)
+        for name, values in zip(("effect", "low", "high"), found, strict=True):
+            table[name if target == ALL else f"{name}_{target}"] = values
+    return table
 
 
 class _Sweep:

@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from vitmech_utils.heads.ablation import predict_without_heads
-from vitmech_utils.heads.answers import Fold, keep_classes, leading_classes, membership, sets_to_try
+from vitmech_utils.heads.answers import head_answers, keep_classes, leading_classes, sets_to_try
 from vitmech_utils.heads.hooks import Head
-from vitmech_utils.heads.linearized import MOST_OUTPUTS, predict_linearized
+from vitmech_utils.heads.linearized import MOST_OUTPUTS
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import predict_without_sets
-from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.own_models import class_names
 from vitmech_utils.report.picker import Answer
 
@@ -53,7 +50,9 @@ def study_answer(study: Any, images: Sequence[int]) -> tuple[Answer | None, Exac
         settings["reference"] = study.reference()
     try:
         sets = sets_to_try(study.check().anatomy, DRAWS, study.seed)
-        found = _answers(study.model, pixels, study.mode, sets, fold, settings | {"tried": study.tried})
+        found = head_answers(
+            study.model, pixels, study.mode, sets=sets, tried=study.tried, fold=fold, **settings
+        )
     except ValueError as error:
         study._note(f"the answers without each head: {error}")
         return None, None
@@ -69,38 +68,6 @@ def study_answer(study: Any, images: Sequence[int]) -> tuple[Answer | None, Exac
         kind="classes" if classes else "numbers", truth=truth, scale=scale, mode=study.mode,
     )  # fmt: skip
     return answer, ask
-
-
-def _answers(
-    model: nn.Module,
-    pixels: Tensor,
-    mode: str,
-    sets: Sequence[Sequence[Head]],
-    fold: Fold | None,
-    settings: dict[str, Any],
-) -> dict[str, Tensor]:
-    """What `head_answers` gives, with heads' mean outputs that were computed before."""
-    settings = dict(settings)
-    tried = settings.pop("tried")
-    reading = None if fold is None else lambda outputs, _images: fold(outputs)
-    sloped = predict_linearized(model, pixels, mode, reading=reading, **settings)
-    single = predict_without_heads(model, pixels, mode, **settings)
-    together = predict_without_sets(model, pixels[:tried], sets, mode, **settings)
-    whole, ablated, joint = (
-        (outputs if fold is None else fold(outputs)).double()
-        for outputs in (single.baseline, single.ablated, together.ablated)
-    )
-    anatomy = find_blocks(model)
-    shape = len(pixels), anatomy.layers, anatomy.heads, whole.shape[1]
-    without, slopes = (torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(2))
-    slopes[:, sloped.layers, sloped.heads] = (sloped.ablated - sloped.baseline).transpose(0, 1)
-    without[:, single.layers, single.heads] = ablated.transpose(0, 1)
-    without_sets = torch.full((len(sets), len(pixels), shape[-1]), torch.nan, dtype=torch.float64)
-    without_sets[:, : joint.shape[1]] = joint
-    return {
-        "whole": whole, "without": without, "slopes": slopes, "without_sets": without_sets,
-        "sets": membership(anatomy, sets),
-    }  # fmt: skip
 
 
 def _truth(study: Any, labels: Any, kept: list[int], classes: bool) -> tuple[np.ndarray | None, Any]:

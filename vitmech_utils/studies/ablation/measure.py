@@ -156,8 +156,14 @@ def material(images: int, twins: int) -> Material:
 
 @checked_arguments()
 def shape_of(model: nn.Module) -> tuple[int, int]:
-    """How many layers a model has, and heads in each."""
-    return find_blocks(model).shape
+    """How many layers a model has, and heads in each; `ValueError` where the compared layers are not among them."""
+    shape = find_blocks(model).shape
+    if shape[0] <= max(EARLY + LATE):
+        raise ValueError(
+            f"this chapter compares layers 1-3 with layer {LATE[0] + 1}, but this model has {shape[0]} layers, "
+            f"expected at least {LATE[0] + 1}: `vitmech study` ablates every head of a model of any depth"
+        )
+    return shape
 
 
 @checked_arguments()

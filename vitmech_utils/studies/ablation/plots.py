@@ -255,15 +255,17 @@ class Column:
 def approximations(table: pd.DataFrame, ranks: pd.DataFrame) -> "Figure":
     """Effects from the loss's slope and from linearized outputs against exact ones: a row each, a panel a mode."""
     modes = list(dict.fromkeys(table["mode"]))
-    figure, axes = plt.subplots(2, len(modes), figsize=(WIDE, 5.4), squeeze=False)
+    figure, axes = plt.subplots(2, len(modes), figsize=(WIDE, 5.0), squeeze=False, sharex=True, sharey=True)
     said = {"slope": "slope of the loss", "linearized": "linearized outputs"}
+    most = 2 * float(table[["exact", *said]].abs().max().max())
+    axes[0, 0].set(xlim=(-most, most), ylim=(-most, most))
     for row, (measure, name) in zip(axes, said.items(), strict=True):
         for ax, mode in zip(row, modes, strict=True):
             part = table[table["mode"] == mode].reset_index(drop=True)
             effect_scatter(ax, part["exact"], part[measure], head_names(part), label=2)
             found = ranks.query("mode == @mode and measure == @measure")["correlation"].iloc[0]
             ax.set_title(f"{mode}: {found:.2f}")
-            percent_scale(ax, "xy", most=3)
+            percent_scale(ax, "xy", linear=10.0, most=3)
             ax.set_xlabel("exact effect (%)" if measure == "linearized" else "")
         row[0].set_ylabel(f"{name} (%)")
     return figure

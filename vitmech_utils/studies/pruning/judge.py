@@ -81,9 +81,10 @@ def rows(run: JudgedRun) -> dict[str, Row]:
 def _q1(run: JudgedRun) -> Row:
     plain, after = run.early_pruned(recovered=False), run.early_pruned(recovered=True)
     error, recovered = _interval(plain), _interval(after, "_same_training")
-    long = run.tables.get("long_recovery")
+    long, after_images = run.tables.get("long_recovery"), ""
     if long is not None and len(long):
         recovered = _interval(long.iloc[0], "_same_training")
+        after_images = f"; the longer recovery on {int(long['images'].iloc[0]):,} images"
     times = run.tables["timings_summary"]
     own = times[
         (times["model"] == plain["name"]) & ~times["compiled"] & (times["device"] == times["device"].iloc[-1])
@@ -100,7 +101,7 @@ def _q1(run: JudgedRun) -> Row:
         study="left open",
         ours=f"error {error:+.0f} %, after recovery {recovered:+.1f} %; "
         + ", ".join(f"{factor} times as fast at batch size {batch}" for batch, factor in speedups.items()),
-        sample=f"{images} images, {int(plain['heads'])} heads removed",
+        sample=f"{images} images, {int(plain['heads'])} heads removed{after_images}",
         control=f"as many heads at random, {len(drawn)} draws: {drawn.min():+.0f} to {drawn.max():+.0f} %, "
         f"{int((drawn <= plain['effect']).sum())} of them no more than these (rank test: p = "
         f"{(1 + (drawn <= plain['effect']).sum()) / (1 + len(drawn)):.2f}); "

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
@@ -34,7 +35,7 @@ from vitmech_utils.intervals import effect_intervals, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.finetune import Recipe, Training, fine_tune
 from vitmech_utils.model.regressor import IMAGE_SIZE, ChirpRegressor
-from vitmech_utils.model.scores import predict_dataset
+from vitmech_utils.model.scores import predict_dataset, read_held_out
 from vitmech_utils.profiles import Profile
 from vitmech_utils.runs.run_folders import kept_recoveries
 from vitmech_utils.statistics import Interval, correlation, effect_sizes
@@ -335,15 +336,18 @@ def recovery_trainings(folders: Mapping[str, Path]) -> list[dict]:
 
 @checked_arguments()
 def long_recoveries(
-    whole: ChirpRegressor, folders: Mapping[str, Path], images: Mapping[str, Tensor]
+    whole: ChirpRegressor, folders: Mapping[str, Path], images: Dataset
 ) -> dict[str, Float[ndarray, "image target"]]:
     """What kept recoveries of this model predict, by name; empty where one is missing or was made from another model.
 
-    `folders` name where `vitmech_utils.recoveries` keeps them.
+    `folders` name where `vitmech_utils.recoveries` keeps them, and their answers (see `read_held_out`).
     """
     if not all(belongs(folder, whole) for folder in folders.values()):
         return {}
-    return {name: predicted(load_recovery(folder, whole), images) for name, folder in folders.items()}
+    return {
+        name: read_held_out(load_recovery(folder, whole), images, folder)["predictions"]
+        for name, folder in folders.items()
+    }
 
 
 @checked_arguments()

@@ -280,7 +280,7 @@ def long_recovery(table: pd.DataFrame, recoveries: Sequence[Mapping[str, object]
         f"That was short. A recovery of {steps.pop():,} steps on {images:,} images, trained once in the background and "
         f"kept like an adapter, leaves the model without the heads of layers 1-3 {percent(row)} from the one with all "
         f"heads, and {percent(row, '_same_training')} from the whole model given the same training, which by itself "
-        f"changes by {percent(row, '_control')}."
+        f"changes by {percent(row, '_control')}: on {int(row['images']):,} held-out images, which both have answered."
     )
 
 
@@ -586,7 +586,7 @@ def _recovered(rows: pd.DataFrame, longer: pd.DataFrame, layers: str) -> str:
     long = longer.iloc[0]
     return (
         f"after a short recovery by {short} {same}, after the longer one by {percent(long, '_same_training')}, and by "
-        f"{percent(long)} against the model as it was"
+        f"{percent(long)} against the model as it was (on {int(long['images']):,} images)"
     )
 
 

@@ -71,20 +71,18 @@ def rescaled(
 
 @checked_arguments()
 def long_in_percent(
-    kept: Mapping[str, Answers],
-    unpruned: Answers,
-    labels: Answers,
-    held_out: Float[ndarray, "held_out target"],
-    bootstrap: int,
+    kept: Mapping[str, Answers], reading: Mapping[str, Answers], bootstrap: int
 ) -> pd.DataFrame:
     """The longer recovery as one row: name, images, effect, low, high against the model as it was, in percent of the
     loss on the held-out images; the same with _same_training against the whole model trained as long, and with _control
     of that one.
 
-    `kept` are the answers of the pruned model, then of the control; no row where it is empty.
+    `kept` are the answers of the pruned model, then of the control, on the images that the model as it was was read on:
+    `reading` holds its `predictions` and the `labels`. No row where `kept` is empty.
     """
     if not kept:
         return pd.DataFrame()
+    unpruned, labels, whole = reading["predictions"], reading["labels"], held_out_losses(reading)
     name, control = kept
     row: dict[str, str | float] = {"name": name, "images": len(labels)}
     for kind, pair in {
@@ -92,7 +90,7 @@ def long_in_percent(
         "_same_training": (kept[name], kept[control]),
         "_control": (kept[control], unpruned),
     }.items():
-        found = _change(*pair, labels, held_out, bootstrap)
+        found = _change(*pair, labels, whole, bootstrap)
         row |= {f"effect{kind}": found.value, f"low{kind}": found.low, f"high{kind}": found.high}
     return pd.DataFrame([row])
 
@@ -101,5 +99,6 @@ def _change(
     answers: Answers, against: Answers, labels: Answers, held_out: ndarray, bootstrap: int
 ) -> Interval:
     """By how much the loss grows from one model's answers to another's, in percent of the held-out loss."""
+    answers, against, labels = (np.asarray(each, float) for each in (answers, against, labels))
     change = ((answers - labels) ** 2 - (against - labels) ** 2).mean(1)
     return mean_interval(100 / float(held_out.mean()) * change, bootstrap)
