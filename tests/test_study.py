@@ -406,6 +406,20 @@ def test_a_function_of_the_output_is_the_answer_or_is_refused(toy: Path, tmp_pat
         Study(model, pixels, output=tokens, folder=tmp_path)
 
 
+def test_seconds_of_parts_leave_out_the_parts_that_these_ask_for(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts add up to no more than the whole, also where a part is computed inside of another."""
+    made = Study(toy / "tuned", torch.rand(4, 3, 32, 32), folder=tmp_path, progress=False, task="divergence")
+    clock = iter([0.0, 1.0, 4.0, 10.0, 20.0, 25.0])
+    monkeypatch.setattr("vitmech_utils.study.time.perf_counter", lambda: next(clock))
+    with made._timed("pruning"), made._timed("effects"):
+        pass
+    with made._timed("effects"):
+        pass
+    assert made.timings == {"pruning": 7.0, "effects": 8.0}
+
+
 def test_the_commands_check_and_study(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["check", str(toy / "tuned"), str(toy / "val")]) == 0
     assert "ablation verified; maps verified" in capsys.readouterr().out

@@ -121,6 +121,7 @@ class Study:
         self.labels = self.images.labels
         self.task = self._task(task)
         self.timings: dict[str, float] = {}
+        self._running: list[_Clock] = []
         self.unsaid: list[str] = []
 
     def check(self) -> HeadCheck:
@@ -504,7 +505,7 @@ class Study:
         return found
 
     def _timed(self, name: str):
-        return _Clock(self.timings, name)
+        return _Clock(self.timings, self._running, name)
 
     def _note(self, text: str) -> None:
         if text not in self.unsaid:
@@ -562,14 +563,21 @@ def _alike(one: ndarray, other: ndarray) -> bool:
 
 
 class _Clock:
-    def __init__(self, kept: dict[str, float], name: str) -> None:
-        self.kept, self.name = kept, name
+    """Adds up the seconds that a part of a study takes, less those of other parts that it asks for."""
+
+    def __init__(self, kept: dict[str, float], running: list[_Clock], name: str) -> None:
+        self.kept, self.running, self.name, self.others = kept, running, name, 0.0
 
     def __enter__(self) -> None:
+        self.running.append(self)
         self.started = time.perf_counter()
 
     def __exit__(self, *_error: object) -> None:
-        self.kept[self.name] = self.kept.get(self.name, 0.0) + time.perf_counter() - self.started
+        took = time.perf_counter() - self.started
+        self.running.pop()
+        self.kept[self.name] = self.kept.get(self.name, 0.0) + took - self.others
+        if self.running:
+            self.running[-1].others += took
 
 
 def note_settings(study: Study) -> Path:
