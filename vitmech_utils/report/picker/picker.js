@@ -900,12 +900,14 @@ function trialTable(book) {
 
 // What the model answers, beside the truth and its answer without the picked or switched-off heads: numbers or bars.
 
+const NAMED = 3; // heads that are named one by one, at most
+
 /** @param {Spec} spec @param {State} state @returns {string} the heads that are taken away, in words */
 function removedName(spec, state) {
   if (!state.removed.length) return "no head off";
   if (state.mode === "pick") return headName(state);
-  const names = state.removed.slice(0, 3).map((index) => shortName(spec, index)).join(", ");
-  return state.removed.length <= 3 ? names : `${state.removed.length} heads`;
+  const names = state.removed.slice(0, NAMED).map((index) => shortName(spec, index)).join(", ");
+  return state.removed.length <= NAMED ? names : `${state.removed.length} heads`;
 }
 
 /** @param {Model} model @param {Spec} spec @param {Reader} read @returns {Part} */
@@ -1204,7 +1206,7 @@ function buildSwitches(model, spec, read) {
   function update(state) {
     mode.update(state.mode);
     rest.hidden = state.mode !== "off";
-    write(count, `${state.off.length} of ${spec.layers * spec.heads} heads are off${state.off.length ? `: ${removedName(spec, { ...state, removed: state.off, mode: "off" })}` : ""}. Names of layers and columns switch them all; so do Shift+Space (layer) and Ctrl+Space (column), Space one head.`);
+    write(count, `${state.off.length} of ${spec.layers * spec.heads} heads are off${state.off.length && state.off.length <= NAMED ? `: ${removedName(spec, { ...state, removed: state.off, mode: "off" })}` : ""}. Names of layers and columns switch them all; so do Shift+Space (layer) and Ctrl+Space (column), Space one head.`);
     clear.disabled = !state.off.length;
   }
   return { panel, update };

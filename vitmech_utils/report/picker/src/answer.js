@@ -9,12 +9,14 @@ import { clamp, known, percent, plain, signed } from "./text.js";
 /** @import { Reader } from "./state.js" */
 /** @import { Model, Part, Spec, State } from "./types.js" */
 
+export const NAMED = 3; // heads that are named one by one, at most
+
 /** @param {Spec} spec @param {State} state @returns {string} the heads that are taken away, in words */
 export function removedName(spec, state) {
   if (!state.removed.length) return "no head off";
   if (state.mode === "pick") return headName(state);
-  const names = state.removed.slice(0, 3).map((index) => shortName(spec, index)).join(", ");
-  return state.removed.length <= 3 ? names : `${state.removed.length} heads`;
+  const names = state.removed.slice(0, NAMED).map((index) => shortName(spec, index)).join(", ");
+  return state.removed.length <= NAMED ? names : `${state.removed.length} heads`;
 }
 
 /** @param {Model} model @param {Spec} spec @param {Reader} read @returns {Part} */

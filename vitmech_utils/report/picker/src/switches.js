@@ -1,6 +1,6 @@
 // Switching heads off: one by one, by layer, column, class, origin or region, or all.
 
-import { removedName } from "./answer.js";
+import { NAMED, removedName } from "./answer.js";
 import { segments } from "./controls.js";
 import { make, write } from "./elements.js";
 import { pairsOf, setTraits } from "./state.js";
@@ -39,7 +39,7 @@ export function buildSwitches(model, spec, read) {
   function update(state) {
     mode.update(state.mode);
     rest.hidden = state.mode !== "off";
-    write(count, `${state.off.length} of ${spec.layers * spec.heads} heads are off${state.off.length ? `: ${removedName(spec, { ...state, removed: state.off, mode: "off" })}` : ""}. Names of layers and columns switch them all; so do Shift+Space (layer) and Ctrl+Space (column), Space one head.`);
+    write(count, `${state.off.length} of ${spec.layers * spec.heads} heads are off${state.off.length && state.off.length <= NAMED ? `: ${removedName(spec, { ...state, removed: state.off, mode: "off" })}` : ""}. Names of layers and columns switch them all; so do Shift+Space (layer) and Ctrl+Space (column), Space one head.`);
     clear.disabled = !state.off.length;
   }
   return { panel, update };
