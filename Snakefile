@@ -57,6 +57,14 @@ def inputs(chapter):
     return [str(path) for path in [*files, *(RUN / name / "manifest.json" for name in sorted(before))]]
 
 
+BEFORE = {chapter: set(predecessors(notebook(chapter))) for chapter in CHAPTERS}
+
+
+def waiting(chapter):
+    """How many chapters wait for one another behind this one: those with the longest chain go first."""
+    return max([1 + waiting(later) for later in CHAPTERS if chapter in BEFORE[later]], default=0)
+
+
 rule all:
     input:
         [str(RUN / chapter / name) for chapter in CHAPTERS for name in ("manifest.json", f"{chapter}.ipynb")],
@@ -87,6 +95,7 @@ for chapter in CHAPTERS:
         params:
             command=command(chapter),
         threads: int(config.get("threads", 2))
+        priority: waiting(chapter)
         resources:
             mem_mb=int(config.get("mem_mb", 8000)),
         shell:
