@@ -19,6 +19,7 @@ from rivals import nnsight_predictions, package_predictions
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_without_heads
 from vitmech_utils.heads.first_order import first_order
+from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.published_code import literal_procedure
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -65,6 +66,17 @@ def slope(model, pixels) -> np.ndarray:
     return first_order(model, pixels, torch.zeros(len(pixels), 3).double(), bootstrap=1)["effect"].to_numpy()
 
 
+def linearized(model, pixels, dtype: torch.dtype | None = None) -> np.ndarray:
+    """Every head's linearized change of the outputs."""
+    found = predict_linearized(model, pixels, "zero", dtype=dtype)
+    return (found.ablated - found.baseline).numpy()
+
+
+def bfloat16(model, pixels) -> np.ndarray:
+    """The same, multiplied in bfloat16."""
+    return linearized(model, pixels, torch.bfloat16)
+
+
 def forward(model, pixels) -> np.ndarray:
     """One plain forward pass."""
     with torch.inference_mode():
@@ -72,7 +84,8 @@ def forward(model, pixels) -> np.ndarray:
 
 
 METHODS = {
-    "sweep": sweep, "hook": hook, "retold": retold, "slope": slope, "forward": forward,
+    "sweep": sweep, "hook": hook, "retold": retold, "slope": slope, "linearized": linearized, "bfloat16": bfloat16,
+    "forward": forward,
     "package": package_predictions, "nnsight": nnsight_predictions,
 }  # fmt: skip
 OPTIONAL = {"package": "vision_mech_interp_attn_head", "nnsight": "nnsight"}
@@ -134,7 +147,16 @@ def measure(options: argparse.Namespace) -> list[Row]:
     settings = {"adapter": options.adapter}
     here = {name for name, module in OPTIONAL.items() if importlib.util.find_spec(module)}
     published = "package" if "package" in here else "retold"
-    names = ["forward", "slope", "sweep", "hook", published, *(["nnsight"] if "nnsight" in here else [])]
+    names = [
+        "forward",
+        "slope",
+        "linearized",
+        "bfloat16",
+        "sweep",
+        "hook",
+        published,
+        *(["nnsight"] if "nnsight" in here else []),
+    ]
     taken, outcomes, risen = run_methods(names, settings, options.images, options.turns)
     how = f"{options.images} image(s), one thread"
     model, data = build(settings), stack(ChirpDataset(options.paired, split="held-out"), options.paired)
@@ -148,6 +170,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
         row("Rise of the peak memory through the sweep", [risen], "MiB", how=how),
         _same_width_row(taken, published, saved, options),
         *_first_order_rows(taken, model, data, found, how),
+        *_linearized_rows(taken, model, data, found, how),
     ]
 
 
@@ -194,6 +217,26 @@ def _first_order_rows(
             at_most=4, against="one plain forward pass", how=how),
         row("Rank correlation of the first-order estimate", [rank.value], "(Spearman)", against="the exact sweep",
             how=f"95 % interval {rank.low:.2f} to {rank.high:.2f} over heads, {len(data['labels'])} images"),
+    ]  # fmt: skip
+
+
+def _linearized_rows(
+    taken: dict, model: ChirpRegressor, data: dict, found: HeadPredictions, how: str
+) -> list[Row]:
+    pixels, labels = data["pixel_values"], data["labels"]
+    exact = effects(found, labels, bootstrap=1)["effect"].to_numpy()
+    cheap = predict_linearized(model, pixels, "zero")
+    rank = rank_correlation(exact, effects(cheap, labels, bootstrap=1)["effect"].to_numpy())
+    one, other = linearized(model, pixels).ravel(), bfloat16(model, pixels).ravel()
+    return [
+        row("Linearized outputs of all heads", ratios(taken["linearized"], taken["forward"]), "forward passes",
+            against="one plain forward pass", how=f"{how}; one backward pass for each of the three outputs"),
+        row("Rank correlation of linearized effects", [rank.value], "(Spearman)", against="the exact sweep",
+            how=f"95 % interval {rank.low:.2f} to {rank.high:.2f} over heads, {len(labels)} images"),
+        row("Linearized outputs in bfloat16", ratios(taken["linearized"], taken["bfloat16"]), "times as fast",
+            against="in float32", how=f"{how}; faster where the processor multiplies in it"),
+        row("Changes of the outputs in bfloat16", [float(np.corrcoef(one, other)[0, 1])], "(Pearson)", at_least=0.99,
+            against="in float32", how=f"{len(labels)} images, all heads and outputs"),
     ]  # fmt: skip
 
 
