@@ -206,7 +206,8 @@ def agreement(found: pd.DataFrame, effects: pd.DataFrame, modes: Sequence[str]) 
     effect_scatter(right, effects[first], effects[second], head_names(effects))
     right.set(xlabel=f"effect, {first} (%)", ylabel=f"effect, {second} (%)")
     right.set_title("the same heads, two modes")
-    percent_scale(right, "xy")
+    right.set(**_same_ends(effects[[first, second]]))
+    percent_scale(right, "xy", linear=10.0)
     return figure
 
 
@@ -257,8 +258,7 @@ def approximations(table: pd.DataFrame, ranks: pd.DataFrame) -> "Figure":
     modes = list(dict.fromkeys(table["mode"]))
     figure, axes = plt.subplots(2, len(modes), figsize=(WIDE, 5.0), squeeze=False, sharex=True, sharey=True)
     said = {"slope": "slope of the loss", "linearized": "linearized outputs"}
-    most = 2 * float(table[["exact", *said]].abs().max().max())
-    axes[0, 0].set(xlim=(-most, most), ylim=(-most, most))
+    axes[0, 0].set(**_same_ends(table[["exact", *said]]))
     for row, (measure, name) in zip(axes, said.items(), strict=True):
         for ax, mode in zip(row, modes, strict=True):
             part = table[table["mode"] == mode].reset_index(drop=True)
@@ -269,6 +269,12 @@ def approximations(table: pd.DataFrame, ranks: pd.DataFrame) -> "Figure":
             ax.set_xlabel("exact effect (%)" if measure == "linearized" else "")
         row[0].set_ylabel(f"{name} (%)")
     return figure
+
+
+def _same_ends(effects: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Limits of both axes that hold all of these effects, in percent."""
+    ends = min(-4.0, 2 * float(effects.min().min())), max(4.0, 2 * float(effects.max().max()))
+    return {"xlim": ends, "ylim": ends}
 
 
 @checked_arguments()

@@ -230,10 +230,13 @@ def updates(tables: Mapping[str, pd.DataFrame], links: pd.DataFrame) -> "Figure"
 @checked_arguments()
 def effects(tables: Mapping[str, pd.DataFrame], shared: Mapping[str, Interval]) -> "Figure":
     """Effects in the fine-tuned network against those in the networks of `shared`, their rank correlations."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.0))
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
+    every = pd.concat([tables[name]["effect"] for name in ("fine-tuned", *shared)])
+    ends = min(-4.0, 2 * float(every.min())), max(4.0, 2 * float(every.max()))
     for ax, (name, found) in zip(axes, shared.items(), strict=True):
         effect_scatter(ax, tables[name]["effect"], tables["fine-tuned"]["effect"], head_names(tables[name]))
-        percent_scale(ax, "xy", most=6)
+        ax.set(xlim=ends, ylim=ends)
+        percent_scale(ax, "xy", linear=10.0)
         ax.set(xlabel=f"effect in {name} (%)", ylabel="effect in fine-tuned (%)")
         ax.set_title(f"{name}: rank correlation {found:.2f}", fontsize=10)
     return figure
