@@ -14,6 +14,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from vitmech_utils.model.backbones import load_backbone
 from vitmech_utils.model.lora import weights_fingerprint
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.studies.ablation.measure import shape_of
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.alone, pytest.mark.slow]
 SMALL = {
@@ -27,14 +28,14 @@ SMALL = {
 def test_chapters_train_and_analyse_a_checkpoint_without_pooler(tmp_path: Path) -> None:
     """A classifier's checkpoint, as google/vit-base-patch16-224 is one: in shape but for its size."""
     torch.manual_seed(0)
-    config = ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=24,
+    config = ViTConfig(hidden_size=24, num_hidden_layers=6, num_attention_heads=3, intermediate_size=24,
                        image_size=224, patch_size=32)  # fmt: skip
     origin = ViTForImageClassification(config)
     origin.save_pretrained(tmp_path / "mine")
     assert not any("pooler" in name for name in load_file(tmp_path / "mine" / "model.safetensors"))
     run = tmp_path / "run"
     values = [part for name, value in SMALL.items() for part in ("-p", f"{name}={value}")]
-    for chapter in ("02", "03"):
+    for chapter in ("02", "03", "04"):
         done = vitmech("run", chapter, "-p", f"backbone={tmp_path / 'mine'}", *values, "--run-dir", run)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         (folder,) = run.glob(f"{chapter}_*")
@@ -53,6 +54,11 @@ def test_chapters_train_and_analyse_a_checkpoint_without_pooler(tmp_path: Path) 
     assert backbone.state_dict().keys() == held.keys()
     for name, weight in backbone.state_dict().items():
         assert torch.equal(weight, held[name]), name
-    deep = vitmech("run", "04", "-p", f"backbone={tmp_path / 'mine'}", *values, "--run-dir", run)
-    assert deep.returncode == 1
-    assert "compares layers 1-3 with layer 6, but this model has 2 layers" in deep.stdout + deep.stderr
+
+
+def test_a_backbone_without_the_compared_layers_is_refused_in_words() -> None:
+    with pytest.raises(
+        ValueError, match="compares layers 1-3 with layer 6, but this model has 5 layers, expected at least 6"
+    ):
+        shape_of(ChirpRegressor.tiny(layers=5))
+    assert shape_of(ChirpRegressor.tiny(layers=6, heads=2)) == (6, 2)
