@@ -1,12 +1,12 @@
 """Count how often nominal 95 % intervals hold the truth, for every quantity that a verdict rests on.
 
-    python benchmarks/coverage.py [--population 1000] [--repeats 200] [--bfloat16] [--table coverage.json]
+    python benchmarks/coverage.py [--population 1000] [--repeats 200] [--table coverage.json]
 
 The 5,000 published held-out readings, and the linearized changes of the first of them, stand for all images that there
 are. Of these, images are drawn again and again, as many as a chapter has, and each method's interval is held against
 the population's own value. The linearized changes are computed once, under results/, and taken from there afterwards;
---bfloat16 does it in half the time where the processor multiplies in it. With --quick, the exact changes of 96 images
-that `exact` keeps take their place.
+in bfloat16, as the chapters do, where the processor multiplies in it. With --quick, the exact changes of 96 images that
+`exact` keeps take their place.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from vitmech_utils.heads.attention import ByImage, image_shares
 from vitmech_utils.heads.attention import by_image as maps_by_image
 from vitmech_utils.heads.changes import ALL, BREAKING, changes
 from vitmech_utils.heads.control_variates import corrected_values, image_sizes, select_images
+from vitmech_utils.heads.estimates import fast_dtype
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.intervals import JOINT_METHODS, METHODS, joint_interval, ratio_intervals, share_intervals
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -240,17 +241,17 @@ def _agreement(order: ndarray) -> Callable[[ndarray], ndarray]:
     return lambda means: np.arctanh(spearman(means, np.broadcast_to(order, means.shape)))
 
 
-def linearized(images: int, half: bool) -> tuple[HeadPredictions, torch.Tensor]:
+def linearized(images: int) -> tuple[HeadPredictions, torch.Tensor]:
     """Linearized predictions of the first held-out images by mean ablation, in parts that are kept under results/."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    model = reference = None
-    dtype = torch.bfloat16 if half else None
+    model, reference = ChirpRegressor.load(ADAPTER).merged(), None
+    dtype = fast_dtype(model)
+    name = str(dtype or torch.float32).removeprefix("torch.")
     parts = []
     for begin in range(0, images, PART):
-        kept = CACHE / f"linearized-mean-{'bfloat16' if half else 'float32'}-{begin:05d}.safetensors"
+        kept = CACHE / f"linearized-mean-{name}-{begin:05d}.safetensors"
         if not kept.is_file():
-            if model is None:
-                model = ChirpRegressor.load(ADAPTER).merged()
+            if reference is None:
                 reference = stack(ChirpDataset(REFERENCE), REFERENCE)["pixel_values"]
             data = stack(ChirpDataset(begin + PART, split="held-out"), range(begin, begin + PART))
             found = predict_linearized(model, data["pixel_values"], "mean", reference=reference, dtype=dtype)
@@ -294,9 +295,7 @@ def _population(quantity) -> int:
 def measure(options: argparse.Namespace) -> list[Row]:
     """The table of all methods, printed and kept where --table asks for it; a row for each quantity and number."""
     exact, exact_labels = kept_exactly("mean")
-    linear, labels = (
-        (exact, exact_labels) if options.quick else linearized(options.population, options.bfloat16)
-    )
+    linear, labels = (exact, exact_labels) if options.quick else linearized(options.population)
     counts = COUNTS[:2] if options.quick else COUNTS
     table = pd.concat(
         [
@@ -336,7 +335,6 @@ def _row(key: tuple[str, int], methods: pd.DataFrame) -> Row:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, help="file to keep the whole table in, as JSON")
-    parser.add_argument("--bfloat16", action="store_true", help="linearize in bfloat16")
 
 
 if __name__ == "__main__":
