@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.pruning import prune_heads, recovering
 from vitmech_utils.heads.recoveries import belongs, load_recovery, read_recovery, save_recovery
 from vitmech_utils.model.adapter_files import AdapterError
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.model.scores import ANSWERS, LOOKED_AT, kept_reading, save_answers
 from vitmech_utils.profiles import load_profile
+from vitmech_utils.recoveries import answer
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.pruning import judge, measure, plots, whole_loss
 from vitmech_utils.studies.verdicts import Judgement
@@ -97,9 +100,33 @@ def test_chapter_08_holds_it_against_the_whole_model_trained_as_long(whole, tmp_
     assert "2,000 steps on 32,000 images" in said
     assert set(judge.OPTIONAL["long_recovery"]) <= set(table)
     folders = measure.recovery_folders(tmp_path, 0)
-    assert measure.long_recoveries(whole, folders, []) == {}
+    assert measure.long_recoveries(whole, folders, ChirpDataset(1)) == {}
     assert measure.recovery_trainings(folders) == []
     assert "python -m vitmech_utils.recoveries" in plots.long_recovery(pd.DataFrame(), [])
+
+
+def test_its_answers_are_kept_beside_it_and_believed_after_a_look(tmp_path):
+    ChirpRegressor.build("tiny").save(tmp_path / "adapter")
+    whole = ChirpRegressor.load(tmp_path / "adapter").merged()
+    folder = save_recovery(trained(whole), whole, GONE, tmp_path / "kept")
+    images = ChirpDataset(LOOKED_AT + 2, seed=0, split="held-out")
+    profile = load_profile("quick", {"train.eval_images": len(images)})
+    assert answer(profile, tmp_path / "adapter", folder) == folder / ANSWERS
+    kept = kept_reading(folder)
+    assert measure.long_recoveries(whole, {"kept": folder}, images)["kept"] == pytest.approx(
+        kept["predictions"]
+    )
+    for place in (
+        LOOKED_AT + 1,
+        0,
+    ):  # one that is taken over, one that is computed anew and found to be wrong
+        changed = kept["predictions"].copy()
+        changed[place] += 1
+        save_answers(folder, changed, kept["labels"])
+        found = measure.long_recoveries(whole, {"kept": folder}, images)["kept"]
+        assert found == pytest.approx(changed if place else kept["predictions"], abs=1e-4)
+    save_recovery(trained(whole), whole, GONE, folder)
+    assert not (folder / ANSWERS).exists(), "answers of another training"
 
 
 def test_a_longer_training_goes_on_where_it_was_stopped(whole, tmp_path):
