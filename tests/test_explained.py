@@ -9,6 +9,7 @@ import torch
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.explained import measure, plots
 
 
@@ -78,7 +79,7 @@ def test_the_answer_moves_as_far_as_by_hand(model, shown, maps) -> None:
     by_hand = (other - whole).square().mean(-1).sqrt()
     np.testing.assert_allclose(distances["everything"][0], by_hand, rtol=1e-4)
     assert distances["attention"].shape == (len(measure.SHARES), 3)
-    place = maps[measure.PLACE][0].flatten().topk(round(0.1 * shown.covered[0].numel())).indices
+    place = maps[measure.PLACE][0].flatten().topk(round(measure.TAKEN * shown.covered[0].numel())).indices
     patch = shown.pixels.shape[-1] // shown.covered.shape[-1]
     mixed = shown.pixels.clone()
     for number in place.tolist():
@@ -102,6 +103,10 @@ def test_scores_compare_image_by_image(model, shown, maps) -> None:
     assert table.loc[("moved", measure.PICTURE), "over_picture"] == 0
     curves = measure.curves(distances)
     assert len(curves) == len(measure.COMPARED) * len(measure.SHARES)
+    last = curves[(curves["method"] == "rollout") & (curves["share"] == measure.SHARES[-1])].iloc[0]
+    more = distances["rollout"][-1] - distances[measure.PICTURE][-1]
+    assert last["over_picture"] == pytest.approx(more.mean())
+    assert measure.everything(distances).value == pytest.approx(distances["everything"].mean())
 
 
 def test_an_untrained_network_is_another_one_and_a_network_is_like_itself(model, shown, maps) -> None:
@@ -110,6 +115,13 @@ def test_an_untrained_network_is_another_one_and_a_network_is_like_itself(model,
     other = measure.alike(maps, measure.untrained_maps(model, shown))
     assert list(other["method"]) == list(measure.UNTRAINED)
     assert (other["correlation"] < 1).all()
+    untrained = measure.untrained_maps(model, shown)
+    table = measure.without_training(maps, untrained, shown).set_index("method")
+    pd.testing.assert_series_equal(table["correlation"], other.set_index("method")["correlation"])
+    own, others = (measure.found_chirp(each, shown)["precision"]["rollout"] for each in (maps, untrained))
+    assert table.loc["rollout", "precision_untrained"] == pytest.approx(others.mean())
+    assert table.loc["rollout", "more_trained"] == pytest.approx((own - others).mean())
+    assert table["like_picture"].between(-1, 1).all()
 
 
 def test_integrated_gradients_add_up_with_enough_steps(model, shown) -> None:
@@ -130,18 +142,25 @@ def table(model: ChirpRegressor, shown: measure.Explained, maps: measure.Maps) -
 
 
 class TestWords:
-    def test_what_is_better_than_the_picture_is_named(self, table) -> None:
+    def test_what_is_better_than_the_picture_is_named(self, table, shown) -> None:
         better = table.assign(low_picture=1.0, high_picture=2.0)
         worse = table.assign(low_picture=-2.0, high_picture=-1.0)
         assert set(plots.better(better, "precision")) == set(measure.METHODS)
         assert plots.better(worse, "precision") == []
-        assert "All seven" in plots.said(better)
-        assert "None of the seven" in plots.said(worse)
+        size, most = shown.sizes(), Interval(1.0, 0.9, 1.1)
+        assert size["chirp"] == pytest.approx(float(shown.shown.sum()) / 3)
+        curves = pd.DataFrame({"method": measure.MASK, "share": [0.1, 0.2, 0.4], "over_picture": 0.5,
+                               "low_picture": [0.1, -0.1, -0.2], "high_picture": 1.0})  # fmt: skip
+        assert "All seven" in plots.said(better, curves, size, most)
+        text = plots.said(worse, curves, size, most)
+        assert "None of the seven" in text
+        assert "From 20% of the patches on, not even the mask" in text
+        assert "not even" not in plots.said(worse, curves.assign(low_picture=0.1), size, most)
 
     def test_every_figure_and_sentence_is_made_of_the_tables(self, model, shown, maps, table) -> None:
         found = measure.found_chirp(maps, shown)
         curves = measure.curves(measure.moved(model, maps, shown))
-        alike = measure.alike(maps, measure.untrained_maps(model, shown))
+        alike = measure.without_training(maps, measure.untrained_maps(model, shown), shown)
         one = {name: each[0].numpy() for name, each in maps.items()}
         precision = {name: float(values[0]) for name, values in found["precision"].items()}
         picture = shown.pixels[0].permute(1, 2, 0).numpy()
@@ -151,5 +170,12 @@ class TestWords:
             plt.close(figure)
         assert len(plots.table(table).data) == len(measure.COMPARED)
         assert plots.what_you_know(table, alike).startswith("1. Of the maps")
-        assert "untrained network" in plots.untrained(alike)
-        assert "8 steps" in plots.added_up({"error": 0.1, "difference": 1.0}, 8)
+        assert len(plots.untrained(alike).data) == len(measure.UNTRAINED)
+        assert "random weights" in plots.untrained_text(alike)
+        assert "the same without any training" in plots.untrained_text(alike.assign(low=0.6, high=0.9))
+        assert "training reverses the order" in plots.untrained_text(alike.assign(low=-0.9, high=-0.6))
+        assert plots.outcome(table, alike).startswith("Of these, the first came about for")
+        sums = {"error": 0.5, "low": 0.4, "high": 0.6, "difference": 1.0}
+        assert "8 steps" in plots.added_up(sums, 8)
+        assert "do not suffice" in plots.added_up(sums, 8)
+        assert "That is enough" in plots.added_up(sums | {"error": 0.05, "low": 0.04, "high": 0.06}, 8)

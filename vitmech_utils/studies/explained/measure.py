@@ -32,7 +32,7 @@ from vitmech_utils.statistics import Interval
 REFERENCES = 64  # training figures whose mean is the picture that pixels are held against
 STEPS, FEW_STEPS, ENOUGH = 32, 8, 16  # of integrated gradients; the first from so many images on
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4)  # of the patches that are taken away
-TAKEN = 0.1  # of them, where one number is to say it
+TAKEN = 0.02  # of them, where one number is to say it: about as many as show the chirp
 
 METHODS = (
     "attention",
@@ -70,6 +70,10 @@ class Explained:
     def shown(self) -> Tensor:
         """The patches that show the chirp: those that hold any of it."""
         return self.covered > 0
+
+    def sizes(self) -> dict[str, float]:
+        """How many patches show the chirp, mean over pictures (`chirp`), and how many `patches` a picture has."""
+        return {"chirp": float(self.shown.sum((1, 2)).double().mean()), "patches": self.covered[0].numel()}
 
 
 @checked_arguments(least={"images": 1})
@@ -226,6 +230,30 @@ def alike(maps: Maps, others: Maps) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "correlation", "low", "high"])
 
 
+@checked_arguments()
+def without_training(maps: Maps, twin: Maps, shown: Explained) -> pd.DataFrame:
+    """What an untrained network's maps (`twin`) share with the trained one's, and how well they find the chirp.
+
+    Returns `alike` of the two, and with low_ and high_: like_picture (Spearman's correlation of the trained network's
+    maps with the picture alone), precision_untrained (the untrained maps' average precision) and more_trained (by how
+    much the trained ones' is larger, image by image).
+    """
+    table = alike(maps, twin)
+    for name in table["method"]:
+        pairs = zip(maps[name].flatten(1), maps[PICTURE].flatten(1), strict=True)
+        trained, untrained = (average_precision(each[name], shown.shown).numpy() for each in (maps, twin))
+        known = np.isfinite(untrained)
+        for kind, end, values in (
+            ("like", "picture", np.array([_spearman(one, two) for one, two in pairs])),
+            ("precision", "untrained", untrained[known]),
+            ("more", "trained", (trained - untrained)[known]),
+        ):
+            found = mean_interval(values)
+            columns = [f"{kind}_{end}", f"low_{end}", f"high_{end}"]
+            table.loc[table["method"] == name, columns] = _bounds(found)
+    return table
+
+
 def _spearman(one: Tensor, other: Tensor) -> float:
     ranked = torch.stack([values.argsort().argsort().double() for values in (one, other)])
     return float(torch.corrcoef(ranked)[0, 1])
@@ -266,20 +294,39 @@ def difference(one: Float[ndarray, " image"], other: Float[ndarray, " image"]) -
 
 @checked_arguments()
 def curves(distances: Mapping[str, Float[ndarray, "share image"]]) -> pd.DataFrame:
-    """How far answers move the more patches go: method, share, value, low, high, as in `moved`."""
+    """How far answers move the more patches go: method, share, value, low, high, as in `moved`.
+
+    over_picture, low_picture and high_picture are how much further than in the order of the picture alone.
+    """
     rows = []
     for name in COMPARED:
-        for share, values in zip(SHARES, distances[name], strict=True):
-            found = mean_interval(values)
-            rows.append((name, share, found.value, found.low, found.high))
-    return pd.DataFrame(rows, columns=["method", "share", "value", "low", "high"])
+        for share, values, others in zip(SHARES, distances[name], distances[PICTURE], strict=True):
+            found, more = mean_interval(values), difference(values, others)
+            rows.append((name, share, *_bounds(found), *_bounds(more)))
+    columns = ["method", "share", "value", "low", "high", "over_picture", "low_picture", "high_picture"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@checked_arguments()
+def everything(distances: Mapping[str, Float[ndarray, "share image"]]) -> Interval:
+    """How far answers move where every patch is taken from the other picture."""
+    return mean_interval(distances["everything"][0])
+
+
+def _bounds(found: Interval) -> tuple[float, float, float]:
+    return found.value, found.low, found.high
 
 
 @checked_arguments()
 def sums_to_the_difference(
     model: nn.Module, shown: Explained, integrated: Float[Tensor, "image output row column"]
 ) -> dict[str, float]:
-    """How far integrated gradients add up: `error`, mean over images and outputs, in parts of the mean `difference`."""
+    """How far integrated gradients add up: `error` with `low` and `high`, in parts of the mean `difference`.
+
+    Both are means of absolute values over images and outputs.
+    """
     difference = _answers(model, shown.pixels, len(shown.pixels)) - _answers(model, shown.reference[None], 1)
-    error = (integrated.sum((-2, -1)).double() - difference).abs().mean()
-    return {"error": float(error / difference.abs().mean()), "difference": float(difference.abs().mean())}
+    size = float(difference.abs().mean())
+    off = (integrated.sum((-2, -1)).double() - difference).abs().mean(1).numpy() / size
+    error, low, high = _bounds(mean_interval(off))
+    return {"error": error, "low": low, "high": high, "difference": size}

@@ -14,6 +14,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.marks import interval_forest
 from vitmech_utils.figures.plots import WIDE, WIDTH, overlay
 from vitmech_utils.figures.tables import counted, interval, listed, shown, three_sentences, word
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.explained.measure import (
     COMPARED,
     CONTROLS,
@@ -77,12 +78,14 @@ def summary(scores: pd.DataFrame) -> Figure:
         axis.set_xlabel(label)
         axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
     said = {
-        "precision": ("ranks", "rank", "the chirp's patches\nhigher"),
+        "precision": ("ranks", "rank", "the chirp's\npatches higher"),
         "moved": ("moves", "move", "the answer\nfurther"),
     }
     for axis, (measure, (one, several, what)) in zip(axes, said.items(), strict=True):
         count = len(better(scores, measure))
-        axis.set_title(f"{_of_seven(count)} {word(count, one, several)} {what} than the picture alone")
+        axis.set_title(
+            f"{_of_seven(count)} clearly {word(count, one, several)} {what} than the picture alone"
+        )
     axes[0].legend(loc="upper center", bbox_to_anchor=(1.0, -0.14), ncols=2)
     return figure
 
@@ -144,7 +147,7 @@ def table(scores: pd.DataFrame) -> Styler:
         part = scores[scores["method"] == name].set_index("measure")
         cells = {"map": name, "average precision": interval(part.loc["precision"], ".2f", "value")}
         cells["more than the picture alone"] = interval(part.loc["precision"], "+.2f", "over", "_picture")
-        cells["part of the map on the chirp"] = interval(part.loc["mass"], ".2f", "value")
+        cells["share of the map's sum on the chirp"] = interval(part.loc["mass"], ".2f", "value")
         cells["answer moves (s.d.)"] = interval(part.loc["moved"], ".2f", "value")
         cells["further than the picture alone"] = interval(part.loc["moved"], "+.2f", "over", "_picture")
         rows.append(cells)
@@ -152,51 +155,123 @@ def table(scores: pd.DataFrame) -> Styler:
 
 
 @checked_arguments()
-def untrained(alike: pd.DataFrame) -> str:
-    """How alike the maps of an untrained network are, as a list."""
-    found = ", ".join(f"{row.method} {interval(row, '.2f', 'correlation')}" for row in alike.itertuples())
+def untrained(alike: pd.DataFrame) -> Styler:
+    """What an untrained network's maps share with the trained one's (`without_training`), a row each."""
+    rows = [
+        {
+            "map": row["method"],
+            "rank correlation with an untrained network's": interval(row, ".2f", "correlation"),
+            "with the picture alone": interval(row, ".2f", "like", "_picture"),
+            "average precision, untrained": interval(row, ".2f", "precision", "_untrained"),
+            "gained by training": interval(row, "+.2f", "more", "_trained"),
+        }
+        for _, row in alike.iterrows()
+    ]
+    return shown(pd.DataFrame(rows), {})
+
+
+@checked_arguments()
+def untrained_text(alike: pd.DataFrame) -> str:
+    """What of a map is there before any training, and what training adds."""
     same = alike.loc[alike["low"] > 0.5, "method"].tolist()
-    return f"Rank correlation over patches with the maps of an untrained network: {found}. " + (
-        f"More than half of the order by {listed(same, ' and ')} is there before any training: over most patches these "
-        "maps follow the picture. What was learned can show only in the few patches that come first, at which average "
-        "precision looks."
+    gained, every = alike.loc[alike["low_trained"] > 0, "method"].tolist(), len(alike)
+    kept = (
+        f"Over all patches the order by {listed(same, ' and ')} is much the same without any training. What these maps "
+        "show of most of a picture is then no sign of what the model has learned."
         if same
-        else "No method keeps its order without training."
+        else "No map keeps its order over all patches without training."
+    )
+    found = (
+        f" Training adds what makes a map find the chirp: average precision is clearly higher with it for "
+        f"{'all' if len(gained) == every else f'{len(gained)} of the'} {every} maps."
+        if gained
+        else " For no map is average precision clearly higher with training."
+    )
+    turned = alike.loc[alike["high"] < 0, "method"].tolist()
+    reversed_ = f" Of {listed(turned, ' and ')} training reverses the order." if turned else ""
+    return (
+        kept
+        + reversed_
+        + found
+        + " One network with random weights was asked; *attention by effect* and *integrated gradients* were not, "
+        "since the former takes its weights from the trained model and the latter costs the most."
     )
 
 
 @checked_arguments()
-def said(scores: pd.DataFrame) -> str:
-    """Which methods find the chirp and what the answer rests on better than the controls."""
+def said(scores: pd.DataFrame, curves: pd.DataFrame, sizes: Mapping[str, float], most: Interval) -> str:
+    """Which methods find the chirp and what the answer rests on better than the controls.
+
+    `sizes` are `Explained.sizes`; `most` is how far answers move without any patch of their own.
+    """
     images, parts = int(scores["images"].max()), {}
-    for measure in MEASURES:
+    for measure, verbs in {"precision": ("ranks", "rank"), "moved": ("moves", "move")}.items():
         names, chance = better(scores, measure), better(scores, measure, "random")
         one = scores[scores["measure"] == measure].set_index("method")
         parts[measure] = {
             "names": f" ({listed(names)})" if 0 < len(names) < len(METHODS) else "",
             "over": _of_seven(len(names)),
+            "verb": word(len(names), *verbs),
             "chance": _of_seven(len(chance)).lower(),
             "picture": interval(one.loc[PICTURE], ".2f", "value"),
             "mask": interval(one.loc[MASK], ".2f", "value"),
+            "more": interval(one.loc[MASK], "+.2f", "over", "_picture"),
             "random": interval(one.loc[RANDOM], ".2f", "value"),
         }
     find, move = parts.values()
     return (
-        f"{find['over']} rank the chirp's patches clearly better than the picture alone does{find['names']}, "
+        f"{find['over']} {find['verb']} the chirp's patches clearly better than the picture alone does{find['names']}, "
         f"{find['chance']} better than chance ({counted(images, 'image')}; average precision of the picture "
-        f"alone {find['picture']}, of chance {find['random']}). {move['over']} move the answer clearly further than "
-        f"the picture alone does{move['names']}, {move['chance']} further than chance: without {TAKEN:.0%} of the "
-        f"patches it moves by {move['picture']} standard deviations in the order of the picture, "
-        f"by {move['random']} by chance and by {move['mask']} in the order of the mask itself."
+        f"alone {find['picture']}, of chance {find['random']}).\n\n{move['over']} {move['verb']} the answer clearly further than "
+        f"the picture alone does{move['names']}, {move['chance']} further than chance. Without {TAKEN:.0%} of the "
+        f"{sizes['patches']:.0f} patches, about as many as show the chirp ({sizes['chirp']:.1f} on average), the "
+        f"answer moves by {move['picture']} standard deviations in the order of the picture, by {move['random']} by "
+        f"chance and by {move['mask']} in the order of the mask itself, which is {move['more']} further than the "
+        f"picture's. Without any patch of its own, it moves by {most:.2f}. {_more_patches(curves)}"
+    )
+
+
+def _more_patches(curves: pd.DataFrame) -> str:
+    """From which share of the patches on not even the mask moves the answer further than the picture does."""
+    row = None
+    for _, each in curves[curves["method"] == MASK].sort_values("share", ascending=False).iterrows():
+        if each["low_picture"] > 0:
+            break
+        row = each
+    if row is None:
+        return ""
+    return (
+        f"From {row['share']:.0%} of the patches on, not even the mask moves it clearly further than the picture does "
+        f"({interval(row, '+.2f', 'over', '_picture')}): that says nothing against a map."
     )
 
 
 @checked_arguments()
 def added_up(found: Mapping[str, float], steps: int) -> str:
-    """How nearly integrated gradients sum to the difference that they divide."""
+    """How nearly integrated gradients sum to the difference that they divide, and what follows."""
+    off = Interval(*(100 * found[name] for name in ("error", "low", "high")))
+    enough = found["high"] < 0.1
     return (
-        f"By {steps} steps the sum over patches misses the difference between the answer to the picture and to the "
-        f"mean figure by {found['error']:.0%} of its size ({found['difference']:.2f} standard deviations)."
+        f"With {steps} steps the sum over patches misses the difference between the answer to the picture and to the "
+        f"mean figure ({found['difference']:.2f} standard deviations) by {off:.0f} % of its size. "
+        + (
+            "That is enough for the parts to be shares of the answer."
+            if enough
+            else "So many steps do not suffice on this model: what is called integrated gradients here is the mean "
+            f"gradient at {steps} points of the line, and no division of the answer among patches."
+        )
+    )
+
+
+@checked_arguments()
+def outcome(scores: pd.DataFrame, alike: pd.DataFrame) -> str:
+    """Which of what would have proved the chapter wrong has come about."""
+    zero = {name: len(METHODS) - len(better(scores, name)) for name in MEASURES}
+    same = alike.loc[alike["low"] > 0.5, "method"].tolist()
+    told = f"for {listed(same, ' and ')}" if same else "for none that was asked"
+    return (
+        f"Of these, the first came about for {_of_seven(zero['precision']).lower()}, the second, against the picture, "
+        f"for {_of_seven(zero['moved']).lower()}, and the third, over all patches, {told}."
     )
 
 
@@ -209,18 +284,21 @@ def what_you_know(scores: pd.DataFrame, alike: pd.DataFrame) -> str:
     images = int(scores["images"].max())
     moving = by["moved"].loc[names, "value"].idxmax()
     same = alike.loc[alike["correlation"].idxmax()]
+    moved = by["moved"].loc[names]
+    further = better(scores, "moved")
     return three_sentences(
-        f"Of the maps of a whole prediction, {best} finds the chirp best, with an average precision of "
-        f"{interval(by['precision'].loc[best], '.2f', 'value')} ({counted(images, 'image')}), and {worst} worst, with "
+        f"Of the maps of a whole prediction, {best} has the highest mean average precision for the chirp's patches, "
+        f"{interval(by['precision'].loc[best], '.2f', 'value')} ({counted(images, 'image')}), and {worst} the lowest, "
         f"{interval(by['precision'].loc[worst], '.2f', 'value')}; the picture alone, which asks no model, reaches "
         f"{interval(by['precision'].loc[PICTURE], '.2f', 'value')}.",
-        f"Where {TAKEN:.0%} of the patches are taken from another picture in the order of {moving}, the answer "
-        f"moves by {interval(by['moved'].loc[moving], '.2f', 'value')} standard deviations, against "
-        f"{interval(by['moved'].loc[MASK], '.2f', 'value')} in the order of the exact mask and "
-        f"{interval(by['moved'].loc[RANDOM], '.2f', 'value')} by chance.",
+        f"Where {TAKEN:.0%} of the patches are taken from another picture, {_of_seven(len(further)).lower()} "
+        f"{word(len(further), 'moves', 'move')} the answer clearly further than the picture's own order; the most by "
+        f"the mean, {moving}, by {interval(moved.loc[moving], '.2f', 'value')} standard deviations, "
+        f"{interval(moved.loc[moving], '+.2f', 'over', '_picture')} more than the picture's, as the exact mask does by "
+        f"{interval(by['moved'].loc[MASK], '+.2f', 'over', '_picture')}.",
         f"Over all patches the order by {same['method']} correlates with an untrained network's by "
-        f"{interval(same, '.2f', 'correlation')}; the most alike of {len(alike)} methods, it shows how much of a map "
-        "can be there without training.",
+        f"{interval(same, '.2f', 'correlation')}, the most of {len(alike)} methods; training raises its average "
+        f"precision by {interval(same, '+.2f', 'more', '_trained')}.",
     )
 
 
