@@ -222,12 +222,12 @@ def said(scores: pd.DataFrame, curves: pd.DataFrame, sizes: Mapping[str, float],
     return (
         f"{find['over']} {find['verb']} the chirp's patches clearly better than the picture alone does{find['names']}, "
         f"{find['chance']} better than chance ({counted(images, 'image')}; average precision of the picture "
-        f"alone {find['picture']}, of chance {find['random']}).\n\n{move['over']} {move['verb']} the answer clearly further than "
-        f"the picture alone does{move['names']}, {move['chance']} further than chance. Without {TAKEN:.0%} of the "
-        f"{sizes['patches']:.0f} patches, about as many as show the chirp ({sizes['chirp']:.1f} on average), the "
-        f"answer moves by {move['picture']} standard deviations in the order of the picture, by {move['random']} by "
-        f"chance and by {move['mask']} in the order of the mask itself, which is {move['more']} further than the "
-        f"picture's. Without any patch of its own, it moves by {most:.2f}. {_more_patches(curves)}"
+        f"alone {find['picture']}, of chance {find['random']}).\n\n{move['over']} {move['verb']} the answer clearly "
+        f"further than the picture alone does{move['names']}, {move['chance']} further than chance. Without "
+        f"{TAKEN:.0%} of the {sizes['patches']:.0f} patches, about as many as show the chirp ({sizes['chirp']:.1f} on "
+        f"average), the answer moves by {move['picture']} standard deviations in the order of the picture, by "
+        f"{move['random']} by chance and by {move['mask']} in the order of the mask itself, which is {move['more']} "
+        f"further than the picture's. Without any patch of its own, it moves by {most:.2f}. {_more_patches(curves)}"
     )
 
 
