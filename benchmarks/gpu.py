@@ -280,13 +280,15 @@ def compared(
 
 
 def verdicts_of(found: HeadPredictions, labels: torch.Tensor) -> list[str]:
-    """Chapter 04's verdicts on C1 and C2."""
+    """Chapter 04's verdicts on C1 and C2, by one mode alone."""
     table = effects(found, labels, bootstrap=5000)
     layers = by_layer.compare_layers(found, labels, bootstrap=5000)
     images = len(labels)
     return [
-        judge.early_heads_hardly_matter(layers["early"], judge.heads_beyond(table), images).verdict,
-        judge.deeper_heads_matter_more(layers["ratio"], layers["early"], images).verdict,
+        judge.early_heads_hardly_matter(
+            {found.mode: layers["early"]}, judge.heads_beyond(table), images
+        ).verdict,
+        judge.deeper_heads_matter_more({found.mode: layers["ratio"]}, images).verdict,
     ]
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from small_book import ROOT
 
+from vitmech_utils.heads.ablation import HeadPredictions
 from vitmech_utils.pipeline.benchmarks import (
     GPU_RECORD,
     RECORD,
@@ -22,6 +24,7 @@ from vitmech_utils.pipeline.benchmarks import (
     read_record,
 )
 from vitmech_utils.runs.manifests import RunError
+from vitmech_utils.studies.verdicts import HOLDS, UNKNOWN
 
 RUN = ROOT / "benchmarks" / "run.py"
 ROW = {"what": "Speed", "unit": "times", "figure": 3.0, "at_least": 2.0, "met": True}
@@ -212,6 +215,19 @@ def test_a_real_benchmark_goes_through_the_runner_on_small_sizes(tmp_path: Path)
     assert [benchmark.name for benchmark in record.benchmarks] == ["throughput"]
     assert all(row.figure and row.figure > 0 for row in record.benchmarks[0].rows)
     assert "A quick call" in as_page(record)
+
+
+def test_a_gpu_s_verdicts_are_by_chapter_04_s_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from gpu import verdicts_of
+
+    generator = torch.Generator().manual_seed(0)
+    layers, heads = (torch.arange(36) // 6).numpy(), (torch.arange(36) % 6).numpy()
+    labels = torch.randn(30, 3, generator=generator, dtype=torch.float64)
+    baseline = labels + 0.1
+    found = HeadPredictions(baseline, baseline.expand(36, 30, 3).clone(), layers, heads, "mean", "replay")
+    assert verdicts_of(found, labels)[0] in (HOLDS, UNKNOWN)  # no head does anything
+    assert all(isinstance(each, str) for each in verdicts_of(found, labels))
 
 
 def test_the_table_says_what_is_known_and_what_is_not() -> None:
