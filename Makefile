@@ -63,17 +63,14 @@ lab: env backbone
 check: lint
 	OMP_NUM_THREADS=1 python tools/tests_of_changes.py
 
-# Three lots side by side: units; what runs by itself, and often waits for other processes, a thread each; and what shares
-# one run of the series. The first two report at the end.
-UNITS := not pipeline and not browser and not alone
-SHARED := (pipeline or browser) and not alone
+# Two halves side by side: units and what runs by itself, one thread each, and what shares one run of the series. The
+# former's report comes last.
+UNITS := (not pipeline and not browser) or alone
+UNITS_REPORT := results/.units.log
 test: env backbone browser slurm cluster types lint
-	@mkdir -p results; \
-	OMP_NUM_THREADS=1 pytest --durations=30 -m "$(UNITS)" > results/.units.log 2>&1 & units=$$!; \
-	OMP_NUM_THREADS=1 pytest --durations=30 -m alone > results/.alone.log 2>&1 & alone=$$!; \
-	trap 'kill $$units $$alone 2>/dev/null' INT TERM; \
-	pytest --durations=30 -m "$(SHARED)"; failed=$$?; \
-	wait $$units || failed=1; wait $$alone || failed=1; cat results/.units.log results/.alone.log; exit $$failed
+	@mkdir -p results; OMP_NUM_THREADS=1 pytest --durations=30 -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \
+	trap 'kill $$units 2>/dev/null' INT TERM; \
+	pytest --durations=30 -m "not ($(UNITS))"; rest=$$?; wait $$units; failed=$$?; cat $(UNITS_REPORT); exit $$((rest + failed))
 
 # The same, and what it repeats at length: every notebook under nbval by itself, and every one in JupyterLab.
 test-all: export VITMECH_TESTS := all
