@@ -44,7 +44,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 .PHONY: cluster types lint how-long
 
 book: how-long env backbone
-	snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)" threads=$(THREADS)
+	python -m vitmech_utils.pipeline.warm.server --threads $(THREADS) snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)" threads=$(THREADS)
 	vitmech book --profile $(PROFILE)
 
 how-long:

@@ -35,7 +35,7 @@ def notebook(chapter):
 
 
 def command(chapter):
-    words = [sys.executable, "-m", "vitmech_utils.cli", "run", chapter, "--if-stale"]
+    words = [sys.executable, "-m", "vitmech_utils", "run", chapter, "--if-stale"]
     words += ["--profile", PROFILE, "--run-dir", str(RUN)]
     return shlex.join([*words, *(part for text in OVERRIDES for part in ("-p", text))])
 

@@ -23,6 +23,7 @@ from vitmech_utils.artefacts import (
 )
 from vitmech_utils.own_folders import replace_folder
 from vitmech_utils.pipeline.pictures import tell_findings
+from vitmech_utils.pipeline.warm import has_spare
 from vitmech_utils.profiles import Profile, load_profile
 from vitmech_utils.runs import REDRAW, WAIT
 from vitmech_utils.runs.code import read_notebook
@@ -43,6 +44,8 @@ from vitmech_utils.runs.standing import code_changes, command, standing_of
 PARAMETERS = ("profile", "run_dir", "overrides")
 OWN_KERNEL = Path(__file__).parent
 """Holds `kernels/python3`, whose command Jupyter reads as the Python that runs it."""
+WARM_KERNEL = OWN_KERNEL / "warm"
+"""Holds the same, launched in a process that waits for it."""
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -189,7 +192,9 @@ def _execute(
 
     scratch.parent.mkdir(parents=True, exist_ok=True)
     # Of this environment, whatever kernel of the same name a user or a system has installed.
-    kernels = os.pathsep.join(filter(None, [str(OWN_KERNEL), os.environ.get("JUPYTER_PATH")]))
+    kernels = os.pathsep.join(
+        filter(None, [str(WARM_KERNEL if has_spare() else OWN_KERNEL), os.environ.get("JUPYTER_PATH")])
+    )
     environment = {"JUPYTER_PATH": kernels, **environment}
     environment = {"VITMECH_ROOT": str(root), "PYDEVD_DISABLE_FILE_VALIDATION": "1", **environment}
     try:
