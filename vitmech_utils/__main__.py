@@ -1,10 +1,10 @@
-"""`python -m vitmech_utils ...`, and `vitmech ...`: the command line, in a process that has imported already if there is one."""
+"""`python -m vitmech_utils ...`, and `vitmech ...`: the command line."""
 
 import sys
 
 
 def main() -> int:
-    """Run one command; returns its exit status."""
+    """Run one command, in a fork of a process that has imported already where one serves; returns its exit status."""
     from vitmech_utils.pipeline import warm
 
     status = warm.hand_over(sys.argv[1:])

@@ -2,9 +2,9 @@
 
     python -m vitmech_utils.pipeline.warm.server --threads 1 snakemake --cores 2
 
-imports torch, transformers and the like once beside that command. Every `vitmech run` and `vitmech redraw` below it, and
-its kernel, is a fork of the importing process; this package itself is imported anew in each, as it would be without. On
-Linux, without a GPU (whose driver bears no fork); elsewhere, and where what a library reads once differs, all is as ever.
+imports torch, transformers and the like once beside that command. Every `vitmech run` and `vitmech redraw` below it,
+and its kernel, is a fork of the importing process; this package itself is imported anew in each. On Linux, without a
+GPU (whose driver bears no fork); elsewhere, and where variables that libraries read once differ, each imports its own.
 
 Here is the asking side, which imports nothing heavy.
 """
@@ -14,6 +14,7 @@ import os
 import sys
 from multiprocessing.connection import Client, Connection
 from multiprocessing.reduction import send_handle
+from pathlib import Path
 
 SOCKET = "VITMECH_WARM"
 """The environment variable that names the serving process's socket."""
@@ -23,7 +24,7 @@ READ_ONCE = (
     *("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "TORCH", "PYTORCH"),
     *("HF_", "TRANSFORMERS_", "MPL"),
 )
-"""How variables begin that an interpreter or a library reads once: an asking process must have them as the server has."""
+"""How variables begin that an interpreter or a library reads once: who asks must have them as the server has."""
 _spare: "tuple[int, Connection] | None" = None
 
 
@@ -38,7 +39,12 @@ def hand_over(arguments: list[str]) -> int | None:
     where = os.environ.get(SOCKET)
     if not where or not arguments or arguments[0] not in COMMANDS:
         return None
-    asked = {"arguments": arguments, "folder": os.getcwd(), "path": sys.path, "environment": dict(os.environ)}
+    asked = {
+        "arguments": arguments,
+        "folder": str(Path.cwd()),
+        "path": sys.path,
+        "environment": dict(os.environ),
+    }
     served = False
     try:
         with Client(where, "AF_UNIX") as connection:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -21,7 +22,7 @@ class WarmProvisioner(LocalProvisioner):
         if spare is None:
             return await super().launch_kernel(cmd, **kwargs)
         number, connection = spare
-        folder, environment = str(kwargs.get("cwd") or os.getcwd()), dict(kwargs.get("env") or os.environ)
+        folder, environment = str(kwargs.get("cwd") or Path.cwd()), dict(kwargs.get("env") or os.environ)
         environment["JPY_PARENT_PID"] = str(os.getpid())
         asked = {"arguments": cmd[2:], "folder": folder, "environment": environment}
         with connection:

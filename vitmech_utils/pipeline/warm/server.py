@@ -90,6 +90,7 @@ def serve(listening: int, ends: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # of a terminal, whose every process has it: the command ends itself
+    read = warm.read_once()  # before libraries write some of it themselves
     for name in NEEDED:
         importlib.import_module(name)
     gc.collect()
@@ -102,7 +103,7 @@ def serve(listening: int, ends: int) -> None:
             door.close()
             os.close(ends)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            sys.exit(_run(connection))
+            sys.exit(_run(connection, read))
         connection.close()
         while _reap(os.WNOHANG):
             pass
@@ -118,10 +119,10 @@ def _reap(how: int) -> bool:
         return False
 
 
-def _run(connection: Connection) -> int:
+def _run(connection: Connection, read: dict[str, str]) -> int:
     """Do what is asked, as the process that asks would: its folder, environment, search path and streams."""
     asked = json.loads(connection.recv_bytes())
-    if asked["read_once"] != warm.read_once():
+    if asked["read_once"] != read:
         connection.send_bytes(b"no")
         return 0
     connection.send_bytes(b"yes")
