@@ -23,8 +23,9 @@ class WarmProvisioner(LocalProvisioner):
             return await super().launch_kernel(cmd, **kwargs)
         number, connection = spare
         folder, environment = str(kwargs.get("cwd") or Path.cwd()), dict(kwargs.get("env") or os.environ)
-        environment["JPY_PARENT_PID"] = str(os.getpid())
-        asked = {"arguments": cmd[2:], "folder": folder, "environment": environment}
+        # The process to end with, which a kernel otherwise reads from its environment when it is imported.
+        arguments = [*cmd[2:], f"--IPKernelApp.parent_handle={os.getpid()}"]
+        asked = {"arguments": arguments, "folder": folder, "environment": environment}
         with connection:
             connection.send_bytes(json.dumps(asked).encode())
         self.process, self.pid, self.pgid, self.cwd = _Forked(number), number, number, folder
