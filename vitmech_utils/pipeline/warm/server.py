@@ -4,6 +4,7 @@ python -m vitmech_utils.pipeline.warm.server --threads 1 snakemake --cores 2 ...
 """
 
 import argparse
+import contextlib
 import gc
 import importlib
 import json
@@ -142,7 +143,8 @@ def _run(connection: Connection, read: dict[str, str]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     done.set()
-    connection.send_bytes(str(status).encode())
+    with contextlib.suppress(OSError):  # of one that is gone
+        connection.send_bytes(str(status).encode())
     return status
 
 
