@@ -41,7 +41,7 @@ export PYTHONNOUSERSITE := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: book pdf bench check test test-all oldest newest timm lab site links audit hashes clean distclean env backbone browser slurm
-.PHONY: cluster types lint how-long
+.PHONY: cluster types lint how-long halves
 
 book: how-long env backbone
 	python -m vitmech_utils.pipeline.warm.server --threads $(THREADS) snakemake --cores all --nolock --rerun-incomplete --quiet rules host --config profile=$(PROFILE) set="$(SET)" threads=$(THREADS)
@@ -63,12 +63,15 @@ lab: env backbone
 check: lint
 	OMP_NUM_THREADS=1 python tools/tests_of_changes.py
 
-# Two halves side by side: units and what runs by itself, one thread each, and what shares one run of the series. The
-# former's report comes last.
+# Two halves side by side: units and what runs by itself, and what shares one run of the series. The former's report
+# comes last. Commands that the tests call are forks of one process that has imported what they need.
 UNITS := (not pipeline and not browser) or alone
 UNITS_REPORT := results/.units.log
 test: env backbone browser slurm cluster types lint
-	@mkdir -p results; OMP_NUM_THREADS=1 pytest --durations=30 -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \
+	@mkdir -p results; python -m vitmech_utils.pipeline.warm.server --threads 1 $(MAKE) --no-print-directory halves
+
+halves:
+	@pytest --durations=30 -m "$(UNITS)" > $(UNITS_REPORT) 2>&1 & units=$$!; \
 	trap 'kill $$units 2>/dev/null' INT TERM; \
 	pytest --durations=30 -m "not ($(UNITS))"; rest=$$?; wait $$units; failed=$$?; cat $(UNITS_REPORT); exit $$((rest + failed))
 

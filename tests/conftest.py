@@ -48,8 +48,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def vitmech(*arguments: object, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Call the command line as a user does, in a process of its own."""
-    command = [sys.executable, "-m", "vitmech_utils.cli", *map(str, arguments)]
+    """Call the command line as a user does, in a process of its own; below `make test`, in a fork that has imported."""
+    command = [sys.executable, "-m", "vitmech_utils", *map(str, arguments)]
     return _call(command, root, environment)
 
 

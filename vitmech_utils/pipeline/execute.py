@@ -205,6 +205,7 @@ def _execute(
                 _unformatted(scratch),
                 parameters=parameters,
                 cwd=source.parent,
+                engine_name=_saving_once(),
                 kernel_name="python3",
                 progress_bar=sys.stderr.isatty(),
                 start_timeout=180,
@@ -231,11 +232,30 @@ def _execute(
         ) from error
 
 
+def _saving_once() -> str:
+    """The name of an engine that writes the notebook when it ends, failed or not, not before and after each cell."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class SavingOnce(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **settings: Any) -> Any:
+            save, nb_man.save = nb_man.save, lambda **_: None
+            try:
+                return super().execute_managed_notebook(nb_man, kernel_name, **settings)
+            finally:
+                nb_man.save = save
+
+    papermill_engines.register("saving-once", SavingOnce)
+    return "saving-once"
+
+
 def _keep_pickers_once(notebook: dict[str, Any]) -> None:
     """Drop the live views of a notebook whose kernel is gone; their pickers' HTML stands beside them and stays."""
-    from vitmech_utils.report.picker.static import share_notebook_data
+    pages = (o.get("data", {}).get("text/html", "") for c in notebook["cells"] for o in c.get("outputs", []))
+    if any("data-vm-host" in "".join(page) for page in pages):
+        from vitmech_utils.report.picker.static import share_notebook_data
 
-    share_notebook_data(notebook)
+        share_notebook_data(notebook)
     kinds = {
         kind for cell in notebook["cells"] for o in cell.get("outputs", []) for kind in o.get("data", {})
     }

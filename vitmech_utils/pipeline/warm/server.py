@@ -56,15 +56,24 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.update({f"{name}_THREADS": str(options.threads) for name in THREADS})
     if not forks_are_safe():
-        return subprocess.call(options.command)
+        return _wait(subprocess.Popen(options.command))
     with tempfile.TemporaryDirectory(prefix="vitmech-") as folder:
         server, alive = _start(Path(folder) / "socket")
         try:
-            status = subprocess.call(options.command, env={**os.environ, warm.SOCKET: f"{folder}/socket"})
+            environment = {**os.environ, warm.SOCKET: f"{folder}/socket"}
+            status = _wait(subprocess.Popen(options.command, env=environment))
         finally:
             os.close(alive)
             server.wait()
     return status
+
+
+def _wait(running: subprocess.Popen) -> int:
+    """Wait for the command, which is told what this process is told, and answers Ctrl-C itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: running.send_signal(number))
+    status = running.wait()
+    return status if status >= 0 else 128 - status
 
 
 def forks_are_safe() -> bool:
