@@ -1,10 +1,19 @@
 """Maps of heads: their colours, ticks and marks tell the values that were given."""
 
+from base64 import b64decode
+from io import BytesIO
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import select_figure_formats
+from PIL import Image
 
+from vitmech_utils.figures import plots
 from vitmech_utils.figures.marks import plain_log, rarer
 from vitmech_utils.figures.plots import decades, heatmap
 
@@ -83,3 +92,29 @@ def test_the_fewer_cells_are_marked() -> None:
     assert (marked == ~most).all()
     assert not chosen
     assert rarer(~most)[1]
+
+
+def test_a_cell_shows_the_file_of_a_figure_until_the_figure_changes(tmp_path: Path) -> None:
+    shell = InteractiveShell()
+    shell.display_formatter.active_types = ["image/png"]
+    select_figure_formats(shell, {"retina"})
+    drawn_by_jupyter = shell.display_formatter.formatters["image/png"].lookup_by_type(Figure)
+    plots._show_what_was_saved(shell)
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    figure.savefig(tmp_path / "it.png", dpi=200, bbox_inches="tight")
+    figure.set_layout_engine("none")
+    expected = drawn_by_jupyter(figure)
+    figure.saved_as, figure.stale = tmp_path / "it.png", False
+    shown, said = shell.display_formatter.format(figure)
+    assert b64decode(shown["image/png"]) == (tmp_path / "it.png").read_bytes()
+    assert said["image/png"] == expected[1]
+    assert (pixels(b64decode(shown["image/png"])) == pixels(b64decode(expected[0]))).all()
+    axes.set_title("changed")
+    again, _ = shell.display_formatter.format(figure)
+    assert again["image/png"] == drawn_by_jupyter(figure)[0] != shown["image/png"]
+    plt.close(figure)
+
+
+def pixels(picture: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(picture)).convert("RGB"))

@@ -46,7 +46,10 @@ def test_every_kind_of_artefact_comes_back(small: Path) -> None:
     chapter.save_table(frame, "effects")
     chapter.save_json({"r": np.float32(0.5), "gap": float("nan"), "n": torch.tensor([1, 2])}, "scores")
     chapter.save_arrays({"maps": torch.arange(6.0).reshape(2, 3).T, "share": np.ones(2)}, "maps")
-    chapter.save_figure(figure, "effects")
+    saved = chapter.save_figure(figure, "effects")
+    assert (figure.saved_as, figure.stale) == (saved, False)  # a cell shows the file (test_plots)
+    axes.set_title("changed")
+    assert figure.stale
     plt.close(figure)
     manifest = chapter.close()
     assert sorted(manifest["outputs"]) == [

@@ -4,6 +4,7 @@ Layers and heads are 0-based in arrays and tables, 1-based on every axis drawn h
 """
 
 import sys
+from base64 import b64encode
 from typing import TYPE_CHECKING, Literal
 
 import matplotlib as mpl
@@ -11,13 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize, SymLogNorm, TwoSlopeNorm
+from matplotlib.figure import Figure
 
 from vitmech_utils.arguments import checked_arguments
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from torch import Tensor
 
@@ -105,10 +106,27 @@ def use_style() -> None:
 
         # Twice the pixels at the same size, for dense screens: the output says how large it is meant.
         select_figure_formats(shell, {"retina"})
+        _show_what_was_saved(shell)
+
+
+def _show_what_was_saved(shell: "InteractiveShell") -> None:
+    """Let a cell show the file of a figure that was just saved, instead of drawing the same picture again."""
+    formatter = shell.display_formatter.formatters["image/png"]
+    draw = formatter.lookup_by_type(Figure)
+
+    def show(figure: Figure) -> object:
+        saved = getattr(figure, "saved_as", None)
+        if saved is None or figure.stale or figure.dpi != 100 or not saved.is_file():
+            return draw(figure)
+        picture = saved.read_bytes()
+        width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
+        return b64encode(picture).decode("ascii"), {"width": width // 2, "height": height // 2}
+
+    formatter.for_type(Figure, show)
 
 
 @checked_arguments()
-def headline(figure: "Figure", text: str) -> "Figure":
+def headline(figure: Figure, text: str) -> Figure:
     """Put the finding over a figure of several panels, at its left; returns the figure."""
     figure.suptitle(text, x=0.01, ha="left")
     return figure
@@ -219,7 +237,7 @@ def map_grid(
     title: str = "",
     width: float = 5.6,
     strength: float = 0.72,
-) -> "Figure":
+) -> Figure:
     """Lay every head's map over one image: rows are layers, columns heads, all 1-based.
 
     `image` is [row, column, 3] uint8 or float in [0, 1]; `maps` [layer, head, row, column], non-negative.

@@ -327,7 +327,9 @@ class Chapter:
         about = {"Software": None} | ({"Description": said} if said else {})
         options = {"dpi": 200, "bbox_inches": "tight", "metadata": about}
         saved = self._save(f"{name}.png", lambda path: figure.savefig(path, format="png", **options))
-        figure.set_layout_engine("none")  # the page shows it as it was saved, without laying it out once more
+        # The page shows it as it was saved, without laying it out and, until it is changed, drawing it once more.
+        figure.set_layout_engine("none")
+        figure.saved_as, figure.stale = saved, False
         return saved
 
     def read_table(self, chapter: str, name: str) -> pd.DataFrame:

@@ -23,25 +23,24 @@ from pathlib import Path
 from vitmech_utils.pipeline import warm
 
 NEEDED = (
-    *(
-        "torch",
-        "transformers.models.dinov2.modeling_dinov2",
-        "transformers.trainer",
-        "peft",
-        "safetensors.torch",
-    ),
-    *(
-        "scipy.stats",
-        "pandas",
-        "pyarrow",
-        "pydantic",
-        "yaml",
-        "papermill",
-        "ipykernel.kernelapp",
-        "ipykernel.ipkernel",
-    ),
+    "torch",
+    "transformers.models.dinov2.modeling_dinov2",
+    "transformers.trainer",
+    "peft",
+    "safetensors.torch",
+    "scipy.stats",
+    "scipy.signal",
+    "pandas",
+    "pyarrow.parquet",
+    "pydantic",
+    "yaml",
+    "matplotlib.pyplot",
+    "PIL.Image",
+    "papermill",
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
 )
-"""What chapters and their runner import. Not matplotlib, which reads a kernel's choice of a backend when imported."""
+"""What chapters and their runner import. Not the backend of a kernel's figures: imported, it hooks into the kernel."""
 THREADS = ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM", "NUMEXPR_NUM")
 """Variables in which Snakemake says how many threads a job has, less their common end."""
 
@@ -198,6 +197,10 @@ def _fork_kernel(connection: Connection, path: list[str]) -> tuple[int, Connecti
         os._exit(0)
     its.close()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if (
+        "MPLBACKEND" not in asked["environment"]
+    ):  # which ipykernel sets, but matplotlib has been imported already
+        sys.modules["matplotlib"].rcParams["backend"] = "module://matplotlib_inline.backend_inline"
     _become(asked["arguments"][0], {**asked, "arguments": asked["arguments"][1:]}, path[1:])
     importlib.import_module("ipykernel.kernelapp").launch_new_instance()
     sys.exit(0)
