@@ -38,6 +38,8 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 BACKBONE := $${VITMECH_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/vitmech}/dinov2-small/model.safetensors
 export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONNOUSERSITE := 1
+# What is imported a hundred times is compiled once, whatever the shell says of its own processes.
+unexport PYTHONDONTWRITEBYTECODE
 export JUPYTER_PLATFORM_DIRS := 1
 
 .PHONY: book pdf bench check test test-all oldest newest timm lab site links audit hashes clean distclean env backbone browser slurm

@@ -21,7 +21,7 @@ SOCKET = "VITMECH_WARM"
 COMMANDS = ("run", "redraw")
 """Commands that are handed over: those that start a kernel."""
 READ_ONCE = (
-    *("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "TORCH", "PYTORCH"),
+    *("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_"),
     *("HF_", "TRANSFORMERS_", "MPL"),
 )
 """How variables begin that an interpreter or a library reads once: who asks must have them as the server has."""
