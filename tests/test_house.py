@@ -32,7 +32,7 @@ FOUNDATION = {
     "devices",
 }
 CORE = [{"data"}, {"model"}, {"heads"}]
-COMMANDS = {"cli", "doctor", "train", "adapters", "recoveries", "study", "study_command"}
+COMMANDS = {"__main__", "cli", "doctor", "train", "adapters", "recoveries", "study", "study_command"}
 SHOWS = ("figures", "report", "pipeline")
 SHARED_STUDIES = ("trainings",)  # what holds beyond one training: asked by the studies that have several
 

@@ -1,5 +1,6 @@
 """Chapters in forks of a process that has imported already: the same pages, the same ends."""
 
+import functools
 import json
 import os
 import signal
@@ -32,7 +33,10 @@ def start(root: Path, *command: str, **environment: str) -> subprocess.Popen:
     """Start a command as a shell would, in a session of its own."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     given = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.Popen(command, cwd=root, env=given, start_new_session=True, **pipes)
+    hearing = functools.partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # `make test` runs us in the background
+    return subprocess.Popen(command, cwd=root, env=given, start_new_session=True, preexec_fn=hearing, **pipes)
 
 
 def ask(root: Path, *arguments: str, **environment: str) -> subprocess.Popen:
