@@ -13,8 +13,8 @@
 PROFILE ?= quick
 SET ?=
 VENV ?= .venv
-# Of each chapter: on quick, where much is imports and figures, two chapters side by side take less time than two threads.
-THREADS ?= $(if $(filter quick,$(PROFILE)),1,2)
+# Of each chapter: two or three are at work side by side, which takes less time than more threads in one.
+THREADS ?= $(shell python3 -c 'import os; print(max(1, (os.cpu_count() or 1) // 3))' 2>/dev/null || echo 1)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)

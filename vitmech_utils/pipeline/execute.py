@@ -209,7 +209,7 @@ def _execute(
                 kernel_name="python3",
                 progress_bar=sys.stderr.isatty(),
                 start_timeout=180,
-                extra_arguments=["--Application.log_level=40"],
+                extra_arguments=["--Application.log_level=50"],
             )
     except PapermillExecutionError as error:
         scratch.replace(failed)
