@@ -54,11 +54,13 @@ def compare(backbone: str, images: int, rounds: int, how: str) -> Row:
     model = load_backbone(backbone).to(device())
     batches = list(stream(images))
     plain(model, batches[:1])
-    attention_statistics(model, batches[:1])
+    attention_statistics(model, batches[:1], regions=tuple(REGIONS))
     taken = take_turns(
         {
             "plain": lambda: seconds(lambda: plain(model, batches), clock),
-            "statistics": lambda: seconds(lambda: attention_statistics(model, batches), clock),
+            "statistics": lambda: seconds(
+                lambda: attention_statistics(model, batches, regions=tuple(REGIONS)), clock
+            ),
         },
         rounds,
     )
@@ -79,7 +81,7 @@ def peak_of(options: argparse.Namespace, images: int) -> float:
 
 def print_peak(backbone: str, images: int) -> None:
     """Stream the images through this process and print its peak memory in MiB."""
-    attention_statistics(load_backbone(backbone), stream(images))
+    attention_statistics(load_backbone(backbone), stream(images), regions=tuple(REGIONS))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
