@@ -5,7 +5,7 @@
 # make test    environment, browser if missing, all checks        make test-all  also what repeats them at length
 # make oldest  tests of models and heads with the oldest transformers and peft; make newest: with the newest admitted
 # make timm    tests of models and images of timm and torchvision themselves
-# make bench   all benchmarks beside their rivals, into the book (~10 minutes on 2 quiet cores)
+# make bench   all benchmarks beside their rivals, into the book (~15 minutes on 2 quiet cores)
 # make links   every link of the published book that leads outside
 # make audit   known vulnerabilities of what the lock names
 # make hashes  the hashes of the locks, after an edit to one
