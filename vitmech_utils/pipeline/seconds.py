@@ -15,8 +15,8 @@ from vitmech_utils.profiles import ProfileError, repository_root
 from vitmech_utils.runs.manifests import RunError, read_manifest
 
 RECORD = Path("profiles", "seconds.json")
-OVERHEAD = 6.0
-"""CPU seconds that a chapter's runner needs beside its kernel: it starts, checks what is stale, and writes the page."""
+OVERHEAD = 4.0
+"""CPU seconds that a chapter costs beside its kernel: Snakemake, and a runner that checks and writes the page."""
 
 
 def record(root: Path, run: Path, environment: float | None = None, book: float | None = None) -> dict:
