@@ -14,7 +14,8 @@ PROFILE ?= quick
 SET ?=
 VENV ?= .venv
 # Of each chapter: two or three are at work side by side, which takes less time than more threads in one.
-THREADS ?= $(shell python3 -c 'import os; print(max(1, (os.cpu_count() or 1) // 3))' 2>/dev/null || echo 1)
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+THREADS ?= $(shell expr \( $(CORES) + 2 \) / 3)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)

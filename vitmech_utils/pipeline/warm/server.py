@@ -76,8 +76,8 @@ def _wait(running: subprocess.Popen) -> int:
 
 
 def forks_are_safe() -> bool:
-    """Whether a process with torch imported may fork: on Linux, and not where an accelerator's driver is loaded."""
-    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/accel", "/dev/dri/renderD128")
+    """Whether a process with torch imported may fork: on Linux, and not where the driver of CUDA or ROCm is loaded."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd")
     return sys.platform == "linux" and not any(Path(path).exists() for path in drivers)
 
 
@@ -87,26 +87,24 @@ def _start(where: Path) -> tuple[subprocess.Popen, int]:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(where))
         listening.listen(64)
-        code = f"from {__name__ if __name__ != '__main__' else warm.__name__ + '.server'} import serve"
-        command = [sys.executable, "-c", f"{code}; serve({listening.fileno()}, {ends})"]
-        server = subprocess.Popen(command, pass_fds=(listening.fileno(), ends), stdin=subprocess.DEVNULL)
+        code = f"from {warm.__name__}.server import serve; serve({listening.fileno()}, {ends})"
+        given = {"pass_fds": (listening.fileno(), ends), "stdin": subprocess.DEVNULL}
+        server = subprocess.Popen([sys.executable, "-c", code], **given)
     os.close(ends)
     return server, alive
 
 
 def serve(listening: int, ends: int) -> None:
     """Import, then fork for each command that asks on a socket, until the other end of a pipe is closed."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # of a terminal, whose every process has it: the command ends itself
+    # A terminal's Ctrl-C reaches every process: the command ends itself, and this one with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     read = warm.read_once()  # before libraries write some of it themselves
     for name in NEEDED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
     door = socket.socket(fileno=listening)
-    while ends not in (ready := wait([door, ends])):
-        assert ready
+    while ends not in wait([door, ends]):
         connection = Connection(door.accept()[0].detach())
         if os.fork() == 0:
             door.close()
@@ -197,9 +195,8 @@ def _fork_kernel(connection: Connection, path: list[str]) -> tuple[int, Connecti
         os._exit(0)
     its.close()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    if (
-        "MPLBACKEND" not in asked["environment"]
-    ):  # which ipykernel sets, but matplotlib has been imported already
+    # ipykernel sets this variable, but matplotlib, which reads it, has been imported already.
+    if "MPLBACKEND" not in asked["environment"]:
         sys.modules["matplotlib"].rcParams["backend"] = "module://matplotlib_inline.backend_inline"
     _become(asked["arguments"][0], {**asked, "arguments": asked["arguments"][1:]}, path[1:])
     importlib.import_module("ipykernel.kernelapp").launch_new_instance()
