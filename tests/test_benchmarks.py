@@ -252,6 +252,27 @@ def test_the_table_says_what_is_known_and_what_is_not() -> None:
     ]
 
 
+def test_rows_by_the_number_of_images_stand_side_by_side_and_are_counted() -> None:
+    kept = {"unit": "%", "at_least": 93.0, "how": "by t"}
+    rows = [
+        {**kept, "what": f"Intervals that cover: {what}, {images} images", "figure": figure, "met": figure >= 93,
+         "against": f"the bootstrap ({figure - 10:.0f} %)"}
+        for what, images, figure in (("C1: a mean", 20, 60.5), ("C1: a mean", 500, 95.0), ("a share", 500, 97.0))
+    ]  # fmt: skip
+    record = record_of({"name": "x", "title": "X", "seconds": 1.0, "rows": [ROW, *rows]})
+    table = as_table(record)
+    assert table.count("| **Speed**") == 1
+    assert table.split("\n\n")[-1].splitlines() == [
+        "| what | how | 20 | 500 |",
+        "| --- | --- | --- | --- |",
+        "| C1: a mean | by t | **60.5** (50) | 95 (85) |",
+        "| a share | by t | not measured | 97 (87) |",
+    ]
+    assert "**Intervals that cover**, in %, by the number of images; in brackets: the bootstrap." in table
+    assert "the target (at least 93) is not met" in table
+    assert "Targets not met: Intervals that cover, in 1 of 3 cases." in as_page(record)
+
+
 def test_the_page_tells_machine_day_versions_and_what_went_wrong() -> None:
     rows = [{**ROW, "figure": 1.0, "met": False}]
     page = as_page(

@@ -17,6 +17,8 @@ GPU_RECORD = Path("benchmarks", "gpu.json")
 NO_GPU_RECORD = "```{note}\nNothing has been measured on a GPU yet.\n```"
 TOKEN = re.compile(r"\{\{\s*benchmarks\s*\}\}")
 GPU_TOKEN = re.compile(r"\{\{\s*gpu benchmarks\s*\}\}")
+BY_IMAGES = re.compile(r"(?P<kind>.+?): (?P<what>.+), (?P<images>\d+) images")
+"""What a row says that is one of a series by the number of images."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -134,16 +136,52 @@ def as_page(record: Record) -> str:
 
 
 def as_table(record: Record) -> str:
-    """All rows as one Markdown table of three columns; failed benchmarks have a row that says so."""
+    """All rows as a Markdown table of three columns; failed benchmarks have a row that says so.
+
+    What was measured at several numbers of images stands in a table of its own below, a column for each number.
+    """
     lines = ["| what, against what | result | target |", "|---|---|---|"]
+    series: dict[str, list[tuple[str, int, Row]]] = {}
     for benchmark in record.benchmarks:
         if benchmark.failed:
             cells = (f"**{benchmark.title}**", f"**failed**: {benchmark.failed}", "")
             lines.append(_line(cells))
         for row in benchmark.rows:
+            if named := BY_IMAGES.fullmatch(row.what):
+                series.setdefault(named["kind"], []).append((named["what"], int(named["images"]), row))
+                continue
             against = f", against {row.against}" if row.against else ""
             lines.append(_line((f"**{row.what}**{against}", _result(row), _target(row))))
+    tables = ["\n".join(lines)] if lines[2:] else []
+    return "\n\n".join([*tables, *(_by_images(kind, rows) for kind, rows in series.items())])
+
+
+def _by_images(kind: str, rows: list[tuple[str, int, Row]]) -> str:
+    """A table of one kind of rows: what was measured downwards, numbers of images across."""
+    numbers = sorted({images for _, images, _ in rows})
+    first = rows[0][2]
+    rival = next((row.against.rpartition(" (")[0] for _, _, row in rows if row.against), "")
+    bracket = f"; in brackets: {rival}" if rival else ""
+    lines = [
+        f"**{kind}**, in {first.unit}, by the number of images{bracket}. "
+        f"Bold: the target ({_target(first).partition(':')[0]}) is not met.",
+        "",
+        _line(("what", "how", *map(str, numbers))),
+        _line(("---",) * (2 + len(numbers))),
+    ]
+    for what in dict.fromkeys(what for what, _, _ in rows):
+        found = {images: row for name, images, row in rows if name == what}
+        how = next((row.how for row in found.values() if row.how), "")
+        lines.append(_line((what, how, *(_in_short(found.get(number)) for number in numbers))))
     return "\n".join(lines)
+
+
+def _in_short(row: Row | None) -> str:
+    if row is None or row.figure is None:
+        return "not measured"
+    bracket = row.against.rpartition("(")[2].rstrip("% )") if row.against else ""
+    figure = f"**{in_words(row.figure)}**" if row.met is False else in_words(row.figure)
+    return f"{figure} ({bracket})" if bracket else figure
 
 
 def in_words(value: float) -> str:
@@ -161,7 +199,7 @@ def _provenance(record: Record) -> str:
         else ""
     )
     failed = [benchmark.title for benchmark in record.benchmarks if benchmark.failed]
-    missed = [row.what for benchmark in record.benchmarks for row in benchmark.rows if row.met is False]
+    missed = _missed([row for benchmark in record.benchmarks for row in benchmark.rows])
     said = (f" Failed: {', '.join(failed)}." if failed else "") + (
         f" Targets not met: {'; '.join(missed)}." if missed else ""
     )
@@ -170,6 +208,16 @@ def _provenance(record: Record) -> str:
         f"{caution}Measured on {hardware(facts)} on {day(facts)}, in "
         f"{duration(record.wall_seconds)}, by code version {version(facts)}.{said}\n```"
     )
+
+
+def _missed(rows: list[Row]) -> list[str]:
+    """What misses its target; of rows by the number of images their kind, and how many of it."""
+    kinds = [(named["kind"] if (named := BY_IMAGES.fullmatch(row.what)) else "", row) for row in rows]
+    said = [row.what for kind, row in kinds if not kind and row.met is False]
+    for kind in dict.fromkeys(kind for kind, row in kinds if kind and row.met is False):
+        own = [row.met for other, row in kinds if other == kind]
+        said.append(f"{kind}, in {own.count(False)} of {len(own)} cases")
+    return said
 
 
 def _result(row: Row) -> str:
