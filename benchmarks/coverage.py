@@ -4,7 +4,8 @@
 
 The 5,000 published held-out readings, and the linearized changes of the first of them, stand for all images that there
 are. Of these, images are drawn again and again, as many as a chapter has, and each method's interval is held against
-the population's own value. The linearized changes are computed once, under results/, and taken from there afterwards;
+the population's own value. A row tells of the method that the library takes, by the table that lies in the package;
+--table makes that table. The linearized changes are computed once, under results/, and taken from there afterwards;
 in bfloat16, as the chapters do, where the processor multiplies in it. With --quick, the exact changes of 96 images that
 `exact` keeps take their place.
 """
@@ -38,6 +39,7 @@ from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.pipeline.benchmarks import Row
 from vitmech_utils.statistics import spearman
 from vitmech_utils.studies.ablation.measure import EARLY, LATE
+from vitmech_utils.studies.coverage import method_for
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORE = ROOT / "published" / "02_lora_fine_tuning" / "predictions.safetensors"
@@ -125,7 +127,7 @@ class Corrected:
         values = corrected_values(
             cheap, self.exact[:, many[selection.images]], selection, fitted=self.fitted, seed=seed
         )
-        for method in ("t", "transformed-t", "lengthened-t"):
+        for method in ("t", "transformed-t", "lengthened-t", "padded-t"):
             yield method, *ratio_intervals(values, np.ones(many.size), method)
 
 
@@ -319,7 +321,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
 
 def _row(key: tuple[str, int], methods: pd.DataFrame) -> Row:
     name, images = key
-    ours = next(m for m in ("lengthened-t", "binomial", "corrected") if m in set(methods["method"]))
+    ours = method_for(name, images)
     by_method = methods.set_index("method")
     what = f"95 % intervals that hold the truth: {name}, {images} images"
     covered = by_method["covered"][ours]

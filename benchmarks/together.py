@@ -1,4 +1,4 @@
-"""Sets and pairs of heads: the replay against plain hooks, and second derivatives against exact pairs.
+"""Sets and pairs of heads: the replay against plain hooks, orders, and second derivatives against exact pairs.
 
     python benchmarks/together.py [--sets 48] [--images 2] [--rounds 3] [--threads 1]
 
@@ -35,12 +35,19 @@ def measure(options: argparse.Namespace) -> list[Row]:
     few = predict_without_sets(model, images, pairs[:4], "zero")
     slow = predict_without_sets(model, images, pairs[:4], "zero", replay=False)
     apart = (few.ablated - slow.ablated).abs().max().item()
-    head = find_blocks(model).pairs[len(find_blocks(model).pairs) // 2]
+    heads = find_blocks(model).pairs
+    head = heads[len(heads) // 2]
+    mixed = np.random.default_rng(1).permutation(len(heads))[: options.sets]
+    order = [[heads[place] for place in mixed[:gone]] for gone in range(1, len(mixed) + 1)]
     taken = take_turns(
         {
             "replay": lambda: seconds(lambda: predict_without_sets(model, images, pairs, "zero"), clock),
             "hooks": lambda: seconds(
                 lambda: predict_without_sets(model, images, pairs, "zero", replay=False), clock
+            ),
+            "order": lambda: seconds(lambda: predict_without_sets(model, images, order, "zero"), clock),
+            "order by hooks": lambda: seconds(
+                lambda: predict_without_sets(model, images, order, "zero", replay=False), clock
             ),
             "derivatives": lambda: seconds(
                 lambda: second_order(model, images, labels, "zero", heads=[head], bootstrap=10), clock
@@ -49,12 +56,18 @@ def measure(options: argparse.Namespace) -> list[Row]:
         options.rounds,
     )
     how = f"{len(pairs)} random pairs, {options.images} images, {options.threads} thread(s), {device().type}"
-    partners = len(find_blocks(model).pairs) - 1
+    partners = len(heads) - 1
     one_by_one = [found / len(pairs) * partners for found in taken["replay"]]
     return [
         row(
             "Pairs of heads, exactly", ratios(taken["hooks"], taken["replay"]), "times as fast",
             against="one plain hook per head and a full pass", how=f"{how}; predictions differ by {apart:.1g}",
+        ),
+        row(
+            "Heads taken away one after the other, exactly", ratios(taken["order by hooks"], taken["order"]),
+            "times as fast", against="plain hooks and a full pass for each set",
+            how=f"{len(order)} heads in random order, {options.images} images, {options.threads} thread(s), "
+            f"{device().type}",
         ),
         row(
             "One head's pairs with all others, to second order", ratios(one_by_one, taken["derivatives"]),

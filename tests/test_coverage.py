@@ -29,7 +29,7 @@ def test_a_method_that_covers_and_one_that_does_not_are_told_apart(coverage):
     table = coverage.coverage(coverage.Mean("skewed", skewed), (31,), 100).set_index("method")
     assert list(table.index) == list(coverage.METHODS)
     assert table.loc["percentile", "covered"] < 85
-    assert table.loc["lengthened-t", "covered"] > table.loc["percentile", "covered"] + 5
+    assert table.loc["padded-t", "covered"] > table.loc["percentile", "covered"] + 5
     assert (table["too_low"] > table["too_high"]).all()
     even = coverage.coverage(coverage.Mean("even", 7 + rng.standard_normal((2, 4001))), (31,), 100)
     assert even.set_index("method").loc["t", "covered"] > 90

@@ -14,7 +14,7 @@ from vitmech_utils.heads.direct import direct_effects, predict_directly
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.interactions import shapley_values
 from vitmech_utils.heads.pruning import prune_heads
-from vitmech_utils.heads.replay import ReplayError
+from vitmech_utils.heads.replay import Replay, ReplayError
 from vitmech_utils.heads.sets import groups, predict_tests, predict_without_sets, set_effects, singles
 from vitmech_utils.model.anatomy import find_blocks
 
@@ -61,6 +61,37 @@ def test_single_images_meet_single_sets_in_the_order_asked_for():
     _, found, _ = predict_tests(model, pixels, tests, batch=2)
     expected = torch.stack([whole.ablated[5, 3], whole.baseline[0], whole.ablated[2, 4], whole.ablated[5, 0]])
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [2, 5, 32])
+@pytest.mark.parametrize("family", ["vit", "dinov2"])
+def test_sets_that_begin_alike_run_as_one_up_to_where_they_differ(family, batch, monkeypatch):
+    model, (pixels, _) = zoo(family), pictures(3)
+    pairs = find_blocks(model).pairs
+    order = np.random.default_rng(0).permutation(len(pairs))
+    chain = [[pairs[place] for place in order[:gone]] for gone in range(2, len(pairs) + 1)]
+    sets = [*chain, chain[4], []]
+    rows = []
+    run = Replay._run
+    monkeypatch.setattr(
+        Replay,
+        "_run",
+        lambda self, layer, hidden, *rest: rows.append(len(hidden)) or run(self, layer, hidden, *rest),
+    )
+    fast = predict_without_sets(model, pixels, sets, "mean", batch=batch)
+    slow = predict_without_sets(model, pixels, sets, "mean", batch=batch, replay=False)
+    torch.testing.assert_close(fast.ablated, slow.ablated, rtol=1e-9, atol=1e-9)
+    assert torch.equal(fast.ablated[4], fast.ablated[len(chain)])
+    prefixes = {
+        (layer, frozenset(head for head in heads if head[0] <= layer))
+        for heads in chain
+        for layer in range(min(heads)[0], LAYERS)
+    }
+    checked = (
+        LAYERS + 1
+    )  # the pass of one image that is held against the model's own, and the short last block's
+    assert sum(rows) <= len(pixels) * len(prefixes) + checked + len(pixels)
+    assert max(rows) <= max(batch, len(pixels))
 
 
 def test_more_images_than_fit_at_once_change_nothing():

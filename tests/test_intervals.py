@@ -113,7 +113,31 @@ def test_the_correction_for_skewness_covers_where_percentiles_do_not():
     assert found["percentile"] < 0.88
     assert found["transformed-t"] > 0.91
     assert found["studentized"] > 0.89
-    assert found["lengthened-t"] >= max(found.values())
+    assert found["padded-t"] >= max(found.values())
+    assert found["padded-t"] >= found["lengthened-t"] >= found["transformed-t"]
+
+
+def test_the_padded_interval_is_that_of_one_more_value_as_far_out_as_the_last():
+    row = heavy(1)[0]
+    out = np.abs(row - row.mean()).max()
+    error = np.sqrt((((row - row.mean()) ** 2).sum() + out**2) / (IMAGES - 1) / IMAGES)
+    low, high = mean_intervals(row[None], "padded-t")
+    reach = stats.t.ppf(0.975, IMAGES - 1) * error
+    assert low[0] == pytest.approx(
+        row.mean() - reach
+    )  # the cubic lengthens the other side of what leans to the right
+    assert high[0] > row.mean() + reach
+    even = np.tile([0.0, 1.0], 500)[None]
+    padded, plain = (np.ptp(mean_intervals(even, method)) for method in ("padded-t", "lengthened-t"))
+    assert padded == pytest.approx(plain * np.sqrt(1001 / 1000))
+
+
+def test_the_padded_interval_covers_where_single_values_decide():
+    def rare(rng, repeats):
+        return rng.lognormal(sigma=2.0, size=(repeats, 200)) * rng.choice([-0.2, 1.0], size=(repeats, 200))
+
+    truth = 0.4 * np.exp(2.0)
+    assert covered("padded-t", rare, truth) > covered("lengthened-t", rare, truth) + 0.005
 
 
 def test_the_lengthened_interval_covers_where_the_cubic_is_misled():

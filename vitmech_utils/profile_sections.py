@@ -91,14 +91,16 @@ class Gallery(Images):
 class Ablation(Section):
     """Head ablation: images, modes, pairs of head and image per batch, bootstrap draws.
 
-    By every mode all heads are ablated to first order on `images`; exactly on `exact_images` of them by `modes`, by the
-    other modes on `other_exact_images`. Controls that have no first-order form take `control_images`, and the constants
-    of mode `optimal` are fitted on `optimal_images`.
+    By every mode heads are ablated to first order on `images`; exactly on `exact_images` of them by `modes`, by the
+    other modes on `other_exact_images`. `modes` take all heads, the others those of every `other_sweep_every`-th layer,
+    the last one among them. Controls that have no first-order form take `control_images`, and the constants of mode
+    `optimal` are fitted on `optimal_images`.
     """
 
     images: Annotated[Count, Field(ge=2)]
     exact_images: Annotated[Count, Field(ge=2)]
     other_exact_images: Annotated[Count, Field(ge=2)]
+    other_sweep_every: Count = 1
     control_images: Annotated[Count, Field(ge=2)]
     optimal_images: Annotated[Count, Field(ge=4)]
     modes: Annotated[list[AblationMode], Field(min_length=1)]

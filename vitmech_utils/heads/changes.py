@@ -17,6 +17,7 @@ from vitmech_utils.heads.control_variates import Selection, corrected_values
 from vitmech_utils.heads.effects import ALL, Answers
 from vitmech_utils.heads.hooks import HeadSet
 from vitmech_utils.heads.linearized import METHOD
+from vitmech_utils.intervals import METHOD as INTERVAL
 from vitmech_utils.intervals import divided, mean_intervals, ratio_intervals, share_intervals
 from vitmech_utils.statistics import Interval, adjust, paired_p_values
 from vitmech_utils.tasks import Loss, Task
@@ -141,7 +142,7 @@ def mean_changes(
     values: Float[ndarray, "row image"],
     whole: Interval,
     relative: bool = True,
-    method: str = "lengthened-t",
+    method: str = INTERVAL,
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -166,7 +167,7 @@ def effect_table(
     selection: Selection | None = None,
     fitted: bool = False,
     names: Sequence[str] | None = None,
-    method: str = "lengthened-t",
+    method: str = INTERVAL,
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,

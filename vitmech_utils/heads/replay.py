@@ -105,13 +105,37 @@ class Replay:
         change: Float[Tensor, "variant token hidden"],
     ) -> Float[Tensor, "variant ..."]:
         """Predict `images` with `change` added to what the attention of `layer` (0-based) writes."""
+        hidden = self.start(layer, images, change)
+        for later in range(layer + 1, self._last):
+            hidden = self.advance(later, hidden)
+        return self.finish(hidden, layer)
+
+    def start(
+        self,
+        layer: int,
+        images: Int[Tensor, " variant"],
+        change: Float[Tensor, "variant token hidden"],
+    ) -> Float[Tensor, "variant left hidden"]:
+        """What leaves `layer` (0-based) for `images` with `change` added to what its attention writes.
+
+        After the last layer, of the CLS token alone where that is known to suffice.
+        """
         block, cls_only = self.anatomy.blocks[layer], self._cls_tail and layer == self._last
         rows = slice(0, 1) if cls_only else slice(None)
         own = block.numbers.pick(self.heads[layer][:, rows], 2)
         written = block.output(own.flatten(2))[images] + change[:, rows]
-        hidden = self._run(layer, self._inputs[layer][images, rows], written)
-        for later in range(layer + 1, self._last):
-            hidden = self._run(later, hidden)
+        return self._run(layer, self._inputs[layer][images, rows], written)
+
+    def advance(
+        self, layer: int, hidden: Float[Tensor, "variant token hidden"]
+    ) -> Float[Tensor, "variant token hidden"]:
+        """What leaves `layer` (0-based, not the last), whatever enters it; hooks on its modules are heeded."""
+        return self._run(layer, hidden)
+
+    def finish(
+        self, hidden: Float[Tensor, "variant left hidden"], layer: int
+    ) -> Float[Tensor, "variant ..."]:
+        """Predict from what left `layer`: the layer before the last, or the last one by `start`."""
         return self._finish(hidden) if layer < self._last else self._tail(hidden)
 
     def rerun(self, layer: int) -> Float[Tensor, "image ..."]:

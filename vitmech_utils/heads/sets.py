@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -356,6 +357,7 @@ class _Part:
     ) -> None:
         self.model, self.anatomy, self.images, self.start, self.new = model, anatomy, images, start, new
         self.tests = [(image - start, heads) for image, heads in tests]
+        self._lost = [_by_layer(heads) for _, heads in tests]
 
     def run(self, batch: int, keep: Outputs | LossesFor, replay: bool) -> tuple[Tensor, Tensor, bool]:
         """What is kept of the baseline and of each test, and whether they were replayed: hooks are taken if need be."""
@@ -390,13 +392,14 @@ class _Part:
                 self._outcome[places] = self._keep(self._own[at], at)
                 continue
             difference = self.new[layer] - run.heads[layer]
-            change = self._one_each(difference, layer) if single else self._several(difference, layer)
+            if not single:
+                self._together(run, layer, difference, places, batch)
+                continue
+            change = self._one_each(difference, layer)
             for start in range(0, len(places), batch):
                 part = places[start : start + batch]
                 at = self._images_of(part)
-                written, later = change(part, at)
-                with change_heads(self.model, later) if later else nullcontext():
-                    self._outcome[part] = self._keep(run.resume(layer, at, written), at)
+                self._outcome[part] = self._keep(run.resume(layer, at, change(part, at)), at)
 
     def _one_each(self, difference: Tensor, layer: int) -> Callable:
         """What single heads write less, by products with their own columns of the output projection alone."""
@@ -404,23 +407,74 @@ class _Part:
         columns = block.output.weight.T.unflatten(0, (len(numbers.kept), numbers.size))
         columns = numbers.spread(columns, 0)  # [head, size, hidden]
 
-        def change(part: list[int], at: Tensor) -> tuple[Tensor, dict]:
+        def change(part: list[int], at: Tensor) -> Tensor:
             heads = [next(iter(self.tests[place][1]))[1] for place in part]
             head = torch.tensor(heads, device=self.images.device)
-            return torch.bmm(difference[at, :, head], columns[head]), {}
+            return torch.bmm(difference[at, :, head], columns[head])
 
         return change
 
-    def _several(self, difference: Tensor, layer: int) -> Callable:
-        """What the heads of whole sets write less at their first layer, and their changes at later ones."""
+    def _together(self, run: Replay, layer: int, difference: Tensor, places: list[int], batch: int) -> None:
+        """Sets whose first layer is `layer`: those of an image run as one for as long as they lose the same heads."""
         block = self.anatomy.blocks[layer]
+        of_image: dict[int, list[int]] = {}
+        for place in places:
+            of_image.setdefault(self.tests[place][0], []).append(place)
+        images = torch.tensor(list(of_image), device=self.images.device)
+        for rows, lost, shared in self._apart(list(of_image.values()), layer, batch):
+            at = images[rows]
+            missing = block.numbers.pick(difference[at] * self._mask(lost), 2).flatten(2)
+            left = run.start(layer, at, nn.functional.linear(missing, block.output.weight))
+            self._onwards(run, layer, left, at, shared, batch)
 
-        def change(part: list[int], at: Tensor) -> tuple[Tensor, dict]:
-            masks = self._masks(part)
-            lost = block.numbers.pick(difference[at] * masks.pop(layer), 2).flatten(2)
-            return nn.functional.linear(lost, block.output.weight), self._changes(masks, at)
+    def _onwards(
+        self, run: Replay, layer: int, left: Tensor, at: Tensor, shared: list[list[int]], batch: int
+    ) -> None:
+        """From what left `layer` on: one row of `left` for all the tests that a list of `shared` names."""
+        after, last = layer + 1, self.anatomy.layers - 1
+        if after > last:
+            self._note(run.finish(left, layer), at, shared)
+            return
+        for rows, lost, tests in self._apart(shared, after, batch):
+            entering, own = left[rows], at[rows]
+            changes = self._changes({after: self._mask(lost)}, own) if any(lost) else {}
+            with change_heads(self.model, changes) if changes else nullcontext():
+                found = run.finish(entering, layer) if after == last else run.advance(after, entering)
+            if after == last:
+                self._note(found, own, tests)
+            else:
+                self._onwards(run, after, found, own, tests, batch)
 
-        return change
+    def _apart(
+        self, shared: list[list[int]], layer: int, batch: int
+    ) -> Iterator[tuple[list[int], list[HeadSet], list[list[int]]]]:
+        """Tests that shared a row until `layer`, parted by the heads that they lose there, in batches of even size.
+
+        Yields the row that each came from, what it loses in `layer`, and its tests.
+        """
+        parted: list[tuple[int, HeadSet, list[int]]] = []
+        for row, tests in enumerate(shared):
+            found: dict[HeadSet, list[int]] = {}
+            for place in tests:
+                found.setdefault(self._lost[place].get(layer, frozenset()), []).append(place)
+            parted += [(row, lost, own) for lost, own in found.items()]
+        size = math.ceil(len(parted) / math.ceil(len(parted) / batch))
+        for start in range(0, len(parted), size):
+            rows, lost, tests = zip(*parted[start : start + size], strict=True)
+            yield list(rows), list(lost), list(tests)
+
+    def _note(self, outputs: Tensor, at: Tensor, shared: list[list[int]]) -> None:
+        kept = self._keep(outputs, at)
+        rows = [row for row, tests in enumerate(shared) for _ in tests]
+        self._outcome[[place for tests in shared for place in tests]] = kept[rows]
+
+    def _mask(self, lost: Sequence[HeadSet]) -> Tensor:
+        """Which heads of one layer each row loses, [row, 1, head, 1]."""
+        mask = torch.zeros(len(lost), 1, self.anatomy.heads, 1, dtype=torch.bool)
+        for row, heads in enumerate(lost):
+            for _, head in heads:
+                mask[row, 0, head] = True
+        return mask.to(self.images.device)
 
     def _hooked(self, batch: int) -> None:
         for start in range(0, len(self.tests), batch):
@@ -444,14 +498,11 @@ class _Part:
 
     def _masks(self, part: list[int]) -> dict[int, Tensor]:
         """For every layer that loses heads in some row: which ones, [row, 1, head, 1]."""
-        found: dict[int, Tensor] = {}
-        for row, place in enumerate(part):
-            for layer, head in self.tests[place][1]:
-                if layer not in found:
-                    shape = len(part), 1, self.anatomy.heads, 1
-                    found[layer] = torch.zeros(shape, dtype=torch.bool, device=self.images.device)
-                found[layer][row, 0, head, 0] = True
-        return found
+        layers = sorted(set().union(*(self._lost[place] for place in part)))
+        return {
+            layer: self._mask([self._lost[place].get(layer, frozenset()) for place in part])
+            for layer in layers
+        }
 
     def _changes(self, masks: dict[int, Tensor], at: Tensor) -> dict:
         def change(layer: int) -> Callable[[Tensor], Tensor]:
@@ -459,6 +510,12 @@ class _Part:
             return lambda present: torch.where(masks[layer], own[:, : present.shape[1]], present)
 
         return {layer: change(layer) for layer in masks}
+
+
+def _by_layer(heads: HeadSet) -> dict[int, HeadSet]:
+    return {
+        layer: frozenset(head for head in heads if head[0] == layer) for layer in {pair[0] for pair in heads}
+    }
 
 
 def _first_outputs(

@@ -190,15 +190,6 @@ def main_modes(asked: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 @checked_arguments()
-def predict_mode(
-    model: nn.Module, images: Material, mode: str, count: int, batch: int = 32
-) -> HeadPredictions:
-    """Predict the first `count` images without each head; means and donors come from `images`."""
-    extra = {"mean": {"reference": images.reference}, "resample": {"donors": images.twins[:count]}}
-    return predict_without_heads(model, images.pixels[:count], mode, batch=batch, **extra.get(mode, {}))
-
-
-@checked_arguments()
 def held_out_figures(numbers: Int[ndarray, " image"], style: str = "published") -> dict[str, Tensor]:
     """The held-out figures with these numbers, as one batch."""
     return stack(ChirpDataset(int(numbers.max()) + 1, style=style, split="held-out"), numbers.tolist())
@@ -212,36 +203,43 @@ def estimate_modes(
     batch: int = 32,
     reference: int = 24,
     constants: HeadConstants | None = None,
+    every: Mapping[str, int] | None = None,
 ) -> dict[str, Estimate]:
     """Changes without each head on the first held-out images: to first order on all, exactly on some, by mode.
 
     Means and noise are those of `reference` training images, donors the images' undecorated twins, `constants` are for
-    mode `optimal`. Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`), which
-    the exact ones correct.
+    mode `optimal`. Modes that `every` names take the heads of every so manieth layer alone, the last one among them.
+    Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`), which the exact ones
+    correct.
     """
+    every = every or {}
 
     def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
         data = held_out_figures(numbers)
         return data["pixel_values"], data["labels"].double()
 
-    extra: dict[str, Any] = {}
-    if {"mean", "noise"} & set(exact):
-        extra["reference"] = training_figures(reference)["pixel_values"]
-    if "optimal" in exact:
-        extra["constants"] = constants
-    if "resample" in exact:
-        extra["donors"] = lambda numbers: held_out_figures(numbers, "bare")["pixel_values"]
-    found = estimates.estimate_modes(
-        model,
-        draw,
-        images,
-        exact,
-        task=model.task,
-        exact_batch=batch,
-        dtype=estimates.fast_dtype(model),
-        **extra,
-    )
-    return {mode: one.single() for mode, one in found.items()}
+    found: dict[str, Estimate] = {}
+    for step in dict.fromkeys(every.get(mode, 1) for mode in exact):
+        few = {mode: count for mode, count in exact.items() if every.get(mode, 1) == step}
+        extra: dict[str, Any] = {}
+        if {"mean", "noise"} & set(few):
+            extra["reference"] = training_figures(reference)["pixel_values"]
+        if "optimal" in few:
+            extra["constants"] = constants
+        if "resample" in few:
+            extra["donors"] = lambda numbers: held_out_figures(numbers, "bare")["pixel_values"]
+        found |= estimates.estimate_modes(
+            model,
+            draw,
+            images,
+            few,
+            task=model.task,
+            layers=find_blocks(model).every(step) if step > 1 else None,
+            exact_batch=batch,
+            dtype=estimates.fast_dtype(model),
+            **extra,
+        )
+    return {mode: found[mode].single() for mode in exact}
 
 
 @checked_arguments()
@@ -257,6 +255,13 @@ def exact_images(plan: Ablation) -> dict[str, int]:
     """How many images are ablated exactly by every mode: more by the profile's own."""
     main, others = main_modes(plan.modes)
     return dict.fromkeys(main, plan.exact_images) | dict.fromkeys(others, plan.other_exact_images)
+
+
+@checked_arguments()
+def swept_every(plan: Ablation) -> dict[str, int]:
+    """Of which layers every mode ablates the heads: of all (1) by the profile's own, of one in so many by others."""
+    main, others = main_modes(plan.modes)
+    return dict.fromkeys(main, 1) | dict.fromkeys(others, plan.other_sweep_every)
 
 
 @checked_arguments()
@@ -358,7 +363,7 @@ def intervals(comparison: pd.DataFrame) -> dict[str, dict[str, Interval]]:
 
 @checked_arguments()
 def mode_agreement(found: Mapping[str, Estimate], draws: int = 2000) -> pd.DataFrame:
-    """How alike two modes order the heads, by effect and by shift: every pair of modes, on the images that both have.
+    """How alike two modes order the heads that both ablate, by effect and by shift, on the images that both have.
 
     Returns first, second, quantity, correlation (Spearman's, over heads), low, high (the images drawn anew, the same
     for both modes) and images.
@@ -366,8 +371,14 @@ def mode_agreement(found: Mapping[str, Estimate], draws: int = 2000) -> pd.DataF
     rows = []
     for (first, one), (second, other) in itertools.combinations(found.items(), 2):
         count = min(one.images, other.images)
+        both = [
+            [place for place, heads in enumerate(each.cheap.sets) if heads in among.cheap.sets]
+            for each, among in ((one, other), (other, one))
+        ]
         for what in ("effect", "shift"):
-            values = np.concatenate([each.values(what)[:, :count] for each in (one, other)])
+            values = np.concatenate(
+                [each.values(what)[rows, :count] for each, rows in zip((one, other), both, strict=True)]
+            )
             heads = len(values) // 2
             same = joint_interval(
                 values,
@@ -412,6 +423,7 @@ def approximations(
         cheap = cheap[:, chosen]
         own = float(one.exact.baseline.mean())
         layers, heads = zip(*(next(iter(heads)) for heads in one.cheap.sets), strict=True)
+        slope = slope.set_index(["layer", "head"])["effect"].loc[list(zip(layers, heads, strict=True))]
         with np.errstate(invalid="ignore"):
             by_image = [
                 np.corrcoef(a, b)[0, 1] if a.std() and b.std() else np.nan
@@ -422,7 +434,7 @@ def approximations(
                 {
                     "mode": mode, "layer": layers, "head": heads, "images": len(chosen),
                     "exact": exact.mean(1) * percent, "linearized": cheap.mean(1) * percent,
-                    "slope": slope["effect"].to_numpy() / 100 * own * percent, "by_image": by_image,
+                    "slope": slope.to_numpy() / 100 * own * percent, "by_image": by_image,
                 }
             )
         )  # fmt: skip
@@ -546,9 +558,13 @@ def compared_sets(single: pd.DataFrame, draws: int = 8) -> dict[str, pd.DataFram
 
 
 @checked_arguments()
-def untrained_effects(model: ChirpRegressor, images: Material, count: int, batch: int = 32) -> pd.DataFrame:
-    """The effects of zero ablation in a model's untrained twin, on the first images."""
-    found = predict_mode(model.untrained_twin(), images, "zero", count, batch)
+def untrained_effects(
+    model: ChirpRegressor, images: Material, count: int, layers: Sequence[int], batch: int = 32
+) -> pd.DataFrame:
+    """The effects of zero ablation in a model's untrained twin, on the first images, in some layers (0-based)."""
+    found = predict_without_heads(
+        model.untrained_twin(), images.pixels[:count], "zero", layers=layers, batch=batch
+    )
     return effects(found, images.labels[:count])
 
 

@@ -41,10 +41,11 @@ CLAIMED = {"C1": "early heads hardly matter", "C2": "deeper heads matter about t
 def opening(profile: Profile, layers: int, heads: int, held_out: int) -> str:
     """What this run of the chapter is made of."""
     plan = profile.ablation
+    few = f" in one layer in {plan.other_sweep_every} only" if plan.other_sweep_every > 1 else ""
     return (
         f"This page was made with profile **{profile.name}**: {layers} layers of {heads} heads, {plan.images:,} "
         f"held-out images to first order; of these {plan.exact_images:,} exactly by {', '.join(plan.modes)} ablation, "
-        f"{plan.other_exact_images:,} by every other mode. Percentages are of the model's loss on {held_out:,} "
+        f"{plan.other_exact_images:,} by every other mode{few}. Percentages are of the model's loss on {held_out:,} "
         "held-out images. Intervals are 95 % intervals."
     )
 
@@ -203,6 +204,7 @@ def agreement(found: pd.DataFrame, effects: pd.DataFrame, modes: Sequence[str]) 
     first, second = weakest["first"], weakest["second"]
     left.set_title(f"{first} and {second} agree least")
     figure.colorbar(image, ax=left, label="rank correlation")
+    effects = effects.dropna(subset=[first, second])
     effect_scatter(right, effects[first], effects[second], head_names(effects))
     right.set(xlabel=f"effect, {first} (%)", ylabel=f"effect, {second} (%)")
     right.set_title("the same heads, two modes")
