@@ -34,8 +34,8 @@ RECORD, WEIGHTS = "pruned.json", "model.safetensors"
 LARGEST_RECORD = 2**20  # bytes
 MOST_LAYERS = 1000
 MOST_OF_FILE = 16  # times the weights in a file: what the model that they were cut from may have had
-# What ViT families call their head count, the joined heads' width, and the norm in front of the attention.
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "depth")
+# What ViT families call their head count, the joined heads' width, and the norm in front of the attention.
 COUNTS, WIDTHS = ("num_attention_heads", "num_heads"), ("all_head_size", "attn_dim")
 NORMS = ("layernorm_before", "norm1")
 
