@@ -44,7 +44,7 @@ from vitmech_utils.studies.coverage import method_for
 ROOT = Path(__file__).resolve().parents[1]
 SCORE = ROOT / "published" / "02_lora_fine_tuning" / "predictions.safetensors"
 CACHE = ROOT / "results" / "coverage"
-COUNTS = (20, 24, 96, 192, 500, 1000)
+COUNTS = (20, 24, 96, 192, 500, 1000, 2000)
 ENOUGH = 93.0
 """Percent of intervals that must hold the truth for a nominal 95 % to be believed."""
 HEADS, REFERENCE, PART = 6, 24, 50
