@@ -490,7 +490,9 @@ def precision_and_cost(
         spread = ((exact - (exact @ weight)[:, None]) ** 2) @ weight
         per_cheap, per_exact = one.cheap_seconds / one.images, one.exact_seconds / len(chosen)
         seconds = one.cheap_seconds + one.exact_seconds
-        low, high = mean_intervals(one.values())
+        low, high = mean_intervals(
+            one.values(), "t"
+        )  # Student's on both sides: what is compared is the spread
         ours = (high - low) / 2 * percent
         alone = (
             REACH * np.sqrt(spread / max(seconds / per_exact, 1)) * percent if per_exact else np.nan * ours
