@@ -208,8 +208,8 @@ def estimate_modes(
     """Changes without each head on the first held-out images: to first order on all, exactly on some, by mode.
 
     Means and noise are those of `reference` training images, donors the images' undecorated twins, `constants` are for
-    mode `optimal`. Modes that `every` names take the heads of every so manieth layer alone, the last one among them.
-    Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`), which the exact ones
+    mode `optimal`. Modes that `every` names take the heads of every so manieth layer alone, the last one among them
+    (`compared_layers`). Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`), which the exact ones
     correct.
     """
     every = every or {}
@@ -234,12 +234,19 @@ def estimate_modes(
             images,
             few,
             task=model.task,
-            layers=find_blocks(model).every(step) if step > 1 else None,
+            layers=compared_layers(find_blocks(model).every(step)) if step > 1 else None,
             exact_batch=batch,
             dtype=estimates.fast_dtype(model),
             **extra,
         )
     return {mode: found[mode].single() for mode in exact}
+
+
+@checked_arguments()
+def compared_layers(some: Sequence[int]) -> list[int]:
+    """Some layers (0-based, in order), and one more of each group that the claims compare where they hold none."""
+    missing = [group[-1] for group in (EARLY, LATE) if not set(group) & set(some)]
+    return sorted({*some, *missing})
 
 
 @checked_arguments()
