@@ -209,8 +209,8 @@ def estimate_modes(
 
     Means and noise are those of `reference` training images, donors the images' undecorated twins, `constants` are for
     mode `optimal`. Modes that `every` names take the heads of every so manieth layer alone, the last one among them
-    (`compared_layers`). Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`), which the exact ones
-    correct.
+    (`compared_layers`). Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`),
+    which the exact ones correct.
     """
     every = every or {}
 
