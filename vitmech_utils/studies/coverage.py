@@ -9,6 +9,8 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.intervals import METHOD
 from vitmech_utils.strict_text import parse_json
 
+SIGNED = "effect"
+"""What the names of quantities say that may be negative: no logarithm serves them."""
 COVERED = 93.0
 """Percent of nominal 95 % intervals that must hold the truth."""
 
@@ -34,7 +36,8 @@ def method_for(quantity: str, images: int, covered: float = COVERED) -> str:
     """The interval to take for a quantity measured on so many images: the narrowest that is known to cover.
 
     The library's usual method where it covers, else the one of least width among those that do, at the largest tried
-    number of images that is not above `images`; where none does, the one that covers most often.
+    number of images that is not above `images`; where none does, the one that covers most often. Logarithms are for
+    what cannot be negative.
     """
     table = _of(quantity)
     tried = table["images"].unique()
@@ -62,6 +65,8 @@ def least_images(quantity: str, covered: float = COVERED) -> int | None:
 def _of(quantity: str) -> pd.DataFrame:
     table = measured()
     table = table[table["quantity"] == quantity]
+    if SIGNED in quantity:
+        table = table[table["method"] != "log-t"]
     if table.empty:
         raise KeyError(
             f"no coverage was measured for {quantity!r}, expected one of {', '.join(quantities())}"
