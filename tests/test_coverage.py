@@ -6,8 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_book import ROOT
+
+from vitmech_utils.intervals import METHOD
+from vitmech_utils.studies import coverage as chosen
 
 SCRIPT = ROOT / "benchmarks" / "coverage.py"
 
@@ -34,6 +38,49 @@ def test_a_method_that_covers_and_one_that_does_not_are_told_apart(coverage):
     even = coverage.coverage(coverage.Mean("even", 7 + rng.standard_normal((2, 4001))), (31,), 100)
     assert even.set_index("method").loc["t", "covered"] > 90
     assert (even["half_width"].between(0.03, 0.08)).all()
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch):
+    """A made-up table in place of the measured one."""
+
+    def put(*rows: tuple) -> None:
+        columns = ["quantity", "images", "method", "covered", "half_width"]
+        chosen.least_images.cache_clear()
+        monkeypatch.setattr(chosen, "measured", lambda: pd.DataFrame(rows, columns=columns))
+
+    yield put
+    chosen.least_images.cache_clear()
+
+
+def test_the_method_is_the_usual_one_or_the_narrowest_that_covers(tables):
+    tables(
+        ("a shift", 20, METHOD, 90, 1.0), ("a shift", 20, "t", 91, 0.9), ("a shift", 20, "log-t", 92, 0.5),
+        ("a shift", 100, METHOD, 92, 1.0), ("a shift", 100, "t", 94, 0.9), ("a shift", 100, "log-t", 93, 0.5),
+        ("a shift", 500, METHOD, 93, 1.0), ("a shift", 500, "t", 95, 0.9), ("a shift", 500, "log-t", 99, 0.5),
+    )  # fmt: skip
+    assert [chosen.method_for("a shift", images) for images in (4, 20, 99, 100, 499, 5000)] == [
+        "log-t", "log-t", "log-t", "log-t", "log-t", METHOD,
+    ]  # fmt: skip
+    assert chosen.least_images("a shift") == 100
+    with pytest.raises(KeyError, match="no coverage was measured for 'an area'"):
+        chosen.least_images("an area")
+
+
+def test_what_may_be_negative_gets_no_logarithm(tables):
+    tables(
+        ("an effect", 20, METHOD, 90, 1.0), ("an effect", 20, "log-t", 99, 0.5),
+        ("an effect", 100, METHOD, 94, 1.0), ("an effect", 100, "log-t", 99, 0.5),
+    )  # fmt: skip
+    assert {chosen.method_for("an effect", images) for images in (20, 100)} == {METHOD}
+    assert chosen.least_images("an effect") == 100
+
+
+def test_the_measured_table_serves_what_rules_rest_on():
+    for quantity in chosen.quantities():
+        rows = chosen.measured()[chosen.measured()["quantity"] == quantity]
+        assert rows["covered"].between(0, 100).all()
+        assert chosen.method_for(quantity, 1000) in set(rows["method"])
 
 
 def test_a_population_without_spread_is_always_covered(coverage):

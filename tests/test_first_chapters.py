@@ -225,6 +225,27 @@ class TestAblation:
         )
         assert (costs[["cheap_seconds", "exact_seconds", "half_width"]] > 0).all(axis=None)
 
+    def test_modes_that_take_fewer_layers_keep_those_that_the_claims_compare(self) -> None:
+        model = ChirpRegressor.tiny(layers=7, heads=2)
+        found = ablation.estimate_modes(model, 4, {"mean": 2, "zero": 2}, every={"mean": 1, "zero": 3})
+        assert list(found) == ["mean", "zero"]
+        assert len(found["mean"].cheap.sets) == 14
+        places = [layer * 2 + head for layer in (0, 3, 5, 6) for head in (0, 1)]
+        assert found["zero"].cheap.sets == tuple(found["mean"].cheap.sets[place] for place in places)
+        whole = ablation.estimate_modes(model, 4, {"zero": 2})["zero"]
+        for what in ("effect", "shift"):
+            np.testing.assert_allclose(
+                getattr(found["zero"].cheap, what), getattr(whole.cheap, what)[places], rtol=1e-4, atol=1e-6
+            )
+        agree = ablation.mode_agreement(found, draws=50).set_index("quantity")
+        means = [one.values("effect").mean(1) for one in (found["mean"], found["zero"])]
+        ranks = pd.DataFrame({"mean": means[0][places], "zero": means[1]}).corr("spearman")
+        assert agree.loc["effect", "correlation"] == pytest.approx(ranks.loc["mean", "zero"])
+        early = ablation.intervals(ablation.layer_comparison(found, np.ones((9, 3))))["zero"]["early"]
+        assert early.value == pytest.approx(100 * means[1][:2].mean(), rel=1e-4)
+        table = ablation.approximations(model, {"zero": found["zero"]}, np.ones((9, 3)))
+        assert list(zip(table["layer"], table["head"], strict=True)) == [divmod(place, 2) for place in places]
+
     def test_approximations_are_of_the_images_that_were_ablated_exactly(self) -> None:
         model = ChirpRegressor.tiny(layers=1, heads=3)
         found = ablation.estimate_modes(model, 6, {"zero": 4})["zero"]
