@@ -42,15 +42,13 @@ def test_a_method_that_covers_and_one_that_does_not_are_told_apart(coverage):
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch):
-    """A made-up table in place of the measured one."""
+    """A made-up table in place of the measured one; what it says of a quantity is remembered."""
 
     def put(*rows: tuple) -> None:
         columns = ["quantity", "images", "method", "covered", "half_width"]
-        chosen.least_images.cache_clear()
         monkeypatch.setattr(chosen, "measured", lambda: pd.DataFrame(rows, columns=columns))
 
-    yield put
-    chosen.least_images.cache_clear()
+    return put
 
 
 def test_the_method_is_the_usual_one_or_the_narrowest_that_covers(tables):
