@@ -1,5 +1,6 @@
 """What of a profile a chapter reads: its sections alone make it stale, and everything that is in no section."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -7,9 +8,22 @@ import nbformat
 import pytest
 
 from vitmech_utils.profiles import load_profile, repository_root
-from vitmech_utils.runs.sections import SECTIONS, differing_values, sections_read, values_read
+from vitmech_utils.runs.sections import (
+    PROFILES,
+    SECTIONS,
+    differing_values,
+    owner,
+    sections_read,
+    values_read,
+)
 
 ROOT = repository_root()
+# What else has attributes that are called like sections; a profile is called by one of `PROFILES`.
+OTHERS = {
+    "ChirpRegressor", "block", "clean", "cls", "constant", "first", "found", "gated", "images", "judged", "keep",
+    "layer", "model", "one", "options", "parts", "predictions", "recording", "regressor", "row", "self", "study",
+    "trainer", "tried",
+}  # fmt: skip
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[01]*.ipynb"))
 
 
@@ -37,6 +51,25 @@ def test_each_study_s_section_is_read_by_its_chapter_and_few_others() -> None:
     assert {"04", "05", "07", "09", "12"} <= readers["trainings"]
     assert "02" in readers["train"]
     assert all(readers.values()), "a section that nothing reads"
+
+
+def test_a_profile_is_called_one_wherever_a_section_is_read() -> None:
+    """Else a chapter would not count as stale when that section changes."""
+    for path in sorted((ROOT / "vitmech_utils").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in SECTIONS:
+                assert owner(node) in PROFILES | OTHERS | {""}, (
+                    f"{path.name}, line {node.lineno}: {owner(node)}"
+                )
+
+
+def test_what_models_have_is_no_section_of_a_profile(tmp_path: Path) -> None:
+    source = "model.task, block.attention, chapter.profile.audit, load_profile('quick').origin, recipe.train"
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / "01_made.ipynb"
+    )
+    assert sections_read(tmp_path / "01_made.ipynb") == {"audit", "origin", "train"}
+    assert [path.stem[:2] for path in NOTEBOOKS if "semantics" in sections_read(path)] == ["05"]
 
 
 def test_a_notebook_that_is_not_there_reads_everything(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ SECTIONS = frozenset(
 _PROFILES = ("profiles.py", "profile_sections.py")  # they define all sections, and read none
 _HANDED_ON = {"further_seeds": {"trainings"}, "rehearsal": {"train", "task"}}
 """Methods of a profile that read a section."""
+PROFILES = frozenset({"profile", "recipe"})
+"""What a profile is called where its sections are read: models, too, have a `task`, and blocks an `attention`."""
 
 
 def sections_read(notebook: Path) -> frozenset[str]:
-    """The sections that a chapter's code, or code of the package that it imports, has for an attribute's name.
+    """The sections that a chapter's code, or code of the package that it imports, reads of a profile.
 
-    Whatever the attribute is one of: rather one too many. A notebook that is not there reads all.
+    A profile is what is called one (`PROFILES`), and whatever a call returns: rather one section too many. A notebook
+    that is not there reads all.
     """
     if not notebook.is_file():
         return SECTIONS
@@ -64,8 +67,15 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
 
 
 def _sections_in(texts: Iterable[str]) -> frozenset[str]:
-    names = {
-        node.attr for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)
-    }
-    handed_on = (_HANDED_ON[name] for name in names & _HANDED_ON.keys())
+    found = [node for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
+    names = {node.attr for node in found if owner(node) in PROFILES | {""}}
+    handed_on = (_HANDED_ON[node.attr] for node in found if node.attr in _HANDED_ON)
     return frozenset(SECTIONS & names.union(*handed_on))
+
+
+def owner(attribute: ast.Attribute) -> str:
+    """What the thing is called that an attribute is one of, by its last name; empty for what has none, as a call."""
+    of = attribute.value
+    if isinstance(of, ast.Attribute):
+        return of.attr
+    return of.id if isinstance(of, ast.Name) else ""
