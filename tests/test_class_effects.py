@@ -86,7 +86,7 @@ def test_intervals_hold_the_mean_and_p_values_tell_noise_from_effect():
     assert ((table["low"] < table["effect"]) & (table["effect"] < table["high"])).all()
     for row, values in zip(table.itertuples(), found.of("type"), strict=True):
         error = 1.96 * values.std() / math.sqrt(40)
-        assert row.high - row.low == pytest.approx(2 * error, rel=0.15)
+        assert 1 < (row.high - row.low) / (2 * error) < 1.2  # a little longer: Student's, and padded
     assert table["low"].iloc[0] > 0.2
     assert table["q_value"].iloc[0] < 0.01
     assert table["q_value"].iloc[1] > 0.01

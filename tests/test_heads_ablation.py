@@ -154,12 +154,12 @@ def test_a_model_with_unknown_blocks_falls_back_to_plain_hooks():
 
 @torch.no_grad()
 def test_a_planted_head_is_the_only_one_that_counts():
-    model, (pixels, _) = zoo("vit"), pictures(11)
+    model, (pixels, _) = zoo("vit"), pictures(40)
     anatomy = find_blocks(model)
     for layer, head in EVERY_HEAD:
         if (layer, head) != (2, 1):
             anatomy.blocks[layer].output.weight[:, anatomy.columns(head)] = 0
-    labels = model(pixels) + 0.1 * pictures(11, seed=1)[1]
+    labels = model(pixels) + 0.1 * pictures(40, seed=1)[1]
     table = sweep(model, pixels, labels, "zero").set_index(["layer", "head"])
     others = table.drop((2, 1))
     assert table.loc[(2, 1), "effect"] > 10
