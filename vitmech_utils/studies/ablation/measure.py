@@ -208,7 +208,7 @@ def estimate_modes(
     """Changes without each head on the first held-out images: to first order on all, exactly on some, by mode.
 
     Means and noise are those of `reference` training images, donors the images' undecorated twins, `constants` are for
-    mode `optimal`. Modes that `every` names take the heads of every so manieth layer alone, the last one among them
+    mode `optimal`. Modes that `every` names take the heads of one layer in so many alone, the last layer among them
     (`compared_layers`). Kept in single precision; first-order changes in bfloat16 where that is fast (`fast_dtype`),
     which the exact ones correct.
     """
