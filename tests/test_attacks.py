@@ -1,6 +1,7 @@
 """Attacks on chosen pixels: known optima, what must stay as it was, and what is refused."""
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from torch import nn
 
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.data.regions import REGIONS
+from vitmech_utils.heads import attacks
 from vitmech_utils.heads.attacks import LEVELS, attack, gradient_error, random_noise
 from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.replacements import mean_outputs
+from vitmech_utils.heads.replay import computing
 from vitmech_utils.model.backbones import tiny
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.studies.attacks.figure_changes import (
@@ -133,6 +136,47 @@ def test_changes_stay_within_mask_budget_and_valid_pixels(budget):
     known = attack(model, pixels, labels, mask, budget, steps=2, restarts=2, seed=7, clean=found.clean)
     assert torch.equal(known.pixel_values, found.pixel_values)
     assert known.passes == found.passes - 1
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "timm"])
+def test_a_search_in_bfloat16_is_judged_in_the_model_s_own_precision_and_finds_as_much(family):
+    model, (pixels, labels) = zoo(family).float(), pictures()
+    pixels = pixels.float()
+    mask = torch.rand(pixels[:, 0].shape, generator=torch.Generator().manual_seed(2)) < 0.3
+    found, exact = (
+        attack(model, pixels, labels, mask, 16.0, steps=3, seed=7, dtype=dtype)
+        for dtype in (torch.bfloat16, None)
+    )
+    before, after, wanted = (
+        SQUARED(said, labels).sum(1) for said in (found.clean, found.predictions, exact.predictions)
+    )
+    assert (after >= before).all()
+    assert (after - before).sum() > 0.8 * (wanted - before).sum() > 0
+    assert torch.allclose(predictions(model, found.pixel_values), found.predictions, rtol=0, atol=1e-5)
+    assert torch.equal(found.clean, exact.clean)
+    assert (found.pixel_values - pixels).abs().max() <= 16 / LEVELS + 1e-6
+    assert found.passes == exact.passes + 1
+
+
+def test_what_the_model_s_own_precision_does_not_confirm_is_not_kept(monkeypatch):
+    """The search is told that every change is worse, and climbs the wrong way: the clean images come back."""
+    model, (pixels, _) = zoo("vit").float(), pictures()
+    pixels = pixels.float()
+    mask = torch.ones_like(pixels[:, 0], dtype=torch.bool)
+    own = model.forward
+
+    @contextmanager
+    def misled(_dtype, _anatomy):
+        with computing(model, lambda images: 1000 + own(images)):
+            yield
+
+    monkeypatch.setattr(attacks, "blocks_in", misled)
+    labels = predictions(model, pixels) + 10  # every answer is too low, and the search raises it
+    found = attack(model, pixels, labels, mask, 4.0, steps=2, dtype=torch.bfloat16)
+    assert torch.equal(found.pixel_values, pixels)
+    assert torch.equal(found.predictions, found.clean)
+    honest = attack(model, pixels, labels, mask, 4.0, steps=2)
+    assert not torch.equal(honest.pixel_values, pixels)
 
 
 def test_a_budget_of_zero_gives_the_clean_error_in_one_pass():

@@ -97,6 +97,18 @@ def test_integrated_gradients_add_up_to_the_output_s_difference(pictures) -> Non
     assert many.abs().max() < few.abs().max()
 
 
+def test_bfloat16_gives_nearly_the_same_and_is_refused_where_gradients_are_held(model, pictures) -> None:
+    reference = pictures.mean(0)
+    exact, half = (
+        pixel_relevance(model, pictures, reference, steps=4, dtype=dtype) for dtype in (None, torch.bfloat16)
+    )
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, exact)
+    assert (half - exact).norm() < 0.1 * exact.norm()
+    with pytest.raises(ValueError, match="conserve"):
+        pixel_relevance(model, pictures, reference, conserve=True, dtype=torch.bfloat16)
+
+
 def test_conserved_relevance_is_the_gradient_with_attention_and_spread_held(pictures) -> None:
     def held(module, query, key, value, mask, scaling=None, **_more):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling

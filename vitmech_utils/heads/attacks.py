@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
+from vitmech_utils.heads.linearized import blocks_in
 from vitmech_utils.heads.replacements import check_images, check_merged, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import LossesFor
+from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.tasks import Loss, Task, to_float64, widest_float
 
 LEVELS = 255
@@ -58,6 +60,7 @@ def attack(
     batch: int = 8,
     seed: int = 0,
     clean: Float[Tensor, "label ..."] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Attack:
     """Raise the loss on each image by changing only the pixels in `mask`, each channel by at most `budget`.
 
@@ -68,7 +71,8 @@ def attack(
     included, so an attack never lowers a loss. Random numbers depend on (`seed`, image, restart) alone, not on `batch`.
     A budget of 0 returns the clean images after one pass. The model's mode, weights and gradients stay as they were;
     outside the mask images are bit-identical. `clean` are this model's predictions of the unchanged images where they
-    are known: that saves a pass.
+    are known: that saves a pass. With `dtype` torch.bfloat16 the search multiplies matrices in it (`blocks_in`), and
+    one more pass in the model's own precision judges what it found: `predictions` are always the model's own.
 
     Raises `ValueError` before any pass: images that are empty, not finite or outside [0, 1], labels that do not match,
     a mask of another shape or without a pixel in some image, a budget outside [0, 255], counts below 1, an unmerged
@@ -79,7 +83,7 @@ def attack(
     _check(model, pixel_values, labels, mask, budget, steps=steps, restarts=restarts, batch=batch)
     restarts = restarts if budget else 0
     judge = LossesFor(tasks.find(task, model, labels), labels)
-    settings = budget / LEVELS, steps, restarts, seed
+    settings = budget / LEVELS, steps, restarts, seed, dtype
     found, predictions, unchanged = [], [], []
     with evaluating(model):
         for start in range(0, len(pixel_values), batch):
@@ -90,7 +94,7 @@ def attack(
                 kept.append(new)
     return Attack(
         torch.cat(found), torch.cat(predictions), torch.cat(unchanged), float(budget), _count(mask),
-        (clean is None) + restarts * (steps + 1),
+        (clean is None) + restarts * (steps + 1) + (restarts > 0 and dtype is not None),
     )  # fmt: skip
 
 
@@ -182,6 +186,7 @@ def _attack(
     steps: int,
     restarts: int,
     seed: int,
+    dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attack one batch whose first image is number `first`: images, predictions, clean predictions, on the CPU."""
     weight = next(model.parameters())
@@ -195,22 +200,23 @@ def _attack(
     own = predictions
     if first == 0:
         judge.begin(own, 1)
-    worst, kept = judge(own, own, numbers).sum(1), clean.clone()
+    before, kept = judge(own, own, numbers).sum(1), clean.clone()
+    worst = before
+    searching = None if dtype is None else find_blocks(model)
     low, high = (clean - reach).clamp_(min=0), (clean + reach).clamp_(max=1)
     for restart in range(restarts):
         start = _noise(clean, (seed, 0, restart), first, lambda rng, size: rng.uniform(-1, 1, size=size))
         changed = torch.where(where, (clean + reach * start).clamp_(low, high), clean)
         for step in range(steps + 1):
             climbing = step < steps
-            with torch.set_grad_enabled(climbing):
+            with torch.set_grad_enabled(climbing), blocks_in(dtype, searching):
                 changed.requires_grad_(climbing)
                 said = predict(model, changed)
                 error = judge(said, own, numbers).sum(1)
             _finite(said.detach(), first)
             better = error.detach() > worst
             worst = torch.where(better, error.detach(), worst)
-            shown = better.reshape(-1, *[1] * (predictions.ndim - 1))
-            predictions = torch.where(shown, to_float64(said.detach()), predictions)
+            predictions = torch.where(_like(better, own), to_float64(said.detach()), predictions)
             kept[better] = changed.detach()[better]
             if climbing:
                 (slope,) = torch.autograd.grad(error.sum(), changed)
@@ -218,8 +224,20 @@ def _attack(
                     changed.detach().add_(slope.sign_(), alpha=OVERSHOOT * reach / steps).clamp_(low, high)
                 )
                 changed = torch.where(where, moved, clean)
+    if restarts and dtype is not None:
+        with torch.no_grad():
+            said = predict(model, kept)
+        _finite(said, first)
+        better = judge(said, own, numbers).sum(1) > before
+        predictions = torch.where(_like(better, own), to_float64(said), own)
+        kept = torch.where(_like(better, kept), kept, clean)
     found = torch.where(mask[:, None], kept.to(device="cpu", dtype=pixel_values.dtype), pixel_values.cpu())
     return found, predictions.cpu().double(), unchanged
+
+
+def _like(chosen: Tensor, values: Tensor) -> Tensor:
+    """One truth value an image, of as many axes as these values have."""
+    return chosen.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _noise(

@@ -19,7 +19,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.attention import patch_grid
 from vitmech_utils.heads.check import watch_projections
 from vitmech_utils.heads.hooks import change_heads
-from vitmech_utils.heads.linearized import frozen
+from vitmech_utils.heads.linearized import blocks_in, frozen
 from vitmech_utils.heads.projections import Projections
 from vitmech_utils.heads.replacements import check_model, evaluating, verify
 from vitmech_utils.heads.replay import predict
@@ -101,25 +101,29 @@ def pixel_relevance(
     steps: int = 1,
     conserve: bool = False,
     batch: int = 8,
+    dtype: torch.dtype | None = None,
 ) -> Maps:
     """How much each patch moves each output away from what it is for a `reference` picture, to first order.
 
     The gradient times the difference to the reference, summed over a patch's pixels and channels. With one step the
     gradient is that of the picture itself; with more, the mean over as many places between reference and picture, in
     the middle of equal parts: integrated gradients, whose sum over patches approaches the output's own difference.
-    `conserve` holds attention weights and the spread within layer norms fixed while gradients are taken. Float32 on the
-    CPU. Raises `ValueError` for a reference of another size, and for an answer that is not [image, output].
+    `conserve` holds attention weights and the spread within layer norms fixed while gradients are taken. `dtype`
+    torch.bfloat16 multiplies matrices in it, without `conserve`. Float32 on the CPU. Raises `ValueError` for a
+    reference of another size, for an answer that is not [image, output], and for `dtype` beside `conserve`.
     """
     if reference.shape != pixel_values.shape[1:]:
         raise ValueError(
             f"reference has shape {tuple(reference.shape)}, expected that of an image, {tuple(pixel_values.shape[1:])}"
         )
+    if conserve and dtype is not None:
+        raise ValueError(f"conserve was given with dtype {dtype}, expected the model's own precision (None)")
     anatomy = check_model(model)
     verify(model, pixel_values)
     rows, columns = patch_grid(pixel_values, anatomy)
     weight = next(model.parameters())
     found = []
-    with evaluating(model), frozen(model):
+    with evaluating(model), frozen(model), blocks_in(dtype, anatomy):
         for images in pixel_values.split(batch):
             images, start = images.to(weight), reference.to(weight)
             total: Tensor | None = None

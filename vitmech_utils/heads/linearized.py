@@ -38,6 +38,7 @@ from vitmech_utils.heads.replacements import (
 from vitmech_utils.heads.replay import Replay, ReplayError, computing, predict
 from vitmech_utils.heads.sets import Head, SetPredictions, checked_set, task_of
 from vitmech_utils.model.anatomy import Anatomy
+from vitmech_utils.model.half_attention import keeping_weights
 
 MOST_OUTPUTS = 32
 """Beyond so many outputs, a backward pass for each costs more than ablating every head exactly."""
@@ -454,9 +455,14 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def blocks_in(dtype: torch.dtype | None, anatomy: Anatomy) -> Iterator[None]:
-    """Let the blocks multiply matrices in `dtype`; what comes before and after them keeps the model's precision."""
+def blocks_in(dtype: torch.dtype | None, anatomy: Anatomy | None) -> Iterator[None]:
+    """Let the blocks multiply matrices in `dtype`; what comes before and after them keeps the model's precision.
+
+    Attention keeps its weights for the backward pass where that is faster (`keeping_weights`). None changes nothing.
+    """
     with ExitStack() as stack:
+        if dtype is not None:
+            stack.enter_context(keeping_weights())
         for block in anatomy.blocks if dtype is not None else ():
             cast = torch.autocast(block.output.weight.device.type, dtype)
             stack.enter_context(computing(block.block, cast(block.block.forward)))

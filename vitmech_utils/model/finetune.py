@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from vitmech_utils.artefacts import file_hash, folder_hashes, write_json
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.data.kept import KeptImages
 from vitmech_utils.devices import drawing_workers
+from vitmech_utils.model.half_attention import keeping_weights
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import correlations
 from vitmech_utils.own_folders import open_to_umask
@@ -297,7 +299,8 @@ def fine_tune(
     trainer.pop_callback(
         next(type(c) for c in trainer.callback_handler.callbacks if "Printer" in type(c).__name__)
     )
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with keeping_weights() if bfloat16 else nullcontext():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     return Training(_unwrapped(regressor).eval(), _history(trainer.state.log_history), clock.seconds)
 
 

@@ -27,6 +27,7 @@ from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.changes import baseline_loss
 from vitmech_utils.heads.changes import mean_changes as mean_effects
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
+from vitmech_utils.heads.estimates import fast_dtype
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import linearized_sets, predict_linearized
 from vitmech_utils.heads.patching import patch_heads
@@ -210,7 +211,7 @@ def attack_targets(
             starts = restarts if budget == top else 1
             found = attack(
                 model, pixel_values, clean.labels, mask, budget,
-                steps=steps, restarts=starts, seed=seed, clean=clean.predictions,
+                steps=steps, restarts=starts, seed=seed, clean=clean.predictions, dtype=fast_dtype(model),
             )  # fmt: skip
             draws = found.passes if budget == top else 1
             said = random_noise(model, pixel_values, clean.labels, mask, budget, draws=draws, seed=seed)
@@ -446,7 +447,9 @@ def carried_ranks(
     percent = 100 / clean.loss if clean.task.relative else 1.0
     rows = []
     for target, changed in attacked.items():
-        slopes = predict_linearized(model, changed, "resample", donors=pixel_values, batch=8)
+        slopes = predict_linearized(
+            model, changed, "resample", donors=pixel_values, batch=8, dtype=fast_dtype(model)
+        )
         harmed = clean.losses(slopes.baseline[None])[0].mean()
         for kind, by_target in drawn.items():
             rest = clean.losses(linearized_sets(slopes, [heads[target], *by_target[target]]).ablated)

@@ -20,6 +20,7 @@ from vitmech_utils.data.recordings.seizures import ColourScale, Seizures, plot_o
 from vitmech_utils.data.regions import REGIONS
 from vitmech_utils.heads.attention import ByImage, lift_over_blocks
 from vitmech_utils.heads.attention_shares import patch_coverage
+from vitmech_utils.heads.estimates import fast_dtype
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
@@ -325,7 +326,7 @@ def shifts(
 
     `spread` are the labels' standard deviations; targets are averaged, heads are in order of layers.
     """
-    found = predict_linearized(model, pixel_values, "mean", batch=16)
+    found = predict_linearized(model, pixel_values, "mean", batch=16, dtype=fast_dtype(model))
     moved = (found.ablated - found.baseline).numpy() / spread
     return (moved**2).mean(-1)
 

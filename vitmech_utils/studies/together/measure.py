@@ -31,9 +31,9 @@ from vitmech_utils.studies.trainings.measure import of_each as of_each
 SEED = 9
 """The chapter's own stream of held-out figures."""
 RANDOM = "random"
-RANDOM_KEPT = 20
+RANDOM_KEPT = 12
 """The most random sets of each size that are kept: each costs a forward pass an image."""
-ORDERS_AGAIN = 24
+ORDERS_AGAIN = 8
 """The most orders of all heads that Shapley values of another training rest on."""
 """The kind of sets that are drawn at random."""
 Groups = Mapping[str, Mapping[str, Iterable[Head]]]
