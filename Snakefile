@@ -4,6 +4,7 @@
 # The shell command below may be run anywhere. It finds out what is to be done: where only what shows has changed, it
 # draws the page again from what the chapter kept; where what computes has changed, it runs the chapter; else nothing.
 # Outputs are marked `update`: Snakemake would delete others before it runs the command, and the last good run with them.
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -60,9 +61,17 @@ def inputs(chapter):
 BEFORE = {chapter: set(predecessors(notebook(chapter))) for chapter in CHAPTERS}
 
 
+RECORD = ROOT / "profiles" / "seconds.json"
+TIMES = json.loads(RECORD.read_text(encoding="utf-8"))["chapters"] if RECORD.is_file() else {}
+
+
 def waiting(chapter):
-    """How many chapters wait for one another behind this one: those with the longest chain go first."""
-    return max([1 + waiting(later) for later in CHAPTERS if chapter in BEFORE[later]], default=0)
+    """Seconds of the longest chain of chapters that begins with this one, by the record: it goes first.
+
+    Of a profile that is not on record, those of quick: chapters differ alike. Without any, each counts for one.
+    """
+    own = TIMES.get(VALUES.name, TIMES.get("quick", {})).get(chapter, 1)
+    return round(own + max([waiting(later) for later in CHAPTERS if chapter in BEFORE[later]], default=0))
 
 
 rule all:
