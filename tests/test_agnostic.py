@@ -118,6 +118,23 @@ def test_shifts_of_a_model_under_a_probe_and_of_another_head() -> None:
     np.testing.assert_allclose(measure.shifts(probed, figures["pixel_values"]), moved, rtol=0.1, atol=0.01)
 
 
+def test_the_backbone_before_fine_tuning_is_the_same_whichever_training_is_asked() -> None:
+    real = {name: np.ones((LAYERS * TINY_HEADS, 4)) for name in ("tuned", "probed")}
+    one = ChirpRegressor.build("tiny", seed=0)
+    with torch.no_grad():
+        for name, weight in one.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.02)
+    other = ChirpRegressor.build("tiny", seed=0).merged().eval()
+    one = one.merged().eval()
+    figures = measure.decorated(4)["pixel_values"]
+    assert not np.allclose(measure.shifts(one, figures), measure.shifts(other, figures))
+    first, second = (again.untuned_shifts(each, real, 6) for each in (one, other))
+    for task in (measure.PAINTED, measure.SWEEPS):
+        np.testing.assert_array_equal(first[task], second[task])
+        assert first[task].shape == (LAYERS * TINY_HEADS, 4)
+
+
 def test_three_tasks_of_a_training() -> None:
     rng = np.random.default_rng(2)
     real = {name: rng.random((LAYERS * TINY_HEADS, 4)) for name in ("tuned", "probed")}
@@ -125,7 +142,8 @@ def test_three_tasks_of_a_training() -> None:
         "clean": lambda: SweepClassifier.build("tiny", seed=1).merged().eval(),
         "regressor": lambda: ChirpRegressor.build("tiny", seed=0).merged().eval(),
     }
-    table = again.three_tasks(load, real, 6, TINY_HEADS, 50)
+    before = again.untuned_shifts(load["regressor"](), real, 6)
+    table = again.three_tasks(load, real, before, TINY_HEADS, 50)
     assert len(table) == 9
     assert (table["images"] == 4).all()
     assert not table["between"].isna().any()

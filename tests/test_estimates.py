@@ -6,9 +6,12 @@ import torch
 from heads_zoo import HEADS, LAYERS, TARGETS, pictures, zoo
 from test_changes import NAMES
 
+from vitmech_utils.heads import constants
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.changes import ALL, changes, effect_table
-from vitmech_utils.heads.estimates import estimate, estimate_until
+from vitmech_utils.heads.constants import matched_noise, mean_constants
+from vitmech_utils.heads.estimates import estimate, estimate_modes, estimate_until
+from vitmech_utils.heads.replacements import averaged_references
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.intervals import mean_intervals
 from vitmech_utils.tasks import squared_error
@@ -49,6 +52,36 @@ def test_all_images_ablated_exactly_give_the_exact_table(mode, given, plain):
     np.testing.assert_allclose(
         found.values("shift", "two"), exact(model, mode, **plain).of("two").shift[..., 0]
     )
+
+
+def test_reference_images_are_read_once_for_mean_and_noise(monkeypatch):
+    model, read = zoo("vit"), []
+    own = constants.head_outputs
+    monkeypatch.setattr(constants, "head_outputs", lambda *given: read.append(len(given[1])) or own(*given))
+    few, how = {"mean": 9, "noise": 9, "zero": 9}, {"task": TASK, "batch": 4}
+    found = estimate_modes(model, draw, 30, few, reference=REFERENCE, **how)
+    assert read == [4, 3]
+    monkeypatch.undo()
+    made = averaged_references(model, REFERENCE, few, batch=4)
+    assert sorted(made) == ["mean", "noise"]
+    again = estimate_modes(model, draw, 30, few, reference=made["noise"], **how)
+    for mode, given in (("mean", mean_constants), ("noise", matched_noise)):
+        alone = estimate(model, draw, 30, 9, mode, reference=given(model, REFERENCE, 4), **how)
+        for one in (found, again):
+            np.testing.assert_array_equal(one[mode].values(), alone.values())
+    assert averaged_references(model, None, ["zero"]) == {}
+
+
+def test_references_that_do_not_fit_their_modes_are_refused():
+    model = zoo("vit")
+    means = mean_constants(model, REFERENCE)
+    assert averaged_references(model, means, ["mean"]) == {"mean": means}
+    with pytest.raises(ValueError, match=r"reference is HeadConstants, expected images .* 'mean' or 'noise'"):
+        averaged_references(model, means, ["noise", "mean"])
+    with pytest.raises(ValueError, match="reference is NoneType"):
+        averaged_references(model, None, ["mean"])
+    with pytest.raises(ValueError, match="not finite"):
+        averaged_references(model, REFERENCE * torch.nan, ["mean"])
 
 
 def test_few_exact_images_come_close_to_all():

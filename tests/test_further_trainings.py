@@ -46,9 +46,8 @@ def heads_table() -> pd.DataFrame:
 def together_claim(regressor: ChirpRegressor) -> pd.DataFrame:
     plan = PROFILE.together.model_copy(update={"images": 4, "exact_images": 4, "permutations": 4})
     more = PROFILE.trainings.model_copy(update={"images": 4, "exact_images": 4})
-    reference = training_figures(3)["pixel_values"]
     whole = np.ones((5, 3))
-    return together.asked_again(regressor, whole, heads_table(), plan, more, reference, 8, 50)
+    return together.asked_again(regressor, whole, heads_table(), plan, more, 8, 50)
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,10 @@ def off(found, exact):
     return float((found.detach().double() - exact.detach()).norm() / exact.detach().norm())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [None, 0.1])
-def test_answers_and_gradients_are_nearly_those_of_float64_and_no_worse_than_the_fused_kernel_s(scale):
-    given = parts()
+def test_answers_and_gradients_are_nearly_those_of_float64_and_no_worse_than_the_fused_kernel_s(scale, dtype):
+    given = parts(dtype)
     exact_inputs = [part.detach().double().requires_grad_() for part in given]
     weight = torch.randn(given[0].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     exact = gradients(
@@ -36,7 +37,7 @@ def test_answers_and_gradients_are_nearly_those_of_float64_and_no_worse_than_the
     ours = gradients(lambda q, k, v: attention(q, k, v, scale), given, weight)
     fused = gradients(lambda q, k, v: scaled_dot_product_attention(q, k, v, scale=scale), given, weight)
     for own, kernel, truth in zip(ours, fused, exact, strict=True):
-        assert own.dtype == torch.bfloat16
+        assert own.dtype == dtype
         assert own.shape == truth.shape
         assert off(own, truth) < 0.01
         assert off(own, truth) < 2 * off(kernel, truth)

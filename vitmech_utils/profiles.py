@@ -32,7 +32,7 @@ from vitmech_utils.profile_sections import (
 )
 from vitmech_utils.strict_text import LARGEST_YAML, parse_yaml
 
-REHEARSAL = 4
+REHEARSAL = 2
 """The most steps that a training takes where published adapters are shown."""
 SHOWN = 20  # problems that an error lists
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")

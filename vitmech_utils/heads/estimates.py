@@ -17,7 +17,7 @@ from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.ablation import predict_without_heads
 from vitmech_utils.heads.changes import ALL, Changes, changes, effect_table
-from vitmech_utils.heads.constants import HeadConstants
+from vitmech_utils.heads.constants import HeadConstants, Reference
 from vitmech_utils.heads.control_variates import (
     Allocation,
     Selection,
@@ -29,6 +29,7 @@ from vitmech_utils.heads.control_variates import (
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import linearized_sets, predict_linearized_modes
+from vitmech_utils.heads.replacements import averaged_references
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.tasks import Loss, Task
 
@@ -155,7 +156,7 @@ def estimate_modes(
     many: int,
     few: Mapping[str, int],
     *,
-    reference: Tensor | None = None,
+    reference: Reference | None = None,
     donors: Callable[[Int[ndarray, " image"]], Tensor] | None = None,
     constants: HeadConstants | None = None,
     task: Task | str | Loss | None = None,
@@ -175,8 +176,9 @@ def estimate_modes(
     loss's growth (`select_images`, with its `even`). `draw` gives pixel values and labels of images by their numbers,
     `donors` those that mode `resample` takes from; images are drawn in batches and not kept. `batch` and `exact_batch`
     bound what is held at once, `dtype` is that of `predict_linearized`, `fitted` that of `corrected_values`; the rest
-    is as in `sweep`, whose errors it raises. Modes `mean` and `noise` ask for `reference`, `resample` for `donors`,
-    `optimal` for `constants`.
+    is as in `sweep`, whose errors it raises. Modes `mean` and `noise` ask for `reference`: images, which are read once,
+    or what `mean_constants` or, where `noise` is among the modes, `matched_noise` made of them. `resample` asks for
+    `donors`, `optimal` for `constants`.
 
     With `sets`, pairs of layer and head (0-based) each, whole sets of heads go in place of each head of `layers` and
     `heads`: to first order by the sum of their slopes, exactly all together. Several modes share the time of
@@ -214,6 +216,9 @@ def estimate_modes(
             yield pixels
 
     began = process_time()
+    averaged = averaged_references(model, reference, few, batch)
+    if averaged:
+        reference = averaged.get("noise", averaged.get("mean"))
     others = None if donors is None else pictures(donors)
     linear = predict_linearized_modes(
         model, labelled(), list(few), reference=reference, donors=others, constants=constants,
@@ -229,7 +234,7 @@ def estimate_modes(
         cheap = changes(linear[mode], truth, judge)
         selection = select_images(image_sizes(cheap.of(ALL).effect[..., 0]), count, even=even, seed=seed)
         pixels, own = draw(selection.images)
-        used = {"mean": reference, "noise": reference, "optimal": constants}
+        used = averaged | {"optimal": constants}
         given = {"reference": used[mode]} if mode in used else {}
         if mode == "resample":
             given = {"donors": donors(selection.images)}

@@ -108,14 +108,16 @@ def predict_linearized_modes(
     """`predict_linearized` by several modes for the price of one: the gradients are the same for all.
 
     `reference` and `donors` are for those of the modes that use them: `reference` are images for modes `mean` and
-    `noise`, or what was computed from them for one of the two. Mode `optimal` takes its `constants`.
+    `noise`, or what was computed from them: `HeadConstants` for `mean` alone, `HeadNoise`, whose means serve `mean`,
+    where `noise` is among the modes. Mode `optimal` takes its `constants`.
     """
     anatomy = check_model(model)
     if not modes:
         raise ValueError("modes is empty, expected one mode or more")
     if constants is None and isinstance(reference, HeadConstants) and "optimal" in modes:
         constants, reference = reference, None
-    used = {"mean": reference, "noise": reference, "optimal": constants}
+    means = reference.means if isinstance(reference, HeadNoise) and "noise" in modes else reference
+    used = {"mean": means, "noise": reference, "optimal": constants}
     for mode in modes:
         _check_settings(
             mode, dtype, batch, pixel_values, used.get(mode), donors if mode == "resample" else None

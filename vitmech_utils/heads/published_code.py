@@ -71,12 +71,12 @@ def published_procedure(
 
     `order` visits the layers (0-based) in another order than the published one; results stay in place:
     `[layer, head]`. While one layer's rows are zeroed the layers before it stand still, so their part of
-    the forward pass is run once. The first `batch` images of a scenario meet the weights as the scenario
-    before left them, the others the weights with this scenario's row zeroed.
+    the forward pass is run once; each layer begins with the pass that the one before it ended with. The first
+    `batch` images of a scenario meet the weights as the scenario before left them, the others the weights with
+    this scenario's row zeroed.
     """
     model = copy.deepcopy(model)
     anatomy = find_blocks(model)
-    weight = next(model.parameters())
     if anatomy.pruned:
         raise ValueError(
             "the published procedure zeroes rows of head 0 and knows no pruned heads: run it on the unpruned model"
@@ -86,25 +86,28 @@ def published_procedure(
     order = range(anatomy.layers) if order is None else order
     if sorted(order) != list(range(anatomy.layers)):
         raise ValueError(f"order is {list(order)}, expected each layer from 0 to {anatomy.layers - 1} once")
-    baseline, scenarios = [], {}
+    weight = next(model.parameters())
+    untouched = [
+        [p.weight[: anatomy.heads].clone() for p in (block.query, block.key, block.value)]
+        for block in anatomy.blocks
+    ]
+    baseline, scenarios = [], []
     with torch.inference_mode():
-        for layer in order:
-            block = anatomy.blocks[layer]
-            untouched = [p.weight[: anatomy.heads].clone() for p in (block.query, block.key, block.value)]
-            for start in range(0, len(pixel_values), batch):
-                _put_back(block, untouched)
-                part = pixel_values[start : start + batch].to(dtype=weight.dtype, device=weight.device)
-                run = Replay(model, anatomy, part)
+        for start in range(0, len(pixel_values), batch):
+            for block, rows in zip(anatomy.blocks, untouched, strict=True):
+                _put_back(block, rows)
+            part = pixel_values[start : start + batch].to(dtype=weight.dtype, device=weight.device)
+            run = Replay(model, anatomy, part)
+            baseline.append(run.predictions)
+            found = torch.empty(anatomy.layers, anatomy.heads, *run.predictions.shape, dtype=torch.float64)
+            for layer in order:
                 states = [run.predictions]
                 for head in range(anatomy.heads):
-                    zero_rows(block, head)
-                    states.append(run.rerun(layer))
-                if layer == order[0]:
-                    baseline.append(run.predictions)
-                seen = states[:-1] if start == 0 else states[1:]
-                scenarios.setdefault(layer, []).append(torch.stack(seen).cpu().double())
-    stacked = torch.stack([torch.cat(scenarios[layer], dim=1) for layer in range(anatomy.layers)])
-    return torch.cat(baseline).cpu().double(), stacked
+                    zero_rows(anatomy.blocks[layer], head)
+                    states.append(run.rerun(layer, keep=head == anatomy.heads - 1))
+                found[layer] = torch.stack(states[:-1] if start == 0 else states[1:]).cpu().double()
+            scenarios.append(found)
+    return torch.cat(baseline).cpu().double(), torch.cat(scenarios, dim=2)
 
 
 @dataclass(frozen=True)

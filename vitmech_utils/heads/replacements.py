@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -87,6 +87,34 @@ def mean_outputs(
 ) -> list[Float[Tensor, "1 token head size"]]:
     """Every head's mean output over images, per token position, one array per layer (see `mean_constants`)."""
     return mean_constants(model, pixel_values, batch).like(model)
+
+
+@checked_arguments(least={"batch": 1})
+def averaged_references(
+    model: nn.Module, reference: Reference | None, modes: Iterable[str], batch: int = 32
+) -> dict[str, HeadConstants | HeadNoise]:
+    """What `reference` gives those of modes `mean` and `noise` that are among `modes`: images are read once for both.
+
+    What was computed from images before is handed on: `HeadConstants` to `mean`, `HeadNoise` to `noise` and, with its
+    means, to `mean`. Raises `ValueError` for no reference, or for constants where noise is asked for, and what
+    `check_model` raises.
+    """
+    wanted = [mode for mode in ("mean", "noise") if mode in modes]
+    if not wanted:
+        return {}
+    if reference is None or ("noise" in wanted and isinstance(reference, HeadConstants)):
+        raise ValueError(
+            f"reference is {type(reference).__name__}, expected images or what was computed from them for mode "
+            f"{shown_modes(wanted)}"
+        )
+    if isinstance(reference, Tensor):
+        check_model(model)
+        check_finite("reference", reference)
+        with evaluating(model):
+            read = matched_noise if "noise" in wanted else mean_constants
+            reference = read(model, reference, batch)
+    means = reference.means if isinstance(reference, HeadNoise) else reference
+    return {mode: means if mode == "mean" else reference for mode in wanted}
 
 
 @checked_arguments()

@@ -138,12 +138,23 @@ class Replay:
         """Predict from what left `layer`: the layer before the last, or the last one by `start`."""
         return self._finish(hidden) if layer < self._last else self._tail(hidden)
 
-    def rerun(self, layer: int) -> Float[Tensor, "image ..."]:
-        """Predict the same images from `layer` on, with the weights that the later layers have by now."""
+    def rerun(self, layer: int, keep: bool = False) -> Float[Tensor, "image ..."]:
+        """Predict the same images from `layer` on, with the weights that the later layers have by now.
+
+        With `keep`, what is found becomes the pass that later reruns start from, and its `predictions`; heads of the
+        pass before are dropped, so that it can no longer be resumed.
+        """
         hidden = self._inputs[layer]
+        if keep:
+            self.heads = []
         for later in range(layer, self._last):
             hidden = self._run(later, hidden)
-        return self._finish(hidden)
+            if keep:
+                self._inputs[later + 1] = hidden
+        found = self._finish(hidden)
+        if keep:
+            self.predictions = found
+        return found
 
     @contextmanager
     def last_block_for_cls(self) -> Iterator[None]:

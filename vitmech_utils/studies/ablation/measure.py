@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,10 @@ from vitmech_utils.heads import estimates
 from vitmech_utils.heads.ablation import HeadPredictions, effects, first_order, predict_without_heads
 from vitmech_utils.heads.attention import attention_maps
 from vitmech_utils.heads.changes import ALL, BREAKING, baseline_loss, mean_changes
-from vitmech_utils.heads.constants import HeadConstants
+from vitmech_utils.heads.constants import HeadConstants, HeadNoise
 from vitmech_utils.heads.estimates import Estimate
 from vitmech_utils.heads.optimal import optimal_constants
+from vitmech_utils.heads.replacements import averaged_references
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.heads.stopping import LEAST_IMAGES, sweep_until
 from vitmech_utils.intervals import (
@@ -219,11 +220,12 @@ def estimate_modes(
         return data["pixel_values"], data["labels"].double()
 
     found: dict[str, Estimate] = {}
+    made = averaged(model, exact, reference)
     for step in dict.fromkeys(every.get(mode, 1) for mode in exact):
         few = {mode: count for mode, count in exact.items() if every.get(mode, 1) == step}
         extra: dict[str, Any] = {}
-        if {"mean", "noise"} & set(few):
-            extra["reference"] = training_figures(reference)["pixel_values"]
+        if asked := [mode for mode in ("noise", "mean") if mode in few]:
+            extra["reference"] = made[asked[0]]
         if "optimal" in few:
             extra["constants"] = constants
         if "resample" in few:
@@ -240,6 +242,15 @@ def estimate_modes(
             **extra,
         )
     return {mode: found[mode].single() for mode in exact}
+
+
+@checked_arguments()
+def averaged(model: nn.Module, modes: Iterable[str], reference: int) -> dict[str, HeadConstants | HeadNoise]:
+    """What modes `mean` and `noise`, as far as asked for, make of the first `reference` training images."""
+    wanted = {"mean", "noise"} & set(modes)
+    return (
+        averaged_references(model, training_figures(reference)["pixel_values"], wanted, 8) if wanted else {}
+    )
 
 
 @checked_arguments()
@@ -415,13 +426,12 @@ def approximations(
     correlation over images of exact and linearized growth.
     """
     parts, percent = [], 100 / baseline_loss(held_out).value
+    given = averaged(model, found, reference) | ({"optimal": constants} if "optimal" in found else {})
     for mode, one in found.items():
         cheap, exact = one.pair()
         chosen = one.selection.images
         data = held_out_figures(chosen)
-        extra: dict[str, Any] = {"reference": constants} if mode == "optimal" else {}
-        if mode in ("mean", "noise"):
-            extra["reference"] = training_figures(reference)["pixel_values"]
+        extra: dict[str, Any] = {"reference": given[mode]} if mode in given else {}
         if mode == "resample":
             extra["donors"] = held_out_figures(chosen, "bare")["pixel_values"]
         slope = first_order(

@@ -20,6 +20,8 @@ from vitmech_utils.data.chirps import DURATION, LABEL_NAMES, LABEL_STD, MAX_FREQ
 from vitmech_utils.data.dataset import REGIONS, ChirpDataset, stack
 from vitmech_utils.heads.attention import patch_coverage, unit_scale
 from vitmech_utils.heads.changes import baseline_loss, mean_changes
+from vitmech_utils.heads.constants import HeadConstants
+from vitmech_utils.heads.estimates import fast_dtype
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.one_head import (
@@ -32,7 +34,7 @@ from vitmech_utils.heads.one_head import (
 )
 from vitmech_utils.heads.paths import MLP, READOUT, PathPredictions, paths_from, paths_into
 from vitmech_utils.heads.probes import explained_variance, ridge_probe, token_states
-from vitmech_utils.heads.replacements import evaluating, mean_outputs
+from vitmech_utils.heads.replacements import averaged_references, evaluating
 from vitmech_utils.heads.replay import predict
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.intervals import joint_interval, ratio_intervals
@@ -136,7 +138,7 @@ def attended(reading: HeadReading, places: Tensor) -> Float[Tensor, "image place
 def strongest_head(
     model: nn.Module,
     images: Mapping[str, Tensor],
-    reference: Float[Tensor, "other 3 height width"],
+    reference: Float[Tensor, "other 3 height width"] | HeadConstants,
     whole: Float[ndarray, "held_out target"],
     batch: int,
 ) -> pd.DataFrame:
@@ -148,7 +150,9 @@ def strongest_head(
     linearized (percent of these images' loss).
     """
     pixels, labels = images["pixel_values"], images["labels"]
-    linear = predict_linearized(model, pixels, "mean", reference=reference, batch=batch).losses(labels)
+    means = averaged_references(model, reference, ["mean"], batch)["mean"]
+    how = {"reference": means, "batch": batch}
+    linear = predict_linearized(model, pixels, "mean", dtype=fast_dtype(model), **how).losses(labels)
     without, baseline = linear.mean()
     ranked = pd.DataFrame(
         {"layer": linear.layers, "head": linear.heads, "linearized": effect_sizes(without, baseline)}
@@ -156,7 +160,7 @@ def strongest_head(
 
     def exactly(chosen: pd.DataFrame) -> pd.DataFrame:
         sets = [[head] for head in zip(chosen["layer"], chosen["head"], strict=True)]
-        predicted = predict_without_sets(model, pixels, sets, "mean", reference=reference, batch=batch)
+        predicted = predict_without_sets(model, pixels, sets, "mean", **how)
         losses = predicted.losses(labels)
         value, low, high = mean_changes(losses.of(), baseline_loss(whole))
         return chosen.assign(effect=value, low=low, high=high)
@@ -184,7 +188,7 @@ def effects_by_reader(
     model: nn.Module,
     head: Head,
     images: Mapping[str, Tensor],
-    reference: Float[Tensor, "other 3 height width"],
+    reference: Float[Tensor, "other 3 height width"] | HeadConstants,
     kinds: Mapping[str, Tensor],
     whole: Float[ndarray, "held_out target"],
     batch: int,
@@ -202,7 +206,8 @@ def effects_by_reader(
     for name, kind in kinds.items():
         masks[name] = torch.cat([torch.zeros(len(pixels), prefix, dtype=torch.bool), kind], 1)
     masks["all tokens"] = torch.ones_like(masks["CLS"])
-    mean = mean_outputs(model, reference, batch)[head[0]][:, :, head[1]]
+    means = averaged_references(model, reference, ["mean"], batch)["mean"].like(model)
+    mean = means[head[0]][:, :, head[1]]
     weight = next(model.parameters())
     changed: dict[str, list[Tensor]] = {name: [] for name in masks}
     baseline = []
@@ -555,7 +560,8 @@ def study_head(
 
     `whole` are the training's losses on the held-out set.
     """
-    chosen = strongest_head(model, parts.choice, parts.fit["pixel_values"], whole, batch)
+    means = averaged_references(model, parts.fit["pixel_values"], ["mean"], batch)["mean"]
+    chosen = strongest_head(model, parts.choice, means, whole, batch)
     patch = find_blocks(model).patch
     places = patch_places(parts.test["regions"], patch)
     kinds = patch_kinds(parts.test["regions"], patch)
@@ -578,7 +584,7 @@ def study_head(
         if role == STRONGEST:
             own = {
                 "readers": effects_by_reader(
-                    model, head, _few(parts.test, plan.path_images), parts.fit["pixel_values"],
+                    model, head, _few(parts.test, plan.path_images), means,
                     {name: kind[: plan.path_images] for name, kind in kinds.items()}, whole, batch,
                 ),
                 "asked": attention_by_kind(test, kinds),

@@ -256,7 +256,7 @@ def random_trials(
     `known` are the predictions of the whole model (`unpruned`) and of the first draw (`draw 1`).
     """
     drawn = {**known} | {
-        f"draw {place}": predicted(prune_heads(model, heads), images)
+        f"draw {place}": predicted(prune_heads(model, heads, pixel_values=images["pixel_values"]), images)
         for place, heads in enumerate(draws[1:], start=2)
     }
     table = trials(drawn, images["labels"].numpy(), "unpruned", bootstrap, task=ChirpRegressor.task).iloc[1:]

@@ -17,6 +17,7 @@ from vitmech_utils.profile_sections import Task, Trainings
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.task import measure
 from vitmech_utils.studies.task.agnostic.measure import Shifts, by_task, shared_orders
+from vitmech_utils.studies.task.agnostic.measure import untuned_shifts as untuned_shifts
 from vitmech_utils.studies.trainings.measure import of_each as of_each
 
 
@@ -112,9 +113,9 @@ def _changes(networks: Mapping[str, nn.Module], plan: Task, batch: int) -> dict[
 def three_tasks(
     load: Mapping[str, Callable[[], nn.Module]],
     real: Mapping[str, Shifts],
-    probe_images: int,
+    untuned: Mapping[str, Shifts],
     heads: int,
     draws: int,
 ) -> pd.DataFrame:
     """What three tasks share of their order of heads; see `agnostic.measure.by_task` and `shared_orders`."""
-    return shared_orders(by_task(load, real, probe_images), heads, draws)
+    return shared_orders(by_task(load, real, untuned), heads, draws)

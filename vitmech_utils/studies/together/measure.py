@@ -15,13 +15,15 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.data.dataset import ChirpDataset, stack
+from vitmech_utils.data.dataset import ChirpDataset, stack, training_figures
 from vitmech_utils.heads.changes import baseline_loss, mean_changes
+from vitmech_utils.heads.constants import HeadConstants
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.estimates import Estimate, estimate, fast_dtype
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.interactions import KEYS, shapley_charges
 from vitmech_utils.heads.rank_agreement import SharedOrder, disattenuated_correlation
+from vitmech_utils.heads.replacements import averaged_references
 from vitmech_utils.heads.sets import SetPredictions, groups, predict_without_sets, set_effects, singles
 from vitmech_utils.intervals import effect_intervals
 from vitmech_utils.profile_sections import Together, Trainings
@@ -31,11 +33,11 @@ from vitmech_utils.studies.trainings.measure import of_each as of_each
 SEED = 9
 """The chapter's own stream of held-out figures."""
 RANDOM = "random"
+"""The kind of sets that are drawn at random."""
 RANDOM_KEPT = 12
 """The most random sets of each size that are kept: each costs a forward pass an image."""
 ORDERS_AGAIN = 8
 """The most orders of all heads that Shapley values of another training rest on."""
-"""The kind of sets that are drawn at random."""
 Groups = Mapping[str, Mapping[str, Iterable[Head]]]
 """Kind of set, name of the set, its heads."""
 KEPT_PARTS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 11 / 12)
@@ -121,7 +123,7 @@ def estimated(
     heads: Sequence[Head],
     kinds: Groups,
     plan: Together,
-    reference: Float[Tensor, "other 3 height width"],
+    reference: Float[Tensor, "other 3 height width"] | HeadConstants,
     batch: int,
 ) -> Estimate:
     """Losses without each head, then without each of `members(kinds)`: to first order on many images, exactly on few.
@@ -145,6 +147,13 @@ def estimated(
 def held_out_figures(numbers: Int[ndarray, " image"]) -> dict[str, Tensor]:
     """The chapter's own held-out figures, by their numbers."""
     return stack(ChirpDataset(int(numbers.max()) + 1, seed=SEED, split="held-out"), numbers.tolist())
+
+
+@checked_arguments()
+def mean_reference(model: nn.Module, batch: int, images: int = 24) -> HeadConstants:
+    """Every head's mean over the first training images, which mode `mean` puts in its place."""
+    figures = training_figures(images)["pixel_values"]
+    return averaged_references(model, figures, ["mean"], batch)["mean"]
 
 
 @checked_arguments()
@@ -175,7 +184,6 @@ def asked_again(
     classes: pd.DataFrame,
     plan: Together,
     more: Trainings,
-    reference: Float[Tensor, "other 3 height width"],
     batch: int,
     bootstrap: int,
 ) -> pd.DataFrame:
@@ -184,14 +192,15 @@ def asked_again(
     `whole` are its losses on the held-out set, `classes` name its heads. Orders of heads by Shapley value rest on at
     most `ORDERS_AGAIN` of the plan's permutations.
     """
+    means = mean_reference(model, batch)
     few = {"images": min(plan.images, more.images), "exact_images": min(plan.exact_images, more.exact_images)}
     orders = min(plan.permutations, ORDERS_AGAIN)
     heads, kinds = heads_of(classes), {"layer": named_groups(classes)["layer"]}
-    found = estimated(model, heads, kinds, plan.model_copy(update=few), reference, batch).losses(whole)
+    found = estimated(model, heads, kinds, plan.model_copy(update=few), means, batch).losses(whole)
     layers = group_effects(kinds, found[len(heads) :], found[: len(heads)], None, bootstrap)
     data = held_out_figures(np.arange(orders))
     pixels, labels = data["pixel_values"], data["labels"]
-    how = {"reference": reference, "batch": batch}
+    how = {"reference": means, "batch": batch}
     charged = shapley_charges(model, pixels, labels, "mean", permutations=orders, **how)
     alone = predict_without_sets(model, pixels, singles(heads), "mean", **how).losses(labels)
     return claim(layers, layers[:0], shared_order(charged, alone, bootstrap), orders)

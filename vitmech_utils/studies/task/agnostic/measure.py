@@ -70,28 +70,45 @@ def _linear(weights: Float[ndarray, "feature target"], bias: Float[ndarray, " ta
 
 
 @checked_arguments()
+def untuned_shifts(
+    regressor: ChirpRegressor, real: Mapping[str, Shifts], probe_images: int
+) -> dict[str, Shifts]:
+    """Shifts of all heads of the backbone before any fine-tuning, by painted task, under a probe for each.
+
+    The same whichever training's `regressor` is asked: its adapter is left out. Probes are fitted to `probe_images`
+    training figures; `real` says how many images are taken.
+    """
+    untuned = regressor.without_adapter().to(regressor.device)
+    fitted = {PAINTED: decorated(probe_images, "train"), SWEEPS: titled(probe_images, "none", "train")}
+    return {
+        task: shifts(under_probe(untuned, fitted[task]), pixel_values)
+        for task, pixel_values in _figures(real).items()
+    }
+
+
+@checked_arguments()
 def by_task(
-    load: Mapping[str, Callable[[], nn.Module]], real: Mapping[str, Shifts], probe_images: int
+    load: Mapping[str, Callable[[], nn.Module]], real: Mapping[str, Shifts], untuned: Mapping[str, Shifts]
 ) -> dict[str, dict[str, Shifts]]:
     """Shifts of all heads by task, of the fine-tuned networks and of the untuned backbone under probes.
 
-    `load` gives the networks "regressor" and "clean", `real` holds what chapter 11 measured on real chirps. As many
-    painted ones are taken, the first held-out figures of this chapter. Probes are fitted to `probe_images` training
-    figures.
+    `load` gives the networks "regressor" and "clean", `real` holds what chapter 11 measured on real chirps, `untuned`
+    the `untuned_shifts`. As many painted chirps are taken as real ones, the first held-out figures of this chapter.
     """
-    count = real[REAL_NAMES[TUNED]].shape[1]
-    figures = {PAINTED: decorated(count), SWEEPS: titled(count, "none")}
-    fitted = {PAINTED: decorated(probe_images, "train"), SWEEPS: titled(probe_images, "none", "train")}
-    networks = {PAINTED: load["regressor"](), SWEEPS: load["clean"]()}
-    regressor = networks[PAINTED]
-    untuned = regressor.without_adapter().to(regressor.device)
-    found: dict[str, dict[str, Shifts]] = {TUNED: {}, UNTUNED: {}}
-    for task, drawn in figures.items():
-        found[TUNED][task] = shifts(networks[task], drawn["pixel_values"])
-        found[UNTUNED][task] = shifts(under_probe(untuned, fitted[task]), drawn["pixel_values"])
+    networks = {PAINTED: load["regressor"], SWEEPS: load["clean"]}
+    tuned = {task: shifts(networks[task](), pixel_values) for task, pixel_values in _figures(real).items()}
+    found = {TUNED: tuned, UNTUNED: dict(untuned)}
     for kind, name in REAL_NAMES.items():
         found[kind][REAL] = np.asarray(real[name], float)
     return found
+
+
+def _figures(real: Mapping[str, Shifts]) -> dict[str, Tensor]:
+    count = real[REAL_NAMES[TUNED]].shape[1]
+    return {
+        PAINTED: decorated(count)["pixel_values"],
+        SWEEPS: titled(count, "none")["pixel_values"],
+    }
 
 
 @checked_arguments()
