@@ -10,6 +10,7 @@ installed, else our retelling of its loop.
 
 import argparse
 import importlib.util
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from vitmech_utils.heads.ablation import HeadPredictions, effects, predict_witho
 from vitmech_utils.heads.first_order import first_order
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.published_code import literal_procedure
+from vitmech_utils.model import half_attention
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.pipeline.benchmarks import Row
@@ -77,6 +79,12 @@ def bfloat16(model, pixels) -> np.ndarray:
     return linearized(model, pixels, torch.bfloat16)
 
 
+def fused(model, pixels) -> np.ndarray:
+    """The same by the fused kernel, which makes the attention weights anew in every backward pass."""
+    with patch.object(half_attention, "LARGEST", 0):
+        return bfloat16(model, pixels)
+
+
 def forward(model, pixels) -> np.ndarray:
     """One plain forward pass."""
     with torch.inference_mode():
@@ -85,7 +93,7 @@ def forward(model, pixels) -> np.ndarray:
 
 METHODS = {
     "sweep": sweep, "hook": hook, "retold": retold, "slope": slope, "linearized": linearized, "bfloat16": bfloat16,
-    "forward": forward,
+    "fused": fused, "forward": forward,
     "package": package_predictions, "nnsight": nnsight_predictions,
 }  # fmt: skip
 OPTIONAL = {"package": "vision_mech_interp_attn_head", "nnsight": "nnsight"}
@@ -152,6 +160,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
         "slope",
         "linearized",
         "bfloat16",
+        "fused",
         "sweep",
         "hook",
         published,
@@ -235,6 +244,8 @@ def _linearized_rows(
             how=f"95 % interval {rank.low:.2f} to {rank.high:.2f} over heads, {len(labels)} images"),
         row("Linearized outputs in bfloat16", ratios(taken["linearized"], taken["bfloat16"]), "times as fast",
             against="in float32", how=f"{how}; faster where the processor multiplies in it"),
+        row("Linearized outputs in bfloat16, attention weights kept", ratios(taken["fused"], taken["bfloat16"]),
+            "times as fast", against="by the fused kernel", how=how),
         row("Changes of the outputs in bfloat16", [float(np.corrcoef(one, other)[0, 1])], "(Pearson)", at_least=0.99,
             against="in float32", how=f"{len(labels)} images, all heads and outputs"),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ rival and no target.
 """
 
 import argparse
+from contextlib import nullcontext
 
 import torch
 from measuring import ADAPTER, device, ratios, row, seconds, start, take_turns, wall_clock
@@ -14,6 +15,7 @@ from measuring import ADAPTER, device, ratios, row, seconds, start, take_turns, 
 from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.ablation import sweep
 from vitmech_utils.model.finetune import computes_in_bfloat16
+from vitmech_utils.model.half_attention import keeping_weights
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.pipeline.benchmarks import Row
 
@@ -34,7 +36,10 @@ def fine_tuning(steps: int, batch: int) -> tuple[list[float], list[float], str]:
         first = next(drawn)
         items = [images[index] for index in range(first, first + batch)]
         pixels, labels = (torch.stack([item[key] for item in items]) for key in ("pixel_values", "labels"))
-        with torch.autocast(device().type, torch.bfloat16, enabled=half):
+        with (
+            torch.autocast(device().type, torch.bfloat16, enabled=half),
+            keeping_weights() if half else nullcontext(),
+        ):
             return regressor(pixels.to(device()), labels.to(device())).loss
 
     def step() -> None:
