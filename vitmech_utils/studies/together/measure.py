@@ -38,6 +38,8 @@ RANDOM_KEPT = 12
 """The most random sets of each size that are kept: each costs a forward pass an image."""
 ORDERS_AGAIN = 8
 """The most orders of all heads that Shapley values of another training rest on."""
+IN_PERCENT = ("interaction", "estimate", "effect", "low", "high")
+"""How the names of columns in percent begin."""
 Groups = Mapping[str, Mapping[str, Iterable[Head]]]
 """Kind of set, name of the set, its heads."""
 KEPT_PARTS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 11 / 12)
@@ -96,8 +98,8 @@ def group_effects(
     """One row per set, as `sets.set_effects` has it, with its kind; q-values adjust for the sets of a kind.
 
     `joint` are predictions or losses without each of `members(kinds)`, `single` without each head alone, on the same
-    images; losses need no labels. rank_p is the rank test against the random sets, where there are some: the share of
-    these, the set itself counted among them, whose excess is at least as far from nothing.
+    images; losses need no labels. rank_p is the rank test of sets of as many heads as the random ones have: the share
+    of these, the set itself counted among them, whose excess is at least as far from nothing.
     """
     tables, start = [], 0
     for kind, sets in kinds.items():
@@ -105,9 +107,11 @@ def group_effects(
         tables.append(set_effects(part, labels, single, list(sets), bootstrap).assign(kind=kind))
         start += len(sets)
     table = pd.concat(tables, ignore_index=True)
-    random = table.loc[table["kind"] == RANDOM, "excess"].abs().to_numpy()
+    drawn = table[table["kind"] == RANDOM]
+    random = drawn["excess"].abs().to_numpy()
     further = (random[None] >= table["excess"].abs().to_numpy()[:, None]).sum(1)
-    return table.assign(rank_p=(1 + further) / (1 + len(random)) if len(random) else np.nan)
+    ranks = pd.Series((1 + further) / (1 + len(random)), index=table.index)
+    return table.assign(rank_p=ranks.where(table["heads"].isin(drawn["heads"])))
 
 
 @checked_arguments()
@@ -172,6 +176,23 @@ def strongest(single: pd.DataFrame, count: int) -> list[Head]:
     """The heads with the largest absolute effects, the largest first."""
     table = single.loc[single["effect"].abs().nlargest(min(count, len(single))).index]
     return list(zip(table["layer"].astype(int), table["head"].astype(int), strict=True))
+
+
+@checked_arguments()
+def of_held_out(
+    table: pd.DataFrame,
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image 3 height width"],
+    labels: Float[Tensor, "image target"],
+    held_out: Float[ndarray, "held_out target"],
+) -> pd.DataFrame:
+    """A table in percent of these images' own mean squared error, made one in percent of the `held_out` losses' mean.
+
+    Columns: interaction, estimate, and all that begin with effect, low or high.
+    """
+    own = predict_without_sets(model, pixel_values, [()], "zero").losses(labels).baseline.mean()
+    names = [name for name in table if name.partition("_")[0] in IN_PERCENT]
+    return table.assign(**{name: table[name] * float(own / held_out.mean()) for name in names})
 
 
 # Other trainings
@@ -274,7 +295,8 @@ def shapley_table(
 ) -> pd.DataFrame:
     """Shapley values beside single effects on the same images, both in percent of the held-out loss.
 
-    Columns: layer, head, images, shapley, low, high, single, single_low, single_high.
+    Columns: layer, head, images, shapley, low, high, single, single_low, single_high, and more with low_more and
+    high_more: by how much the Shapley value lies above the single effect, image by image.
     """
     whole = baseline_loss(held_out)
     value, low, high = mean_changes(charged.of(), whole)
@@ -287,7 +309,10 @@ def shapley_table(
         }
     )
     by_itself = dict(zip(("effect", "low", "high"), mean_changes(single.of(), whole), strict=True))
-    return beside_single(table.assign(low=low, high=high), pd.DataFrame(by_itself))
+    more = zip(
+        ("more", "low_more", "high_more"), mean_changes(charged.of() - single.of(), whole), strict=True
+    )
+    return beside_single(table.assign(low=low, high=high, **dict(more)), pd.DataFrame(by_itself))
 
 
 @checked_arguments()

@@ -73,7 +73,7 @@ def groups(table: pd.DataFrame) -> "Figure":
         group_bars(ax, part)
         more = int(((part["low_excess"] > 0) & (part["q_value"] < FALSE_DISCOVERIES)).sum())
         ax.set_title(f"By {kind}: {more} of {len(part)} groups clearly do more than their heads add up to")
-        ax.set_xlabel("effect on the MSE (%)" if ax is axes[-1] else "")
+        ax.set_xlabel("effect (% of the held-out loss)" if ax is axes[-1] else "")
     ends = np.array([ax.get_xlim() for ax in axes])
     for ax in axes:  # one scale for all, and the scale's own ticks over all of it
         ax.set_xscale("linear")
@@ -93,13 +93,17 @@ def groups_table(table: pd.DataFrame) -> str:
         "sum_of_single": ("sum of single effects (%)", lambda row: _interval(row, "sum_of_single")),
         "excess": ("excess (percentage points)", lambda row: _interval(row, "excess")),
         "q_value": ("q", ".3f"),
-        "rank_p": ("rank among random sets", ".2f"),
+        "rank_p": (
+            "rank among random sets",
+            lambda row: "" if np.isnan(row["rank_p"]) else f"{row['rank_p']:.2f}",
+        ),
     }
     layers = table[table["kind"] == "layer"]
     return (
         f"{frame_table(table, columns)}\n\n{table['images'].iloc[0]:,} images, paired 95 % intervals; q adjusts for "
-        f"the number of groups of a kind; the last column is the share of random sets whose excess is as far from "
-        f"nothing. In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
+        f"the number of groups of a kind; the last column is the share of random sets, of as many heads as a layer, "
+        "whose excess is as far from nothing, for sets of that size. "
+        f"In {int(differs(layers).sum())} of {len(layers)} layers the excess is clear."
     )
 
 
@@ -183,11 +187,17 @@ def shapley_orders() -> "Figure":
 def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     """Exact against estimated interactions, and each head's largest estimate."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.0), width_ratios=(1, 1))
-    agreement_scatter(left, compared["estimate"], compared["interaction"], excludes_zero(compared))
+    agreement_scatter(
+        left,
+        compared["estimate"],
+        compared["interaction"],
+        interacting(compared),
+        names=("not clear", "clear"),
+    )
     same_sign = float((np.sign(compared["estimate"]) == np.sign(compared["interaction"])).mean())
     left.set(
-        xlabel="second-order estimate (% of the MSE)",
-        ylabel="exact interaction (% of the MSE)",
+        xlabel="second-order estimate (% of the held-out loss)",
+        ylabel="exact interaction (% of the held-out loss)",
         title=f"Same sign in {same_sign:.0%} of {len(compared)} pairs",
     )
     left.legend(loc="upper left", fontsize=8)
@@ -199,9 +209,13 @@ def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     first = largest.loc[largest["size"].idxmax()]
     largest["size"] = np.log10(np.maximum(largest["size"], 0.1))
     drawn = heatmap(
-        right, largest, value="size", label="largest estimated interaction (% of the MSE)", colour_bar=False
+        right,
+        largest,
+        value="size",
+        label="largest estimated interaction (% of the held-out loss)",
+        colour_bar=False,
     )
-    bar = figure.colorbar(drawn, ax=right, label="largest estimated interaction (% of the MSE)")
+    bar = figure.colorbar(drawn, ax=right, label="largest estimated interaction (% of the held-out loss)")
     ends = drawn.get_clim()
     ticks = [
         tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if ends[0] <= np.log10(tick) <= ends[1]
@@ -227,17 +241,29 @@ def pairs_table(compared: pd.DataFrame, estimated: pd.DataFrame, fit: Mapping[st
         "q_value": ("q", ".3f"),
     }
     top = compared.loc[compared["interaction"].abs().nlargest(8).index]
-    sure = int(((compared["q_value"] < FALSE_DISCOVERIES) & excludes_zero(compared)).sum())
+    count = int(compared["images"].iloc[0])
+    least = 2.0 / 2.0**count
+    told = (
+        f"{int(interacting(compared).sum())} of {len(compared)} pairs interact for sure (false discovery rate "
+        f"{FALSE_DISCOVERIES:.0%})."
+        if least < FALSE_DISCOVERIES
+        else f"With {counted(count, 'image')} no p-value of a sign-flip test can fall below {least:.3g}, so whether a "
+        "pair interacts is not tested here: the sample shows how well the estimate ranks pairs."
+    )
     within = estimated["layer_a"] == estimated["layer_b"]
     inside, across = (estimated.loc[part, "estimate"].abs().median() for part in (within, ~within))
     return (
         f"{frame_table(top, columns)}\n\nThe largest exact interactions of the sample, "
-        f"{compared['images'].iloc[0]} images. Rank correlation of estimate and exact interaction with 95 % "
-        f"intervals "
-        f"over pairs: {named(fit, '.2f', '; ', ': ')}. {sure} of {len(compared)} pairs interact for sure (false "
-        f"discovery rate {FALSE_DISCOVERIES:.0%}). Over all {len(estimated):,} estimated pairs the median size is "
-        f"{inside:.2g} % within a layer and {across:.2g} % across layers."
+        f"{counted(count, 'image')}. Rank correlation of estimate and exact interaction with 95 % intervals "
+        f"over pairs: {named(fit, '.2f', '; ', ': ')}. {told} Over all {len(estimated):,} estimated pairs the median "
+        f"size is {inside:.2g} % within a layer and {across:.2g} % across layers."
     )
+
+
+@checked_arguments()
+def interacting(compared: pd.DataFrame) -> pd.Series:
+    """The pairs that clearly interact: by their interval and by their q-value."""
+    return (compared["q_value"] < FALSE_DISCOVERIES) & excludes_zero(compared)
 
 
 @checked_arguments()
@@ -262,16 +288,22 @@ def shapley_text(values: pd.DataFrame) -> str:
     ten = max(1, len(values) // 7)
     first = [set(values[column].nlargest(ten).index) for column in ("single", "shapley")]
     both = len(first[0] & first[1])
-    hidden = values.loc[(values["shapley"] - values["single"]).nlargest(5).index]
+    clear = values[values["low_more"] > 0]
+    hidden = (clear if len(clear) else values).nlargest(5, "more")
     underrated = listed(
-        f"L{row.layer + 1} H{row.head + 1} ({row.single:+,.1f} % alone, {row.shapley:+,.0f} % by Shapley value "
-        f"[{row.low:+,.0f}, {row.high:+,.0f}])"
+        f"L{row.layer + 1} H{row.head + 1} (by {row.more:+,.0f} [{row.low_more:+,.0f}, {row.high_more:+,.0f}]: "
+        f"{row.single:+,.1f} % alone, {row.shapley:+,.0f} % by Shapley value)"
         for row in hidden.itertuples()
+    )
+    told = (
+        f"Single ablation clearly underrates {counted(len(clear), 'head')}, most"
+        if len(clear)
+        else "Single ablation clearly underrates no head; the largest differences are"
     )
     return (
         f"Of the {ten} heads with the largest single effects, {both} {word(both, 'is', 'are')} among the {ten} with "
-        f"the largest Shapley values. The heads that single ablation underrates most: {underrated}. Single effects add "
-        f"up to {values['single'].sum():+,.0f} %, all heads together do {values['shapley'].sum():+,.0f} %."
+        f"the largest Shapley values. {told} {underrated}. Single effects add up to {values['single'].sum():+,.0f} %, "
+        f"all heads together do {values['shapley'].sum():+,.0f} % ({counted(int(values['images'].iloc[0]), 'image')})."
     )
 
 
@@ -282,7 +314,7 @@ def kept(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> "Figure
     kept_curves(ax, curves, KEPT, total)
     best = min(enough, key=enough.get)
     ax.set_title(
-        f"Ranked by {best}, {enough[best]} of {total} heads are enough"
+        f"Ranked by {best}, {enough[best]} of {total} heads keep the mean error from doubling"
         if enough[best] < total
         else "No set that was tried keeps the error from doubling"
     )
@@ -297,12 +329,14 @@ def kept_text(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> st
     draws, sizes = int(at_random.size().max()), listed(sizes_to_keep(total))
     lines = []
     for name, count in enough.items():
-        ranked = curves[curves["ranking"] == name].set_index("kept")["effect"]
+        rows = curves[curves["ranking"] == name].set_index("kept")
+        ranked = rows["effect"]
         beaten = sum(bool(ranked[size] < effects.min()) for size, effects in at_random)
+        reached = f", {percent(rows.loc[count])}" if count in rows.index else ""
         lines.append(
             f"**Ranked by {name}**: {count if count < total else 'no fewer than all'} of {total} heads keep the "
-            f"error "
-            f"from doubling (sizes tried: {sizes}); at {beaten} of {len(at_random)} sizes the kept set beats all "
+            f"mean error from doubling{reached} on {counted(int(rows['images'].iloc[0]), 'image')} (sizes tried: "
+            f"{sizes}); at {beaten} of {len(at_random)} sizes the kept set beats all "
             f"{draws} random sets."
         )
     return bullets(lines)
@@ -403,10 +437,9 @@ def what_you_know(
         f"single effects add up to, most in {largest['set']}, by "
         f"{percent(vars(excess), value='value')} of the loss; "
         f"of random sets, {int(differs(random).sum())} of {len(random)}.",
-        f"Charged by Shapley values and taken away one at a time, heads share {part} of their order; the value "
-        f"that "
-        f"charges most is {percent(top, value='shapley')} of the loss.",
-        f"To keep the error from doubling takes {needed} of {len(values)} heads; verdict on Q7, single ablations "
+        f"The orders of heads by Shapley value and by single effect correlate as {part} of the most that so few "
+        f"images allow; the value that charges most is {percent(top, value='shapley')} of the loss.",
+        f"To keep the mean error from doubling takes {needed} of {len(values)} heads; verdict on Q7, single ablations "
         f"miss what heads do together: {judgement.words}.",
     )
 
@@ -457,19 +490,27 @@ def group_bars(ax: "Axes", table: pd.DataFrame, linear: float = 10.0) -> None:
     ax.set_ylim(-0.6, len(table) - 0.4)
     ax.axvline(0, color="#444444", linewidth=0.8)
     _scale(ax, "x", linear)
-    ax.set_xlabel("effect on the MSE (%)")
+    ax.set_xlabel("effect (% of the held-out loss)")
 
 
 @checked_arguments()
 def agreement_scatter(
-    ax: "Axes", x: pd.Series, y: pd.Series, clear: pd.Series | None = None, linear: float = 1.0
+    ax: "Axes",
+    x: pd.Series,
+    y: pd.Series,
+    clear: pd.Series | None = None,
+    linear: float = 1.0,
+    names: tuple[str, str] = ("interval includes zero", "interval excludes zero"),
 ) -> None:
-    """Draw one quantity in percent against another, both axes linear around zero and logarithmic beyond."""
+    """Draw one quantity in percent against another, both axes linear around zero and logarithmic beyond.
+
+    `names` say what is not `clear`, and what is.
+    """
     if clear is None:
         clear = pd.Series(True, index=x.index)
     for chosen, colour, name in (
-        (~clear, PALE, "interval includes zero"),
-        (clear, CLEAR, "interval excludes zero"),
+        (~clear, PALE, names[0]),
+        (clear, CLEAR, names[1]),
     ):
         if chosen.any():
             ax.plot(x[chosen], y[chosen], "o", color=colour, markersize=4, alpha=0.8, label=name)
@@ -511,7 +552,7 @@ def kept_curves(ax: "Axes", table: pd.DataFrame, limit: float, total: int) -> No
     ax.axhline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
     _scale(ax, "y", limit)
     ax.set_ylim(bottom=-1.2 * limit)  # no error falls by more than all of it
-    ax.set(xlabel=f"heads kept, of {total}", ylabel="effect on the MSE (%)")
+    ax.set(xlabel=f"heads kept, of {total}", ylabel="effect (% of the held-out loss)")
 
 
 @checked_arguments()
@@ -536,7 +577,7 @@ def direct_by_layer(ax: "Axes", table: pd.DataFrame, linear: float = 1.0) -> Non
     ax.axhline(0, color="#444444", linewidth=0.8)
     _scale(ax, "y", linear)
     ax.set_xticks(range(1, int(table["layer"].max()) + 2))
-    ax.set(xlabel="layer", ylabel="effect on the MSE (%)")
+    ax.set(xlabel="layer", ylabel="effect (% of the held-out loss)")
 
 
 def _example_error(gone: set[str]) -> float:
