@@ -47,7 +47,10 @@ def test_every_outcome(shares, verdict) -> None:
 
 
 def test_what_depth_alone_gives_counts_for_nothing() -> None:
-    assert judged(ALIKE, ALIKE, ALIKE, depth=0.9).verdict == UNKNOWN
+    found = judged(ALIKE, ALIKE, ALIKE, depth=0.9)
+    assert (found.verdict, found.lacks) == (UNKNOWN, "heads")
+    assert "by depth alone by 0.90" in found.reason
+    assert "by depth alone" not in judged(SOME, SOME, WIDE, depth=0.0).reason
 
 
 def test_nothing_is_told_where_a_model_keeps_no_order() -> None:

@@ -353,7 +353,9 @@ def layers(table: pd.DataFrame) -> "Figure":
     layer_shares(axes, tables)
     tops = {key: found["share"].idxmax() + 1 for key, found in tables.items()}
     first = listed(f"{tops[key]} ({NETWORKS[key].replace(' model', '')})" for key in ASKED[:2])
-    return headline(figure, f"Most of the harm lies in layer {first}, {tops['regressor', ALL]} (regressor)")
+    return headline(
+        figure, f"The largest share of the harm lies in layer {first}, {tops['regressor', ALL]} (regressor)"
+    )
 
 
 @checked_arguments()
@@ -456,11 +458,13 @@ def surprises(
         f"under another number the leak model tells {other:.0%} of the types, under the sample's own {own:.0%} "
         "(expected: the same; numbers of one or two digits move the word, and few were trained on)"
     ] = abs(other - own)
+    by_chance = ten * ten / len(against)
     tasks = len(first_heads(effects, "regressor", ALL, ten) & first_heads(effects, "clean", ALL, ten))
     found[
         f"of the {ten} heads that the regressor needs most, {tasks} {word(tasks, 'is', 'are')} among the {ten} that "
-        "the clean classifier needs most (expected of the architecture: all)"
-    ] = abs(1 - tasks / ten)
+        f"the clean classifier needs most (by chance: {by_chance:.1f}; the ceilings above say how well so few images "
+        "order a model's own heads)"
+    ] = abs(tasks - by_chance) / ten
     flat = chirps.bends < 1
     for name, expected in (("leak", 1.0), ("clean", 0.5)) if flat.any() else ():
         share = wilson(right[name, FIGURES[name]][flat, TYPE] == 1)
