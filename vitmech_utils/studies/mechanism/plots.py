@@ -88,7 +88,7 @@ def pointed(
     right.axline((0, 0), slope=1, color="#444444", linewidth=0.8, linestyle="--")
     right.set(
         xlabel="predicted shift of the start time (s)", ylabel="measured shift (s)",
-        title=_finding(_clear(account), "The answer goes where the head is pointed", "Where the answer goes"),
+        title=_follows(account, int((table["role"] == STRONGEST).sum())),
     )  # fmt: skip
     right.legend(loc="best", fontsize=8.5)
     return figure
@@ -103,9 +103,12 @@ def readers(table: pd.DataFrame) -> Figure:
     )
     axis.axvline(0, color="#444444", linewidth=0.8)
     axis.set_xlabel("growth of the error (%); in brackets: how many tokens")
-    parts = table[table["where"] != "all tokens"]
-    top = parts.loc[parts["effect"].idxmax()]
-    axis.set_title(f"Of kinds of tokens, {top['where']} needs it most: {percent(top)}")
+    parts = table[table["where"] != "all tokens"].sort_values("effect", ascending=False)
+    top, *others = (row for _, row in parts.iterrows())
+    images = counted(int(top["images"]), "image")
+    alike = [row for row in others if row["high"] >= top["low"]]
+    told = "needs it most" if not alike else f"and {len(alike)} other kinds cannot be told apart"
+    axis.set_title(f"{top['where']}, {percent(top)}, {told} ({images})")
     return figure
 
 
@@ -220,7 +223,10 @@ def paths(table: pd.DataFrame) -> Figure:
         part = part.loc[part["share"].abs().nlargest(MOST_PATHS).index]
         interval_forest(axis, part, "part", value="share")
         axis.axvline(0, color="#444444", linewidth=0.8)
-        axis.set(xlabel="share of the head's whole effect", title=f"{title} {part['part'].iloc[0]}")
+        images = counted(int(part["images"].iloc[0]), "image")
+        axis.set(
+            xlabel=f"share of the head's whole effect ({images})", title=f"{title} {part['part'].iloc[0]}"
+        )
     return figure
 
 
@@ -285,20 +291,22 @@ def what_you_know(
     return three_sentences(
         f"The model's strongest head ({named(heads)}) writes to every token: ablated at CLS "
         f"alone it costs {costs['CLS']} error, at the background patches {costs['background']} "
-        f"({'clearly' if further else 'not clearly'} more than at CLS), at all tokens {costs['all tokens']}.",
+        f"({'clearly' if further else 'not clearly'} more than at CLS), at all tokens {costs['all tokens']} "
+        f"({counted(int(where['images'].iloc[0]), 'image')}).",
         f"Pointed at a place without chirp, it takes the start time along by "
         f"{follows[STRONGEST]} s for each second, a control head of its layer by {follows[CONTROL]}, and a line fitted "
         f"on other images predicts the shift with a correlation of {interval(own, '.2f', 'correlation')}; verdict on "
         f"Q8 over {counted(heads['training'].nunique(), 'training')}: {judgement.words}.",
         f"The largest path from it, {_into(largest['part'])}, carries {interval(largest, '.2f', 'share')} of its "
-        "effect.",
+        f"effect ({counted(int(largest['images']), 'image')}).",
     )
 
 
-def _clear(account: pd.DataFrame) -> bool:
-    """Whether the shifts of the start time are clearly as the account has them."""
+def _follows(account: pd.DataFrame, images: int) -> str:
+    """How far the start time follows the head, from 0 (not at all) to 1 (all the way)."""
     row = account[(account["role"] == STRONGEST) & (account["target"] == "start_time")].iloc[0]
-    return bool(row["low"] > HALF)
+    way = f"{Interval(row['slope'], row['low_slope'], row['high_slope']):.2f}"
+    return f"The answer follows the head by {way} of the way ({counted(images, 'image')})"
 
 
 def _finding(found: bool, words: str, otherwise: str) -> str:

@@ -39,8 +39,9 @@ def heads_serve_any_task(tuned: Mapping[str, Shared], untuned: Mapping[str, Shar
     """Q9. Holds if for every two of the tasks the fine-tuned models clearly share *most* of what a model keeps of its
     own order of heads by shift, and clearly more than depth alone gives. Holds in part if for every two they clearly
     share more than *half* of it, or *most* for some two, in both cases clearly more than depth alone gives. Does not
-    hold if for every two they clearly share no more than *half*. Otherwise it is undecided; so it is where a model's own order is not clearly above *none*. Whether the
-    untuned backbone's heads are shared as much says who made them so: fine-tuning, or what was there before.
+    hold if for every two they clearly share no more than *half*. Otherwise it is undecided; so it is where a model's
+    own order is not clearly above *none*. Whether the untuned backbone's heads are shared as much says who made them
+    so: fine-tuning, or what was there before.
 
     Both map a pair of tasks to what they share; `untuned` is the backbone under linear probes of the same tasks.
     """
