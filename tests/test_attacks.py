@@ -38,6 +38,7 @@ from vitmech_utils.studies.attacks.measure import (
     clean_figures,
     excess_effect,
     mean_changes,
+    plot_edges,
     predictions,
     worst_draw,
 )
@@ -493,3 +494,10 @@ def test_the_worst_draw_is_picked_per_image_and_never_below_the_clean_one():
     clean = np.array([[1.0, 1.0, 1.0], [9.0, 0.0, 0.0]])
     drawn = np.array([[[2.0, 0.0, 0.0], [1.0, 1.0, 1.0]], [[0.0, 5.0, 0.0], [4.0, 4.0, 0.5]]])
     assert worst_draw(drawn, clean).tolist() == [[0.0, 5.0, 0.0], [9.0, 0.0, 0.0]]
+
+
+def test_the_plot_moves_where_it_lies_elsewhere_not_where_its_frame_is_gone() -> None:
+    regions = torch.full((2, 40, 50), REGIONS.index("margin"), dtype=torch.uint8)
+    regions[:, 10:30, 12:42] = REGIONS.index("plot background")
+    regions[1, 20, 15:30] = REGIONS.index("chirp")
+    assert plot_edges(regions).tolist() == [10, 29, 12, 41]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Integer
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -59,6 +59,8 @@ CONTROLS = {
 }
 """Each defence, and what it is held against."""
 ENDS = ("effect", "low", "high")
+RIM = 2
+"""Pixels by which the plot's edges may differ without its having moved: a figure without a frame has them elsewhere."""
 Errors = Float[ndarray, "image target"]
 Drawn = Callable[[str], Mapping[str, Tensor]]
 """The same chirps in a style: pixel_values, labels, regions."""
@@ -144,11 +146,11 @@ def natural_changes(model: nn.Module, drawn: Drawn, clean: Clean, bootstrap: int
     Every style of `NATURAL`, and every decoration painted white.
     """
     images = drawn("published")
-    chirps, changed, moves = region_mask(images["regions"], "chirp"), {}, {}
+    place, changed, moves = plot_edges(images["regions"]), {}, {}
     for name, style in NATURAL.items():
         twins = drawn(style)
         changed[name] = clean.losses(predictions(model, twins["pixel_values"]))
-        moves[name] = not torch.equal(region_mask(twins["regions"], "chirp"), chirps)
+        moves[name] = bool((plot_edges(twins["regions"]) - place).abs().max() > RIM)
     for target in DECORATIONS:
         name = f"{target} painted white"
         changed[name] = clean.losses(predictions(model, occlude(images, target)))
@@ -156,6 +158,13 @@ def natural_changes(model: nn.Module, drawn: Drawn, clean: Clean, bootstrap: int
     table = attack_effects(changed, clean, bootstrap)
     table["moves"] = table["name"].map(moves)
     return table.sort_values(["moves", "effect"], kind="stable", ignore_index=True)
+
+
+@checked_arguments()
+def plot_edges(regions: Integer[Tensor, "image row column"]) -> Int[Tensor, " 4"]:
+    """The first and the last row, the first and the last column of the plot, in pixels, over all images."""
+    plot = (region_mask(regions, "chirp") | region_mask(regions, "plot background")).any(0)
+    return torch.cat([plot.any(axis).nonzero()[[0, -1], 0] for axis in (1, 0)])
 
 
 @checked_arguments()
