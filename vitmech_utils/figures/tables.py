@@ -199,5 +199,14 @@ def judgement_list(judged: Mapping[str, Any], claimed: Mapping[str, str]) -> str
     )
 
 
+@checked_arguments()
+def both_verdicts(own: Any, over_all: Any) -> str:
+    """The verdict on one training and that over all of them, both a `Judgement`: `holds (over all trainings: ...)`."""
+    told = (
+        "and so over all trainings" if own.words == over_all.words else f"over all trainings {over_all.words}"
+    )
+    return f"{own.words} in this training, {told}"
+
+
 def _entry(row: Any, name: str) -> Any:
     return row[name] if isinstance(row, Mapping | pd.Series) else getattr(row, name)

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.plots import WIDE, WIDTH, headline, heatmap, overlay
-from vitmech_utils.figures.tables import against, counted, from_zero, pipe_table, shown, three_sentences
+from vitmech_utils.figures.tables import (
+    against,
+    counted,
+    from_zero,
+    interval,
+    pipe_table,
+    shown,
+    three_sentences,
+)
 from vitmech_utils.heads.published_code import MixedUnits
 from vitmech_utils.intervals import mean_interval
 from vitmech_utils.profiles import Profile
@@ -76,20 +84,21 @@ def what_it_follows(follows: Mapping[str, float]) -> str:
 @checked_arguments()
 def orders_text(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
     """What the three orders show."""
-    last = {name: part.loc[part["position"].idxmax(), "effect"] for name, part in drift.groupby("order")}
+    last = {name: part.loc[part["position"].idxmax()] for name, part in drift.groupby("order")}
+    ends = ", ".join(f"{name} {interval(row, value='effect', unit='%')}" for name, row in last.items())
     return (
         f"Here the outcome follows **{what_it_follows(follows)}** more closely: mean rank correlation "
         f"{follows['position']:+.2f} with the place in the order, {follows['layer']:+.2f} with the layer. All three "
         "orders end with nearly the same weights, all but the rows zeroed last, and there the error has changed by "
-        f"{', '.join(f'{name} {value:+.2f} %' for name, value in last.items())}."
+        f"{ends}."
     )
 
 
 @checked_arguments()
 def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figure":
-    """The procedure's heatmap beside the exact one; `same` is their rank correlation."""
+    """The procedure's heatmap beside the estimated one; `same` is their rank correlation."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
-    titled = {"published procedure": theirs, f"exact, {ours['mode'].iloc[0]} ablation": ours}
+    titled = {"published procedure": theirs, f"estimated, {ours['mode'].iloc[0]} ablation": ours}
     most = max(float(table["effect"].abs().max()) for table in titled.values())
     for ax, (title, table) in zip(axes, titled.items(), strict=True):
         heatmap(ax, table, label="effect on the MSE (%)", diverging=True, linear=1.0, limits=(-most, most))
@@ -248,7 +257,6 @@ def what_you_know(
         "layer.",
         f"It analyses a model whose MSE is {loaded:.2f}, where the fine-tuned model has {tuned:.3f}: the documented "
         "loading step skips the fine-tuned backbone without a word.",
-        f"Its heatmap and the exact one correlate by {same:+.2f} over all heads, where depth alone can make them "
-        f"alike, and by "
-        f"{within:+.2f} within layers ({decided}).",
+        f"Its heatmap and that of our estimates correlate by {same:+.2f} over all heads, where depth alone can make "
+        f"them alike, and by {within:+.2f} within layers ({decided}).",
     )

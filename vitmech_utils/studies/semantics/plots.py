@@ -13,11 +13,21 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grid
 from vitmech_utils.figures.marks import head_names, name_largest, percent_scale
 from vitmech_utils.figures.plots import CLASS_COLOURS, REGION_COLOURS, WIDE, WIDTH, headline, heatmap, overlay
-from vitmech_utils.figures.tables import BRACKETS, against, bullets, named, shown, three_sentences
+from vitmech_utils.figures.tables import (
+    BRACKETS,
+    against,
+    both_verdicts,
+    bullets,
+    named,
+    shown,
+    three_sentences,
+)
 from vitmech_utils.heads.semantics import Thresholds
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.semantics.measure import CHANGES, FOLLOWED, early_text_or_edge
+from vitmech_utils.studies.semantics.measure import correlations as rank_correlations
+from vitmech_utils.studies.trainings.judge import over_all
 from vitmech_utils.studies.verdicts import Count, Judgement, in_words
 
 if TYPE_CHECKING:
@@ -283,12 +293,8 @@ def importance(
     # On the logarithmic part of the scale the usual margin is next to none.
     ax.set_ylim(1.6 * min(joined["effect"].min(), -1.0), 1.6 * max(joined["effect"].max(), 1.0))
     percent_scale(ax)
-    found = Interval(main["correlation"], main["low"], main["high"])
-    ax.set_title(
-        f"Heads on the chirp matter more: rank correlation {found:.2f}"
-        if found.low > 0
-        else f"Attention on the chirp and effect: rank correlation {found:.2f}"
-    )
+    overall, within = rank_correlations(correlations)
+    ax.set_title(f"Rank correlation: over all heads {overall:+.2f}, within layers {within:+.2f}")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
@@ -359,18 +365,26 @@ def _bracketed(regions: str) -> str:
 
 @checked_arguments()
 def what_you_know(
-    counts: Mapping[str, Count], judged: Mapping[str, Judgement], overall: Interval, within: Interval
+    counts: Mapping[str, Count],
+    judged: Mapping[str, Judgement],
+    overall: Interval,
+    within: Interval,
+    verdicts: pd.DataFrame,
 ) -> str:
-    """The chapter in three sentences; the intervals are those of importance and focus, over all heads and in "
-    "layers."""
+    """The chapter in three sentences; the intervals are those of importance and focus, over all heads and in layers.
+
+    `judged` are the verdicts on this training, `verdicts` is the `verdicts_table` of all trainings.
+    """
+    trainings = over_all(verdicts)
+    said = {claim: both_verdicts(found, trainings[claim]) for claim, found in judged.items()}
     alone = against(within.low, within.high, 0.0, "also", "the other way round", "undecided")
     return three_sentences(
         f"{counts['C3']} heads of layers 6-11 are about the chirp alone ({BRACKETS}), over all thresholds tried; "
         f"verdict on "
-        f"C3, these layers attend to the chirp alone: {judged['C3'].words}.",
+        f"C3, these layers attend to the chirp alone: {said['C3']}.",
         f"{counts['C4']} heads of layers 1-4 are monosemantic detectors of text or edges, and {counts['C5']} heads "
         f"of "
-        f"the last layer are polysemantic or diffuse; verdicts: C4 {judged['C4'].words}, C5 {judged['C5'].words}.",
+        f"the last layer are polysemantic or diffuse; verdicts: C4 {said['C4']}, C5 {said['C5']}.",
         f"Heads that attend more to the chirp matter more over all layers with a rank correlation of {overall:+.2f}; "
         f"within layers, where depth cannot make it, with {within:+.2f} ({alone}).",
     )

@@ -12,6 +12,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.marks import excludes_zero, percent_scale
 from vitmech_utils.figures.plots import SEQUENTIAL, WIDE, WIDTH, headline, heatmap
 from vitmech_utils.figures.tables import (
+    both_verdicts,
     bullets,
     counted,
     frame_table,
@@ -26,6 +27,7 @@ from vitmech_utils.figures.tables import (
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.together.judge import KEPT, single_ablations_miss
 from vitmech_utils.studies.together.measure import differs, repaired, sizes_to_keep
+from vitmech_utils.studies.trainings.judge import over_all
 from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, Judgement
 
 if TYPE_CHECKING:
@@ -415,6 +417,7 @@ def verdict(judgement: Judgement) -> str:
 @checked_arguments()
 def what_you_know(
     judgement: Judgement,
+    verdicts: pd.DataFrame,
     groups: pd.DataFrame,
     random: pd.DataFrame,
     ranks: Interval,
@@ -423,6 +426,7 @@ def what_you_know(
 ) -> str:
     """The chapter in three sentences; `groups` and `random` hold the excess of sets, `values` the Shapley values.
 
+    `judgement` is the verdict on this training, `verdicts` the `verdicts_table` of all.
     `enough` says by ranking how few heads keep the error from doubling.
     """
     layers = groups[groups["kind"] == "layer"]
@@ -440,7 +444,8 @@ def what_you_know(
         f"The orders of heads by Shapley value and by single effect correlate as {part} of the most that so few "
         f"images allow; the value that charges most is {percent(top, value='shapley')} of the loss.",
         f"To keep the mean error from doubling takes {needed} of {len(values)} heads; verdict on Q7, single ablations "
-        f"miss what heads do together: {judgement.words}.",
+        f"miss what heads do together: "
+        f"{both_verdicts(judgement, over_all(verdicts)['Q7'])}.",
     )
 
 
