@@ -191,8 +191,8 @@ def changes_text(changes: Mapping[str, pd.DataFrame], agree: Interval) -> str:
         f"{2 ** middle['fine-tuned']['chirp']:.1f} times as much after fine-tuning, "
         f"{2 ** middle['bare']['chirp']:.1f} times in the bare network, and turns away most from: "
         f"{away['fine-tuned']} (decorated), {away['bare']} (bare). Over all heads and regions, the two networks' "
-        f"changes have a rank correlation of {agree:.2f}: how much of what fine-tuning does to attention needs no "
-        "decoration."
+        f"changes have a rank correlation of {agree:.2f}. Both are changes from the same pre-trained network, which "
+        "alone makes them alike to some degree."
     )
 
 
@@ -265,7 +265,8 @@ def effects_text(
         f"{len(chirps)} heads about the chirp alone by {chirps['effect'].median():+.1f} %. The percentages "
         f"divide by each network's own loss: {named(errors, '.3f')} (fine-tuned and bare on all held-out figures "
         "of the "
-        "kind that each was trained on, pre-trained on these images). So compare ranks between networks, not sizes."
+        "kind that each was trained on, pre-trained on these images). So compare ranks between networks, not sizes. Nor do the two medians say what the "
+        "chirp does: heads on the chirp lie deeper, and depth alone can make such a difference."
     )
 
 
@@ -330,7 +331,8 @@ def what_you_know(counts: Mapping[str, Count], judged: Mapping[str, Judgement], 
         f"{counts['Q3']} text and edge detectors of layers 1-4 were there before fine-tuning, and {counts['Q4']} are "
         f"there in a network that never saw a decoration"
         if counts["Q3"].total
-        else "After fine-tuning no head of layers 1-4 is a text or edge detector, so that there is none to be inherited"
+        else "After fine-tuning no head of layers 1-4 is about text or edges alone, so that there is no detector that "
+        "could have been inherited"
     )
     return three_sentences(
         f"{counts['C7']} heads that are about something were not about it before fine-tuning ({BRACKETS}, over all "
