@@ -265,8 +265,9 @@ def effects_text(
         f"{len(chirps)} heads about the chirp alone by {chirps['effect'].median():+.1f} %. The percentages "
         f"divide by each network's own loss: {named(errors, '.3f')} (fine-tuned and bare on all held-out figures "
         "of the "
-        "kind that each was trained on, pre-trained on these images). So compare ranks between networks, not sizes. Nor do the two medians say what the "
-        "chirp does: heads on the chirp lie deeper, and depth alone can make such a difference."
+        "kind that each was trained on, pre-trained on these images). So compare ranks between networks, not sizes. "
+        "Nor do the two medians say what the chirp does: heads on the chirp lie deeper, and depth alone can make "
+        "such a difference."
     )
 
 

@@ -15,7 +15,7 @@ from vitmech_utils.figures.plots import WIDE, WIDTH, headline
 from vitmech_utils.figures.tables import counted
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.statistics import Count, Interval
-from vitmech_utils.studies.recordings.boxed import ASKED
+from vitmech_utils.studies.recordings.boxed import ASKED, looks_at_boxes
 from vitmech_utils.studies.recordings.folds import KeptFold
 from vitmech_utils.studies.recordings.plots import CHIRP_HEAD, OTHER_HEAD
 
@@ -102,11 +102,20 @@ def looks_figure(looks: Mapping[str, pd.DataFrame], heads: Sequence[Head]) -> "F
 def looks_text(counts: Mapping[str, Count], looks: Mapping[str, pd.DataFrame]) -> str:
     """How many chirp heads look at the boxes of their own recording."""
     told = "; ".join(f"{kind}: {count}" for kind, count in counts.items())
+    every = {
+        kind: looks_at_boxes(table, list(zip(table["layer"], table["head"], strict=True)))
+        for kind, table in looks.items()
+    }
+    rest = "; ".join(
+        f"{kind}: {every[kind].low - count.low} of {every[kind].total - count.total}"
+        for kind, count in counts.items()
+    )
     table = next(iter(looks.values()))
     return (
         "Counted among the heads that are for sure about the painted chirp: those that look at their own recording's "
         "boxes more than an even look would, and more than at other recordings' boxes (in brackets: for sure, and at "
-        f"most): **{told}**. Boxes lie in much the same place in many recordings, so a head that always looks "
+        f"most): **{told}**. The test is no test of chirp heads alone: of all other heads, those that pass it for "
+        f"sure are {rest}. Boxes lie in much the same place in many recordings, so a head that always looks "
         "there has "
         f"a lift above one on others' boxes, too: the median over all heads is {table['others'].median():.2f} "
         "there and "
