@@ -139,16 +139,21 @@ def deletion(curves: pd.DataFrame) -> Figure:
     return figure
 
 
+def _possible(row: pd.Series, most: float = 1.0) -> str:
+    """A value with its interval, which is cut where no value can lie: below 0, and above `most`."""
+    return interval({**row, "low": max(row["low"], 0.0), "high": min(row["high"], most)}, ".2f", "value")
+
+
 @checked_arguments()
 def table(scores: pd.DataFrame) -> Styler:
     """Every method by three measures, with intervals, and its difference to the picture alone."""
     rows = []
     for name in COMPARED:
         part = scores[scores["method"] == name].set_index("measure")
-        cells = {"map": name, "average precision": interval(part.loc["precision"], ".2f", "value")}
+        cells = {"map": name, "average precision": _possible(part.loc["precision"])}
         cells["more than the picture alone"] = interval(part.loc["precision"], "+.2f", "over", "_picture")
-        cells["share of the map's sum on the chirp"] = interval(part.loc["mass"], ".2f", "value")
-        cells["answer moves (s.d.)"] = interval(part.loc["moved"], ".2f", "value")
+        cells["share of the map's sum on the chirp"] = _possible(part.loc["mass"])
+        cells["answer moves (s.d.)"] = _possible(part.loc["moved"], np.inf)
         cells["further than the picture alone"] = interval(part.loc["moved"], "+.2f", "over", "_picture")
         rows.append(cells)
     return shown(pd.DataFrame(rows), {})
@@ -213,10 +218,10 @@ def said(scores: pd.DataFrame, curves: pd.DataFrame, sizes: Mapping[str, float],
             "over": _of_seven(len(names)),
             "verb": word(len(names), *verbs),
             "chance": _of_seven(len(chance)).lower(),
-            "picture": interval(one.loc[PICTURE], ".2f", "value"),
-            "mask": interval(one.loc[MASK], ".2f", "value"),
+            "picture": _possible(one.loc[PICTURE], 1.0 if measure == "precision" else np.inf),
+            "mask": _possible(one.loc[MASK], 1.0 if measure == "precision" else np.inf),
             "more": interval(one.loc[MASK], "+.2f", "over", "_picture"),
-            "random": interval(one.loc[RANDOM], ".2f", "value"),
+            "random": _possible(one.loc[RANDOM], 1.0 if measure == "precision" else np.inf),
         }
     find, move = parts.values()
     return (

@@ -107,8 +107,8 @@ def readers(table: pd.DataFrame) -> Figure:
     top, *others = (row for _, row in parts.iterrows())
     images = counted(int(top["images"]), "image")
     alike = [row for row in others if row["high"] >= top["low"]]
-    told = "needs it most" if not alike else f"and {len(alike)} other kinds cannot be told apart"
-    axis.set_title(f"{top['where']}, {percent(top)}, {told} ({images})")
+    told = "needs it most" if not alike else f"undecided against {counted(len(alike), 'other kind')}"
+    axis.set_title(f"{top['where']}, {percent(top)}: {told} ({images})")
     return figure
 
 

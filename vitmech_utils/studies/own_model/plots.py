@@ -83,15 +83,17 @@ def origin_table(table: pd.DataFrame, count: int = 8) -> Styler:
 def what_you_know(effects: pd.DataFrame, origin: pd.DataFrame, facts: Mapping[str, str], parts: int) -> str:
     """The chapter in three sentences, about the model that was passed in."""
     top = effects.loc[effects["effect"].idxmax()]
-    most, sure = Interval(top["effect"], top["low"], top["high"]), int((effects["low"] > 0).sum())
+    most = Interval(top["effect"], top["low"], top["high"])
+    above, below = int((effects["low"] > 0).sum()), int((effects["high"] < 0).sum())
     turned = int((origin["map_correlation"] < 0.5).sum())
     return three_sentences(
         f"The check found {facts['layers x heads']} (layers x heads), and that the answer is read from "
         f"{facts['the answer reads']}.",
         f"The largest effect is that of layer {int(top['layer']) + 1}, head {int(top['head']) + 1}: without it the "
         "loss "
-        f"grows by {most:.2g}, in its own unit{'' if most.low > 0 else ', an interval that includes zero'}; {sure} "
-        f"of {len(effects)} heads have an effect whose interval lies above zero.",
+        f"grows by {most:.2g}, in its own unit{'' if most.low > 0 else ', an interval that includes zero'}; of "
+        f"{len(effects)} heads {above} have an effect whose interval lies above zero, and {below} one below "
+        f"({counted(int(top['images']), 'image')}; loss with all heads {top['baseline_loss']:.3g}).",
         f"The maps of {turned} of {len(origin)} heads correlate by less than one half with those before fine-tuning; "
         f"the report has {counted(parts, 'part')}, and the last but one says what could not be measured.",
     )
