@@ -97,6 +97,48 @@ class TestTogether:
         table = together.shapley_table(charged, single, np.full((9, 1), 4.0), 50)
         np.testing.assert_allclose(table["shapley"], [5, 10, 20, 0, 0, 15], atol=1e-9)
         np.testing.assert_allclose(table["single"], [2.5, 5, 10, 0, 0, 7.5], atol=1e-9)
+        np.testing.assert_allclose(table["more"], table["shapley"] - table["single"], atol=1e-9)
+        assert (table["low_more"] <= table["more"]).all()
+        said = together_plots.shapley_text(table.assign(low_more=[1, 1, 1, -1, -1, 1]))
+        assert "clearly underrates 4 heads, most L2 H1 (by +10 [" in said
+        assert "underrates no head" in together_plots.shapley_text(table.assign(low_more=-1.0))
+
+    def test_only_sets_of_as_many_heads_as_the_random_ones_are_ranked_among_them(self, classes):
+        heads = together.heads_of(classes)
+        kinds = {
+            "class": {"three": heads[:3], "two": heads[:2]},
+            "random": {"a": heads[1:3], "b": heads[2:4], "c": heads[4:6]},
+        }
+        single = without([[head] for head in heads], [0.0] * 6)
+        table = together.group_effects(
+            kinds, without(together.members(kinds), [9, 1, 0, 0, 2]), single, torch.zeros(4, 1), 50
+        )
+        assert np.isnan(table["rank_p"][0])
+        assert table["rank_p"].tolist()[1:] == [0.5, 1.0, 1.0, 0.5]
+        assert "| 3 |" in together_plots.groups_table(table[:2])
+        assert "nan" not in together_plots.groups_table(table[:2])
+
+    def test_percentages_of_few_images_become_those_of_the_held_out_loss(self):
+        model = ChirpRegressor.tiny(seed=0, layers=LAYERS, heads=HEADS).eval()
+        pixels, labels = torch.rand(2, 3, 224, 224), torch.rand(2, 3)
+        with torch.no_grad():
+            own = float((model(pixels).logits.double() - labels.double()).square().mean())
+        table = pd.DataFrame({"layer": [1], "effect_total": [10.0], "low_total": [-4.0], "high": [20.0]})
+        found = together.of_held_out(table, model, pixels, labels, np.full((7, 3), own / 2))
+        np.testing.assert_allclose(found.to_numpy(), [[1, 20, -8, 40]], rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("images", "told"), [(4, "below 0.125, so"), (64, "1 of 2 pairs interact for sure")]
+    )
+    def test_a_sign_flip_test_of_few_images_is_no_test(self, images, told):
+        compared = pd.DataFrame(
+            {
+                "layer_a": 0, "head_a": [0, 1], "layer_b": 1, "head_b": 0, "interaction": [5.0, 1.0],
+                "low": [4.0, -1.0], "high": [6.0, 3.0], "q_value": [0.01, 0.5], "estimate": [4.0, 2.0],
+                "images": images,
+            }
+        )  # fmt: skip
+        assert told in together_plots.pairs_table(compared, compared, {"all": Interval(0.5, 0.1, 0.9)})
 
     def test_half_of_the_sampled_pairs_are_the_largest(self):
         estimated = pd.DataFrame({"estimate": [0.1, -9.0, 0.2, 8.0, 0.3, 7.0]})

@@ -8,6 +8,7 @@ import pytest
 from vitmech_utils.figures import tables
 from vitmech_utils.figures.marks import interval_forest, reach
 from vitmech_utils.statistics import Interval, unsigned_zero
+from vitmech_utils.studies.verdicts import HOLDS, IN_PART, Judgement
 
 ROW = {"effect": 1.74, "low": 0.9, "high": 2.61, "low_far": -3.0, "effect_far": 120.4, "high_far": 1234.5}
 
@@ -115,3 +116,9 @@ def test_nothing_is_shown_as_minus_zero(spec: str, said: str) -> None:
 def test_means_of_squares_are_shown_from_zero() -> None:
     assert tables.from_zero(Interval(0.2, -0.1, 0.5)) == Interval(0.2, 0.0, 0.5)
     assert tables.from_zero(Interval(0.2, 0.1, 0.5)) == Interval(0.2, 0.1, 0.5)
+
+
+def test_a_verdict_on_one_training_stands_beside_that_over_all() -> None:
+    holds, part = Judgement(HOLDS, "so"), Judgement(IN_PART, "so")
+    assert tables.both_verdicts(holds, part) == "holds in this training, over all trainings holds in part"
+    assert tables.both_verdicts(holds, holds) == "holds in this training, and so over all trainings"
