@@ -90,7 +90,7 @@ def natural(table: pd.DataFrame) -> "Figure":
     staying, moving = raised[~table["moves"]], raised[table["moves"]]
     return headline(
         figure,
-        f"{staying.sum()} of {len(staying)} changes that leave the plot alone clearly raise the error, "
+        f"{staying.sum()} of {len(staying)} changes that leave the plot in its place clearly raise the error, "
         f"{moving.sum()} of {len(moving)} that move it",
     )
 
