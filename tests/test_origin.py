@@ -12,6 +12,7 @@ from vitmech_utils.heads.attention import attention_statistics
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.classifier import cls_features, ridge_regression, with_readout
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.studies.origin import measure
 from vitmech_utils.studies.origin.measure import (
     GROUPS,
     SUBJECTS,
@@ -246,3 +247,13 @@ def test_trainings_are_compared_by_what_they_must_share_and_not_by_precision() -
     differing = table_of_both.index[table_of_both["fine-tuned"] != table_of_both["bare"]]
     assert list(differing) == ["restart at step"]
     assert [both[name]["precision"] for name in table_of_both] == ["not recorded", "bfloat16"]
+
+
+def test_trainings_are_held_against_each_other_and_each_against_its_bare_one() -> None:
+    one = pd.DataFrame({"layer": [0, 0], "head": [0, 1], "class": ["sink", "diffuse"], "regions": ["", ""]})
+    other = one.assign(**{"class": ["sink", "sink"]})
+    classes = {"seed 0": {"fine-tuned": one, "bare": other}, "seed 1": {"fine-tuned": one, "bare": one}}
+    table = measure.class_agreements(classes)
+    assert table["first"].tolist() == ["seed 0", "seed 0", "seed 1"]
+    assert table["second"].tolist() == ["seed 1", "seed 0, bare figures", "seed 1, bare figures"]
+    assert table["same_class"].tolist() == [2, 1, 2]

@@ -30,6 +30,7 @@ from vitmech_utils.model.scores import ANSWERS, held_out_losses, kept_reading, p
 from vitmech_utils.profile_sections import Origin
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import SURE, Interval, adjust, percentile_bounds, rank_correlation
+from vitmech_utils.studies.trainings.measure import class_agreement
 
 TEXTS = ("title", "axis label", "tick label", "colour-bar label")
 Groups = Mapping[str, tuple[str, ...]]
@@ -286,6 +287,21 @@ def classified_again(
     """The classes of a network from other images, its effects of twins and its sinks as they are."""
     statistics = attention_statistics(model, images, sinks=sinks.mask, seed=seed)
     return classify(statistics, effects, sinks)
+
+
+@checked_arguments()
+def class_agreements(classes: Mapping[str, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
+    """In how many heads trainings have the same class, as `trainings.measure.class_agreement` has it, by training.
+
+    First every two trainings on decorated figures, which differ in their seed alone; then each of them and the one on
+    bare figures from the same seed. Only what goes beyond the first can be due to the decorations.
+    """
+    tuned = {name: tables["fine-tuned"] for name, tables in classes.items()}
+    bare = [
+        class_agreement({name: tables["fine-tuned"], f"{name}, bare figures": tables["bare"]}, None)
+        for name, tables in classes.items()
+    ]
+    return pd.concat([class_agreement(tuned, None), *bare], ignore_index=True)
 
 
 @checked_arguments()

@@ -13,10 +13,19 @@ from vitmech_utils.data.chirps import LABEL_NAMES
 from vitmech_utils.figures.classes import SHORT_REGIONS, class_grids
 from vitmech_utils.figures.marks import effect_scatter, head_names, percent_scale
 from vitmech_utils.figures.plots import WIDE, headline
-from vitmech_utils.figures.tables import BRACKETS, bullets, judgement_list, named, plain, three_sentences
+from vitmech_utils.figures.tables import (
+    BRACKETS,
+    both_verdicts,
+    bullets,
+    judgement_list,
+    named,
+    plain,
+    three_sentences,
+)
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.origin.measure import COMPARED, HEAD, TRAINED, about, subjects
+from vitmech_utils.studies.trainings.judge import over_all
 from vitmech_utils.studies.verdicts import Count, Judgement
 
 if TYPE_CHECKING:
@@ -322,8 +331,15 @@ def verdict(
 
 
 @checked_arguments()
-def what_you_know(counts: Mapping[str, Count], judged: Mapping[str, Judgement], links: pd.DataFrame) -> str:
-    """The chapter in three sentences; `links` says how an update's size goes with what changed."""
+def what_you_know(
+    counts: Mapping[str, Count], judged: Mapping[str, Judgement], links: pd.DataFrame, verdicts: pd.DataFrame
+) -> str:
+    """The chapter in three sentences; `links` says how an update's size goes with what changed.
+
+    `judged` are the verdicts on this training, `verdicts` is the `verdicts_table` of all trainings.
+    """
+    trainings = over_all(verdicts)
+    said = {claim: both_verdicts(found, trainings[claim]) for claim, found in judged.items()}
     rows = links[links["network"] == "fine-tuned"].set_index("against")
     change, effect = (
         Interval(*rows.loc[name, ["correlation", "low", "high"]]) for name in ("change", "effect")
@@ -338,8 +354,8 @@ def what_you_know(counts: Mapping[str, Count], judged: Mapping[str, Judgement], 
     return three_sentences(
         f"{counts['C7']} heads that are about something were not about it before fine-tuning ({BRACKETS}, over all "
         f"reasonable thresholds); verdict "
-        f"on C7, fine-tuning drives the specialization: {judged['C7'].words}.",
-        f"{detectors}; verdicts: Q3 {judged['Q3'].words}, Q4 {judged['Q4'].words}.",
+        f"on C7, fine-tuning drives the specialization: {said['C7']}.",
+        f"{detectors}; verdicts: Q3 {said['Q3']}, Q4 {said['Q4']}.",
         f"The size of a head's update and the change of its attention have a rank correlation of {change:+.2f} over "
         f"heads; with the change of its effect it is {effect:+.2f}.",
     )
