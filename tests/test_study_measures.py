@@ -100,7 +100,10 @@ class TestTogether:
         np.testing.assert_allclose(table["more"], table["shapley"] - table["single"], atol=1e-9)
         assert (table["low_more"] <= table["more"]).all()
         said = together_plots.shapley_text(table.assign(low_more=[1, 1, 1, -1, -1, 1]))
-        assert "clearly underrates 4 heads, most L2 H1 (by +10 [" in said
+        assert (
+            "clearly underrates 4 heads (of 6; intervals at the edge of nothing would name about 0 by chance), most L2"
+            in said
+        )
         assert "underrates no head" in together_plots.shapley_text(table.assign(low_more=-1.0))
 
     def test_only_sets_of_as_many_heads_as_the_random_ones_are_ranked_among_them(self, classes):

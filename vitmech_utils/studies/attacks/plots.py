@@ -124,8 +124,8 @@ def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
         f"Change of the MSE at a budget of {top:g}/255:\n\n{listing}\n\nOf the decorations the {weakest} lets most "
         f"harm through: beyond the worst random draw {excess[weakest]:+,.0f} % of the held-out MSE; the plot "
         f"background {excess['plot background']:+,.0f} %, the chirp {excess['chirp']:+,.0f} %. For scale: a model "
-        f"that always predicts the mean, with an MSE of one, stands at {guess:+,.0f} %. Intervals are symmetric: where "
-        "few images differ much, they reach below what an attack can do, which is no gain."
+        f"that always predicts the mean, with an MSE of one, stands at {guess:+,.0f} %. Where few images differ "
+        "much, intervals reach below what an attack can do, which raises errors alone."
     )
 
 
