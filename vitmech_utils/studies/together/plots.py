@@ -298,8 +298,8 @@ def shapley_text(values: pd.DataFrame) -> str:
         for row in hidden.itertuples()
     )
     told = (
-        f"Single ablation clearly underrates {counted(len(clear), 'head')} (of {len(values)}; intervals at the edge of "
-        f"nothing would name about {0.025 * len(values):.0f} by chance), most"
+        f"Single ablation clearly underrates {counted(len(clear), 'head')} (95 % intervals would name about "
+        f"{0.025 * len(values):.0f} of {len(values)} by chance), most"
         if len(clear)
         else "Single ablation clearly underrates no head; the largest differences are"
     )
