@@ -101,8 +101,7 @@ class TestTogether:
         assert (table["low_more"] <= table["more"]).all()
         said = together_plots.shapley_text(table.assign(low_more=[1, 1, 1, -1, -1, 1]))
         assert (
-            "clearly underrates 4 heads (of 6; intervals at the edge of nothing would name about 0 by chance), most L2"
-            in said
+            "clearly underrates 4 heads (95 % intervals would name about 0 of 6 by chance), most L2" in said
         )
         assert "underrates no head" in together_plots.shapley_text(table.assign(low_more=-1.0))
 
