@@ -64,12 +64,12 @@ def test_another_backbone_is_not_held_against_published_trainings() -> None:
 def test_a_rehearsal_is_short_and_otherwise_the_same(name: str) -> None:
     profile = load_profile(name)
     short = profile.rehearsal()
-    assert short.train.steps == 4
-    assert short.task.steps == min(4, profile.task.steps)
+    assert short.train.steps == 2
+    assert short.task.steps == min(2, profile.task.steps)
     assert not short.train.has_restart
-    assert short.train.images == min(profile.train.images, 4 * profile.train.batch_size)
-    assert short.train.every <= 4
-    assert short.task.every <= 4
+    assert short.train.images == min(profile.train.images, 2 * profile.train.batch_size)
+    assert short.train.every <= 2
+    assert short.task.every <= 2
     assert short.model_copy(update={"train": profile.train, "task": profile.task}) == profile
 
 
