@@ -61,16 +61,28 @@ def inputs(chapter):
 BEFORE = {chapter: set(predecessors(notebook(chapter))) for chapter in CHAPTERS}
 
 
+def took(folder):
+    """CPU seconds of the chapters of a finished run of this profile; nothing where a chapter is missing."""
+    files = {chapter: folder / chapter / "manifest.json" for chapter in CHAPTERS}
+    if not all(file.is_file() for file in files.values()):
+        return {}
+    found = {chapter: json.loads(file.read_text(encoding="utf-8")) for chapter, file in files.items()}
+    same = all(one.get("profile", {}).get("name") == VALUES.name for one in found.values())
+    return {chapter: one.get("cpu_seconds") or 1 for chapter, one in found.items()} if same else {}
+
+
 RECORD = ROOT / "profiles" / "seconds.json"
 TIMES = json.loads(RECORD.read_text(encoding="utf-8"))["chapters"] if RECORD.is_file() else {}
+SECONDS = took(RUN) or took(ROOT / "published") or TIMES.get(VALUES.name) or TIMES.get("quick", {})
 
 
 def waiting(chapter):
-    """Seconds of the longest chain of chapters that begins with this one, by the record: it goes first.
+    """Seconds of the longest chain of chapters that begins with this one: it goes first.
 
-    Of a profile that is not on record, those of quick: chapters differ alike. Without any, each counts for one.
+    By this run's last time, the published run's or the record; of a profile that has none, by quick's: chapters differ
+    alike. Without any, each counts for one.
     """
-    own = TIMES.get(VALUES.name, TIMES.get("quick", {})).get(chapter, 1)
+    own = SECONDS.get(chapter, 1)
     return round(own + max([waiting(later) for later in CHAPTERS if chapter in BEFORE[later]], default=0))
 
 

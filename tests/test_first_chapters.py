@@ -135,9 +135,20 @@ class TestAttention:
 
     def test_other_queries_are_compared_layer_by_layer(self) -> None:
         model, pixels = ChirpRegressor.tiny(layers=2, heads=3), held_out(2)["pixel_values"]
-        table = attention.query_agreement(model, pixels, attention_maps(model, pixels))
-        assert table["layer"].tolist() == [0, 1]
-        assert table.drop(columns="layer").abs().max(axis=None) <= 1
+        table = attention.query_agreement(model, pixels, bootstrap=100)
+        assert table["layer"].tolist() == [0, 1, 0, 1]
+        assert (table["images"] == 2).all()
+        assert table[["low", "high"]].abs().max(axis=None) <= 1
+        assert (table["low"] <= table["correlation"]).all()
+        assert (table["correlation"] <= table["high"]).all()
+        corner = attention_maps(model, pixels, 0)
+        first = [
+            np.corrcoef(attention_maps(model, pixels)[i, 0, h].flatten(), corner[i, 0, h].flatten())[0, 1]
+            for i in range(2)
+            for h in range(3)
+        ]
+        row = table[(table["query"] == "top-left corner patch") & (table["layer"] == 0)].iloc[0]
+        assert row["correlation"] == pytest.approx(np.mean(first), rel=1e-4)
 
     def test_rows_are_those_of_the_cls_query_unless_asked_otherwise(self) -> None:
         rows = [

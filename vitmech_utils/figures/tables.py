@@ -201,7 +201,7 @@ def judgement_list(judged: Mapping[str, Any], claimed: Mapping[str, str]) -> str
 
 @checked_arguments()
 def both_verdicts(own: Any, over_all: Any) -> str:
-    """The verdict on one training and that over all of them, both a `Judgement`: `holds (over all trainings: ...)`."""
+    """The verdict on one training, then that over all, both a `Judgement`: "holds in this training, over all ..."."""
     told = (
         "and so over all trainings" if own.words == over_all.words else f"over all trainings {over_all.words}"
     )

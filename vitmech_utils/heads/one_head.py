@@ -5,8 +5,8 @@ Heads are pairs of layer and head, both 0-based; tokens stand as the model has t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -60,35 +60,54 @@ class HeadReading:
 def read_head(
     model: nn.Module, pixel_values: Float[Tensor, "image ..."], head: Head, batch: int = 16
 ) -> HeadReading:
-    """Queries, keys and values of one head for every token, in the model's dtype, on the CPU.
+    """Queries, keys and values of one head for every token, in the model's dtype, on the CPU; see `read_heads`."""
+    return read_heads(model, pixel_values, [head], batch)[head]
 
-    What is returned is held against what the head writes: raises `AnatomyError` where a softmax of queries times keys
+
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
+def read_heads(
+    model: nn.Module, pixel_values: Float[Tensor, "image ..."], heads: Iterable[Head], batch: int = 16
+) -> dict[Head, HeadReading]:
+    """Queries, keys and values of some heads for every token, in the model's dtype, on the CPU; one pass for all.
+
+    What is returned is held against what the heads write: raises `AnatomyError` where a softmax of queries times keys
     does not give it (rotary positions, a bias), `IndexError` for a head that is not there.
     """
     anatomy = check_model(model)
-    columns = anatomy.columns(head[1], head[0])
-    block = anatomy.blocks[head[0]]
+    columns = {head: anatomy.columns(head[1], head[0]) for head in dict.fromkeys(heads)}
+    layers = sorted({layer for layer, _ in columns})
     weight = next(model.parameters())
     verify(model, pixel_values)
-    parts: list[HeadReading] = []
-    with evaluating(model), torch.inference_mode(), capture_heads(model, [head[0]]) as written:
+    parts: dict[Head, list[HeadReading]] = {head: [] for head in columns}
+    with evaluating(model), torch.inference_mode(), capture_heads(model, layers) as written:
         for images in pixel_values.split(batch):
-            with _read(block) as read:
+            with ExitStack() as stack:
+                read = {layer: stack.enter_context(_read(anatomy.blocks[layer])) for layer in layers}
                 answer = predict(model, images.to(weight))
-            query, key, value = (read[name][..., columns] for name in ("query", "key", "value"))
-            part = HeadReading(query, key, value, answer)
-            own = written[head[0]][:, :, head[1]]
-            if (part.output - own).abs().max() > TOLERANCE[own.dtype] * own.abs().max().clamp_min(1e-6):
-                raise AnatomyError(
-                    f"{block.name}: softmax of queries times keys does not give what head {head[1]} writes (rotary "
-                    "positions, a bias, another scale?), so it cannot be taken apart this way"
-                )
-            parts.append(part)
-    joined = {
-        field.name: torch.cat([getattr(part, field.name) for part in parts]).cpu()
-        for field in fields(HeadReading)
-    }
-    return HeadReading(**joined)
+            for (layer, head), own in columns.items():
+                query, key, value = (read[layer][name][..., own] for name in ("query", "key", "value"))
+                part = HeadReading(query, key, value, answer)
+                _check_written(part, written[layer][:, :, head], head, anatomy.blocks[layer].name)
+                parts[layer, head].append(part)
+    return {head: _joined(found) for head, found in parts.items()}
+
+
+def _check_written(part: HeadReading, written: Tensor, head: int, block: str) -> None:
+    off = (part.output - written).abs().max()
+    if off > TOLERANCE[written.dtype] * written.abs().max().clamp_min(1e-6):
+        raise AnatomyError(
+            f"{block}: softmax of queries times keys does not give what head {head} writes (rotary positions, a bias, "
+            "another scale?), so it cannot be taken apart this way"
+        )
+
+
+def _joined(parts: list[HeadReading]) -> HeadReading:
+    return HeadReading(
+        **{
+            field.name: torch.cat([getattr(part, field.name) for part in parts]).cpu()
+            for field in fields(HeadReading)
+        }
+    )
 
 
 @checked_arguments()

@@ -33,6 +33,7 @@ PUBLIC_API: dict[str, tuple[str, ...]] = {
     "heads.ablation": ("sweep", "first_order", "predict_without_heads"),
     "heads.optimal": ("optimal_constants",),
     "heads.constants": ("matched_noise", "mean_constants"),
+    "heads.replacements": ("averaged_references",),
     "heads.sets": ("predict_without_sets", "losses_without_sets", "set_effects"),
     "heads.interactions": ("second_order", "exact_interactions", "shapley_values"),
     "heads.direct": ("predict_directly", "direct_effects"),

@@ -15,6 +15,7 @@ from vitmech_utils.heads.attention import attention_maps, patch_query_maps
 from vitmech_utils.heads.attention_shares import patch_coverage
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.sets import predict_without_sets
+from vitmech_utils.intervals import mean_intervals
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
 
@@ -43,25 +44,33 @@ def against_library(
 
 
 @checked_arguments()
-def map_correlation(one: Maps, other: Maps) -> Float[np.ndarray, " layer"]:
-    """Pearson correlation of two sets of maps, averaged over images and heads, per layer."""
+def map_correlation(one: Maps, other: Maps) -> Float[np.ndarray, "image layer"]:
+    """Pearson correlation of two sets of maps over patches, averaged over heads, per image and layer."""
     one, other = (x.flatten(-2) - x.flatten(-2).mean(-1, keepdim=True) for x in (one, other))
-    return torch.cosine_similarity(one, other, dim=-1).mean((0, 2)).numpy()
+    return torch.cosine_similarity(one, other, dim=-1).mean(2).double().numpy()
 
 
 @checked_arguments()
 def query_agreement(
-    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], maps: Maps
+    model: nn.Module, pixel_values: Float[Tensor, "image 3 height width"], bootstrap: int
 ) -> pd.DataFrame:
-    """How alike the CLS query's maps are to those of patch queries: layer (0-based), and a correlation per query."""
+    """How alike the CLS query's maps are to those of patch queries, a row per query and layer.
+
+    Columns query, layer (0-based), images, correlation in [-1, 1], low, high (over images).
+    """
     queries = {"mean over patch queries": "patches", "top-left corner patch": 0}
-    found = {
-        name: map_correlation(maps, attention_maps(model, pixel_values, query))
-        for name, query in queries.items()
-    }
-    agreement = pd.DataFrame(found)
-    agreement.insert(0, "layer", range(maps.shape[1]))
-    return agreement
+    maps, rows = attention_maps(model, pixel_values), []
+    for name, query in queries.items():
+        found = map_correlation(maps, attention_maps(model, pixel_values, query))
+        low, high = mean_intervals(found.T, draws=bootstrap)
+        rows += [
+            {
+                "query": name, "layer": layer, "images": len(found), "correlation": found[:, layer].mean(),
+                "low": max(-1.0, low[layer]), "high": min(1.0, high[layer]),
+            }
+            for layer in range(found.shape[1])
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 @checked_arguments()

@@ -37,15 +37,22 @@ def opening(profile: str, layers: int, heads: int, images: int, device: str) -> 
 
 
 @checked_arguments()
+def corner_rows(agreement: pd.DataFrame) -> pd.DataFrame:
+    """How alike the CLS query's maps are to those of the corner patch, whose maps the published overlays show."""
+    return agreement[agreement["query"] == "top-left corner patch"]
+
+
+@checked_arguments()
 def query_agreement(agreement: pd.DataFrame) -> "Figure":
-    """The correlation of the CLS query's maps with those of other queries, over the layers."""
+    """The correlation of the CLS query's maps with those of other queries over the layers, with its interval."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
-    for name in agreement.columns.drop("layer"):
-        ax.plot(agreement["layer"] + 1, agreement[name], marker="o", label=name)
+    for name, rows in agreement.groupby("query"):
+        (line,) = ax.plot(rows["layer"] + 1, rows["correlation"], marker="o", label=name)
+        ax.fill_between(rows["layer"] + 1, rows["low"], rows["high"], color=line.get_color(), alpha=0.2, lw=0)
     ax.axhline(0, color="#888888", linewidth=0.8)
     ax.set(xlabel="layer", ylabel="correlation with CLS maps", ylim=(-0.5, 1.05))
-    ax.set_xticks(agreement["layer"] + 1)
-    corner = agreement["top-left corner patch"].mean()
+    ax.set_xticks(sorted(set(agreement["layer"] + 1)))
+    corner = corner_rows(agreement)["correlation"].mean()
     ax.set_title(f"The corner patch agrees with CLS by {corner:.2f} on average")
     ax.legend(loc="lower right")
     return figure
@@ -240,7 +247,9 @@ def what_you_know(
     chirp: pd.DataFrame, random: pd.DataFrame, heads: pd.DataFrame, agreement: pd.DataFrame
 ) -> str:
     """The chapter in three sentences; `random` is the table of an untrained network's lifts on the chirp."""
-    best, corner = chirp.loc[chirp["lift"].idxmax()], agreement["top-left corner patch"]
+    best, corner = chirp.loc[chirp["lift"].idxmax()], corner_rows(agreement)
+    ends = corner.loc[[corner["correlation"].idxmin(), corner["correlation"].idxmax()]]
+    least, largest = (Interval(row.correlation, row.low, row.high) for row in ends.itertuples())
     most = Interval(best["lift"], best["lift_low"], best["lift_high"])
     middle = heads.sort_values("prefix_share").iloc[len(heads) // 2]
     kept = Interval(middle["prefix_share"], middle["prefix_low"], middle["prefix_high"])
@@ -252,6 +261,6 @@ def what_you_know(
         "there most gives the chirp "
         f"{most:.0f} times the attention that its area explains.",
         f"Whose attention is drawn decides what is seen: maps of the corner patch, which the published overlays show, "
-        f"correlate with those of the CLS query by {corner.mean():.2f} on average ({corner.min():.2f} to "
-        f"{corner.max():.2f} over layers).",
+        f"correlate with those of the CLS query by {corner['correlation'].mean():.2f} on average over layers: from "
+        f"{least:.2f} in layer {ends['layer'].iloc[0] + 1} to {largest:.2f} in layer {ends['layer'].iloc[1] + 1}.",
     )

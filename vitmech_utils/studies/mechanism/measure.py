@@ -30,6 +30,7 @@ from vitmech_utils.heads.one_head import (
     logit_shares,
     point_head,
     read_head,
+    read_heads,
     value_writes,
 )
 from vitmech_utils.heads.paths import MLP, READOUT, PathPredictions, paths_from, paths_into
@@ -566,10 +567,12 @@ def study_head(
     places = patch_places(parts.test["regions"], patch)
     kinds = patch_kinds(parts.test["regions"], patch)
     tables: dict[str, list[pd.DataFrame]] = {"account": [], "follows": [], "pointed": []}
-    for role in (STRONGEST, CONTROL):
-        head = head_of(chosen, role)
-        fit = read_head(model, parts.fit["pixel_values"], head, batch)
-        test = read_head(model, parts.test["pixel_values"], head, batch)
+    heads = {role: head_of(chosen, role) for role in (STRONGEST, CONTROL)}
+    fits, tests = (
+        read_heads(model, part["pixel_values"], heads.values(), batch) for part in (parts.fit, parts.test)
+    )
+    for role, head in heads.items():
+        fit, test = fits[head], tests[head]
         tried = pointing(model, head, parts.fit, places, batch, seed, fit)
         account = fit_account(tried)
         pointed = pointing(model, head, parts.test, places, batch, seed + 1, test)

@@ -36,7 +36,7 @@ RANDOM = "random"
 """The kind of sets that are drawn at random."""
 RANDOM_KEPT = 12
 """The most random sets of each size that are kept: each costs a forward pass an image."""
-ORDERS_AGAIN = 8
+ORDERS_AGAIN = 6
 """The most orders of all heads that Shapley values of another training rest on."""
 IN_PERCENT = ("interaction", "estimate", "effect", "low", "high")
 """How the names of columns in percent begin."""
