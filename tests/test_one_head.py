@@ -12,9 +12,12 @@ from vitmech_utils.heads.one_head import (
     head_gradients,
     logit_shares,
     point_head,
+    point_heads,
     read_head,
+    read_heads,
     value_writes,
 )
+from vitmech_utils.heads.replay import ReplayError
 
 HEAD = (LAYERS - 2, 1)
 
@@ -134,6 +137,38 @@ def test_pointing_where_the_head_looks_alone_changes_nothing():
     torch.testing.assert_close(pointed, expected)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_pointed_in_one_pass_are_those_pointed_by_a_hook_each(family):
+    model, (pixels, _) = zoo(family), pictures()
+    heads = [HEAD, (0, 0), (LAYERS - 1, HEADS - 1), (LAYERS - 1, 0)]
+    tokens = torch.tensor([4, 0, 1, 3, 2])
+    together = point_heads(model, pixels, heads, tokens, batch=2)
+    read = read_heads(model, pixels, heads, batch=3)
+    assert list(together) == heads
+    for head in heads:
+        alone = read_head(model, pixels, head)
+        for name in ("query", "key", "value", "predictions"):
+            torch.testing.assert_close(getattr(together[head].reading, name), getattr(alone, name))
+            torch.testing.assert_close(getattr(read[head], name), getattr(alone, name))
+        expected = point_head(model, pixels, head, alone, tokens)
+        torch.testing.assert_close(together[head].predictions, expected, rtol=1e-9, atol=1e-11)
+        assert not torch.allclose(expected, alone.predictions)
+    assert not hooks_left(model)
+
+
+def test_heads_of_blocks_that_cannot_be_resumed_are_pointed_by_hooks(monkeypatch):
+    model, (pixels, _), tokens = zoo("vit"), pictures(), torch.tensor([4, 0, 1, 3, 2])
+    expected = point_heads(model, pixels, [HEAD], tokens)[HEAD]
+
+    def refuse(*_arguments):
+        raise ReplayError("not here")
+
+    monkeypatch.setattr("vitmech_utils.heads.one_head.Replay", refuse)
+    found = point_heads(model, pixels, [HEAD], tokens, batch=2)[HEAD]
+    torch.testing.assert_close(found.predictions, expected.predictions)
+    torch.testing.assert_close(found.reading.value, expected.reading.value)
+
+
 def test_what_does_not_fit_is_refused():
     model, (pixels, _) = zoo("vit"), pictures()
     found = read_head(model, pixels, HEAD)
@@ -143,6 +178,10 @@ def test_what_does_not_fit_is_refused():
         point_head(model, pixels, HEAD, found, torch.tensor([0, 1, 2, 3, 99]))
     with pytest.raises(ValueError, match="expected as many of each"):
         point_head(model, pixels, HEAD, found, torch.tensor([0]))
+    with pytest.raises(ValueError, match="tokens go from 0 to 99"):
+        point_heads(model, pixels, [HEAD], torch.tensor([0, 1, 2, 3, 99]))
+    with pytest.raises(ValueError, match="expected as many of each"):
+        point_heads(model, pixels, [HEAD], torch.tensor([0]))
     with pytest.raises(ValueError, match="of the same head on the same images"):
         value_writes(found, torch.zeros(1, 2, 3, 4))
     with pytest.raises(ValueError, match="expected the same model"):

@@ -5,7 +5,7 @@ Heads are pairs of layer and head, both 0-based; tokens stand as the model has t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.hooks import Head, capture_heads, change_heads
 from vitmech_utils.heads.replacements import check_model, evaluating, verify
-from vitmech_utils.heads.replay import TOLERANCE, predict
-from vitmech_utils.model.anatomy import AnatomyError, AttentionBlock
+from vitmech_utils.heads.replay import TOLERANCE, Replay, ReplayError, predict
+from vitmech_utils.model.anatomy import Anatomy, AnatomyError, Projection
 from vitmech_utils.tasks import to_float64
 
 
@@ -81,24 +81,28 @@ def read_heads(
     parts: dict[Head, list[HeadReading]] = {head: [] for head in columns}
     with evaluating(model), torch.inference_mode(), capture_heads(model, layers) as written:
         for images in pixel_values.split(batch):
-            with ExitStack() as stack:
-                read = {layer: stack.enter_context(_read(anatomy.blocks[layer])) for layer in layers}
+            with _read(anatomy, layers) as read:
                 answer = predict(model, images.to(weight))
-            for (layer, head), own in columns.items():
-                query, key, value = (read[layer][name][..., own] for name in ("query", "key", "value"))
-                part = HeadReading(query, key, value, answer)
-                _check_written(part, written[layer][:, :, head], head, anatomy.blocks[layer].name)
-                parts[layer, head].append(part)
+            for head in columns:
+                parts[head].append(_part(anatomy, head, read, answer, written[head[0]]))
     return {head: _joined(found) for head, found in parts.items()}
 
 
-def _check_written(part: HeadReading, written: Tensor, head: int, block: str) -> None:
-    off = (part.output - written).abs().max()
-    if off > TOLERANCE[written.dtype] * written.abs().max().clamp_min(1e-6):
+def _part(
+    anatomy: Anatomy, head: Head, read: Mapping[int, Mapping[str, Tensor]], answer: Tensor, written: Tensor
+) -> HeadReading:
+    """One head's part of what its block read, held against what all heads of the block wrote."""
+    layer, number = head
+    query, key, value = (
+        read[layer][name][..., anatomy.columns(number, layer)] for name in ("query", "key", "value")
+    )
+    part, own = HeadReading(query, key, value, answer), written[:, :, number]
+    if (part.output - own).abs().max() > TOLERANCE[own.dtype] * own.abs().max().clamp_min(1e-6):
         raise AnatomyError(
-            f"{block}: softmax of queries times keys does not give what head {head} writes (rotary positions, a bias, "
-            "another scale?), so it cannot be taken apart this way"
+            f"{anatomy.blocks[layer].name}: softmax of queries times keys does not give what head {number} writes "
+            "(rotary positions, a bias, another scale?), so it cannot be taken apart this way"
         )
+    return part
 
 
 def _joined(parts: list[HeadReading]) -> HeadReading:
@@ -220,16 +224,12 @@ def point_head(
     Exact, not to first order. `reading` is that head's on the same images (`read_head`). The values stay as they are:
     only where the head looks is changed. Raises `ValueError` for a token that the images lack.
     """
-    count = reading.value.shape[1]
     if len(tokens) != len(pixel_values) or len(reading.value) != len(pixel_values):
         raise ValueError(
             f"{len(pixel_values)} images, {len(reading.value)} readings and {len(tokens)} tokens, expected as many of "
             "each"
         )
-    if int(tokens.min()) < 0 or int(tokens.max()) >= count:
-        raise ValueError(
-            f"tokens go from {int(tokens.min())} to {int(tokens.max())}, expected 0 to {count - 1}"
-        )
+    _check_tokens(tokens, reading.value.shape[1])
     weight = next(model.parameters())
     moved = reading.value[torch.arange(len(tokens)), tokens][:, None]
     with evaluating(model), torch.inference_mode():
@@ -241,26 +241,98 @@ def point_head(
     return torch.cat(found)
 
 
+@dataclass(frozen=True)
+class Pointed:
+    """What one head compares and moves, and what the model says where it is pointed at one token of each image."""
+
+    reading: HeadReading
+    predictions: Float[Tensor, "image ..."]
+
+
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
+def point_heads(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image ..."],
+    heads: Iterable[Head],
+    tokens: Int[Tensor, " chosen"],
+    batch: int = 16,
+) -> dict[Head, Pointed]:
+    """`read_heads`, and `point_head` of each of them alone, at the same tokens: in one pass, resumed at each layer.
+
+    Where the blocks cannot be resumed, each head takes a pass of its own. Errors are those of both functions.
+    """
+    anatomy, heads = check_model(model), list(dict.fromkeys(heads))
+    layers = sorted({layer for layer, _ in heads})
+    weight = next(model.parameters())
+    verify(model, pixel_values)
+    if len(tokens) != len(pixel_values):
+        raise ValueError(f"{len(pixel_values)} images and {len(tokens)} tokens, expected as many of each")
+    readings: dict[Head, list[HeadReading]] = {head: [] for head in heads}
+    said: dict[Head, list[Tensor]] = {head: [] for head in heads}
+    with evaluating(model), torch.inference_mode():
+        for images, chosen in zip(pixel_values.split(batch), tokens.split(batch), strict=True):
+            try:
+                with _read(anatomy, layers) as read:
+                    run = Replay(model, anatomy, images.to(weight))
+            except ReplayError:
+                return _point_each(model, pixel_values, heads, tokens, batch)
+            for head in heads:
+                part = _part(anatomy, head, read, run.predictions, run.heads[head[0]])
+                _check_tokens(chosen, part.value.shape[1])
+                readings[head].append(part)
+                said[head].append(_resumed(run, anatomy, head, part, chosen).cpu())
+    return {head: Pointed(_joined(readings[head]), torch.cat(said[head])) for head in heads}
+
+
+def _point_each(
+    model: nn.Module, pixel_values: Tensor, heads: list[Head], tokens: Tensor, batch: int
+) -> dict[Head, Pointed]:
+    readings = read_heads(model, pixel_values, heads, batch)
+    return {
+        head: Pointed(one, point_head(model, pixel_values, head, one, tokens, batch))
+        for head, one in readings.items()
+    }
+
+
+def _resumed(run: Replay, anatomy: Anatomy, head: Head, part: HeadReading, tokens: Tensor) -> Tensor:
+    """What the model says of a pass's images where one head of it writes the value of one token everywhere."""
+    layer, number = head
+    block, every = anatomy.blocks[layer], torch.arange(len(tokens), device=part.value.device)
+    pointed = run.heads[layer].clone()
+    pointed[:, :, number] = part.value[every, tokens.to(every.device)][:, None]
+    before, after = (
+        block.output(block.numbers.pick(each, 2).flatten(2)) for each in (run.heads[layer], pointed)
+    )
+    return run.resume(layer, every, after - before)
+
+
+def _check_tokens(tokens: Tensor, count: int) -> None:
+    if int(tokens.min()) < 0 or int(tokens.max()) >= count:
+        raise ValueError(
+            f"tokens go from {int(tokens.min())} to {int(tokens.max())}, expected 0 to {count - 1}"
+        )
+
+
 @contextmanager
-def _read(block: AttentionBlock) -> Iterator[dict[str, Tensor]]:
-    """Queries, keys and values [image, token, width] of a block, as its projections make them, in the model's dtype."""
-    parts = dict(zip(("query", "key", "value"), block.known_parts("taking a head apart"), strict=True))
-    read: dict[str, Tensor] = {}
+def _read(anatomy: Anatomy, layers: Iterable[int]) -> Iterator[dict[int, dict[str, Tensor]]]:
+    """Queries, keys and values [image, token, width] of blocks, as their projections first make them in a pass."""
+    read: dict[int, dict[str, Tensor]] = {layer: {} for layer in layers}
 
-    def hook(linear: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        for name, part in parts.items():
-            if part.linear is linear:
-                read[name] = output.detach()[..., part.rows]
+    def hook(found: dict[str, Tensor], parts: Mapping[str, Projection]) -> Callable:
+        def keep(linear: nn.Module, _inputs: tuple, output: Tensor) -> None:
+            for name, part in parts.items():
+                if part.linear is linear:
+                    found.setdefault(name, output.detach()[..., part.rows])
 
-    handles = [
-        linear.register_forward_hook(hook)
-        for linear in {id(p.linear): p.linear for p in parts.values()}.values()
-    ]
-    try:
+        return keep
+
+    with ExitStack() as stack:
+        for layer, found in read.items():
+            known = anatomy.blocks[layer].known_parts("taking a head apart")
+            parts = dict(zip(("query", "key", "value"), known, strict=True))
+            for linear in {id(part.linear): part.linear for part in parts.values()}.values():
+                stack.callback(linear.register_forward_hook(hook(found, parts)).remove)
         yield read
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -26,11 +26,10 @@ from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.one_head import (
     HeadReading,
+    Pointed,
     head_gradients,
     logit_shares,
-    point_head,
-    read_head,
-    read_heads,
+    point_heads,
     value_writes,
 )
 from vitmech_utils.heads.paths import MLP, READOUT, PathPredictions, paths_from, paths_into
@@ -319,27 +318,24 @@ def patch_writes(
 
 
 @checked_arguments()
+def pointed_at(images: Mapping[str, Tensor], places: Tensor, seed: int) -> Int[Tensor, " image"]:
+    """A patch of each image without chirp, drawn at random."""
+    side = images["regions"].shape[-1] // round(len(places) ** 0.5)
+    background = patch_kinds(images["regions"], side)["background"]
+    rng = np.random.default_rng([SEED, seed, 2])
+    return torch.tensor([int(rng.choice(row.nonzero().flatten().numpy())) for row in background])
+
+
+@checked_arguments()
 def pointing(
-    model: nn.Module,
-    head: Head,
-    images: Mapping[str, Tensor],
-    places: Tensor,
-    batch: int,
-    seed: int,
-    reading: HeadReading | None = None,
+    pointed: Pointed, chosen: Int[Tensor, " image"], images: Mapping[str, Tensor], places: Tensor
 ) -> pd.DataFrame:
-    """Point a head, with all its queries, at a patch without chirp drawn at random, and see where the answer goes.
+    """Where the answer goes when a head is pointed, with all its queries, at the patches `chosen` (`pointed_at`).
 
     One row per image: patch, seconds and hertz from where the head looked to where it is pointed, its attended place,
     the true place (start time, mean of start and end frequency), and per target the shift of the answer in its unit.
     """
-    reading = read_head(model, images["pixel_values"], head, batch) if reading is None else reading
-    side = images["regions"].shape[-1] // round(len(places) ** 0.5)
-    background = patch_kinds(images["regions"], side)["background"]
-    prefix = reading.key.shape[1] - len(places)
-    rng = np.random.default_rng([SEED, seed, 2])
-    chosen = torch.tensor([int(rng.choice(row.nonzero().flatten().numpy())) for row in background])
-    answer = point_head(model, images["pixel_values"], head, reading, prefix + chosen, batch)
+    reading, answer = pointed.reading, pointed.predictions
     shift = (answer - reading.predictions).double().numpy() * LABEL_STD
     looked = attended(reading, places)
     away = (places[chosen] - looked).numpy()
@@ -568,14 +564,17 @@ def study_head(
     kinds = patch_kinds(parts.test["regions"], patch)
     tables: dict[str, list[pd.DataFrame]] = {"account": [], "follows": [], "pointed": []}
     heads = {role: head_of(chosen, role) for role in (STRONGEST, CONTROL)}
+    prefix = find_blocks(model).prefix
+    at = pointed_at(parts.fit, places, seed), pointed_at(parts.test, places, seed + 1)
     fits, tests = (
-        read_heads(model, part["pixel_values"], heads.values(), batch) for part in (parts.fit, parts.test)
+        point_heads(model, part["pixel_values"], heads.values(), prefix + chosen, batch)
+        for part, chosen in zip((parts.fit, parts.test), at, strict=True)
     )
     for role, head in heads.items():
-        fit, test = fits[head], tests[head]
-        tried = pointing(model, head, parts.fit, places, batch, seed, fit)
+        fit, test = fits[head].reading, tests[head].reading
+        tried = pointing(fits[head], at[0], parts.fit, places)
         account = fit_account(tried)
-        pointed = pointing(model, head, parts.test, places, batch, seed + 1, test)
+        pointed = pointing(tests[head], at[1], parts.test, places)
         predicted = predict_shifts(account, pointed)
         pointed = pointed.assign(
             **{f"predicted_{name}": predicted[:, i] for i, name in enumerate(LABEL_NAMES)}
