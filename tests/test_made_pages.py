@@ -111,7 +111,7 @@ def a_run(folder: Path, trainings: int, backbone: str = "dinov2-small", recordin
     ):
         (folder / name).mkdir(parents=True)
     write_json(folder / "02_lora_fine_tuning" / "verdict.json", {"score": [{"images": 5000}]})
-    sweep = pd.DataFrame({"mode": ["mean", "zero"], "images": [1000, 200]})
+    sweep = pd.DataFrame({"mode": ["mean", "zero"], "images": [1000, 200], "exact_images": [24, 20]})
     sweep.to_parquet(folder / "04_head_ablation" / "sweep.parquet")
     judged = pd.DataFrame({"training": [f"seed {number}" for number in range(trainings)]})
     judged.to_parquet(folder / "04_head_ablation" / "trainings_04.parquet")
@@ -130,10 +130,13 @@ def test_the_opening_page_counts_what_all_rests_on(tmp_path: Path) -> None:
         "one, `dinov2-small`; the study's own, `google/vit-base-patch16-224`, was not at hand"
     )
     assert said[1] == (
-        "- **Trainings:** 3 of the same recipe from different seeds in chapter 04, one in all others"
+        "- **Trainings:** 3 of the same recipe from different seeds in chapter 04, one in the others"
     )
-    assert "5,000 for the model's own loss, 1,000 for the effects of heads, 48 for what" in said[2]
-    assert said[3] == "- **Recordings:** 7 real recordings (strain, calls), in one chapter"
+    assert (
+        "5,000 for the model's own loss, 1,000 for the effects of single heads (20 to 24 of them exactly), 48 for what"
+        in said[2]
+    )
+    assert said[3] == "- **Recordings:** 7 real recordings (strain, calls), in chapter 11"
     one = fill_made(
         "{{ run:foundations }}", ROOT, a_run(tmp_path / "one", 1, "google/vit-base-patch16-224"), tmp_path
     )

@@ -11,6 +11,7 @@ from vitmech_utils.strict_text import LARGEST_JSON, read_json
 
 STUDY_BACKBONE = "google/vit-base-patch16-224"
 SWEEP, CLASSES, RECORDINGS = "04_head_ablation", "05_mono_or_polysemantic", "11_real_spectrograms"
+TASKS, ONE_HEAD = "12_another_task", "14_how_one_head_reads_a_chirp"
 
 
 def foundations(run: Path) -> str:
@@ -22,7 +23,8 @@ def foundations(run: Path) -> str:
         scored = int(read_json(verdict, LARGEST_JSON)["score"][0]["images"])
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise RunError(f"{verdict}: not what chapter 02 saves ({error}); {_again(TRAINING, run)}") from error
-    sweep = pd.read_parquet(run / SWEEP / "sweep.parquet", columns=["mode", "images"])
+    sweep = pd.read_parquet(run / SWEEP / "sweep.parquet", columns=["images", "exact_images"])
+    exact = sorted({int(count) for count in sweep["exact_images"]})
     lines = [
         f"**Backbone:** one, `{values['backbone']}`"
         + (
@@ -32,7 +34,8 @@ def foundations(run: Path) -> str:
         ),
         f"**Trainings:** {_trainings(run)}",
         f"**Images:** synthetic and held out, {scored:,} for the model's own loss, {int(sweep['images'].max()):,} for "
-        f"the effects of heads, {int(values['semantics']['images']):,} for what heads are about",
+        f"the effects of single heads ({_range(exact)} of them exactly), {int(values['semantics']['images']):,} for "
+        "what heads are about; fewer for attacks, pruning, sets of heads and pointing: each page says how many",
         f"**Recordings:** {_recordings(run)}",
     ]
     return "\n".join(f"- {line}" for line in lines)
@@ -40,7 +43,7 @@ def foundations(run: Path) -> str:
 
 def _trainings(run: Path) -> str:
     found: dict[str, list[str]] = {}
-    for path in sorted(run.glob("*/trainings_[0-9][0-9].parquet")):
+    for path in sorted([*run.glob("*/trainings_[0-9][0-9].parquet"), *run.glob(f"{ONE_HEAD}/heads.parquet")]):
         names = sorted(pd.read_parquet(path, columns=["training"])["training"].unique())
         if len(names) > 1:
             found[path.parent.name[:2]] = names
@@ -50,7 +53,7 @@ def _trainings(run: Path) -> str:
     chapters = ", ".join(found)
     return (
         f"{most} of the same recipe from different seeds in {word(len(found), 'chapter', 'chapters')} {chapters}, "
-        "one in all others"
+        "one in the others"
     )
 
 
@@ -60,7 +63,14 @@ def _recordings(run: Path) -> str:
         return "none in this run"
     table = pd.read_parquet(path)
     kinds = ", ".join(table["kind"].unique())
-    return f"{counted(int(table['recordings'].max()), 'real recording')} ({kinds}), in one chapter"
+    shared = (
+        " and, through its order of heads, 12" if (run / TASKS / "shared_by_tasks.parquet").is_file() else ""
+    )
+    return f"{counted(int(table['recordings'].max()), 'real recording')} ({kinds}), in chapter 11{shared}"
+
+
+def _range(counts: list[int]) -> str:
+    return f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
 
 
 def _again(chapter: str, run: Path) -> str:
