@@ -62,13 +62,20 @@ BEFORE = {chapter: set(predecessors(notebook(chapter))) for chapter in CHAPTERS}
 
 
 def took(folder):
-    """CPU seconds of the chapters of a finished run of this profile; nothing where a chapter is missing."""
-    files = {chapter: folder / chapter / "manifest.json" for chapter in CHAPTERS}
-    if not all(file.is_file() for file in files.values()):
-        return {}
-    found = {chapter: json.loads(file.read_text(encoding="utf-8")) for chapter, file in files.items()}
-    same = all(one.get("profile", {}).get("name") == VALUES.name for one in found.values())
-    return {chapter: one.get("cpu_seconds") or 1 for chapter, one in found.items()} if same else {}
+    """CPU seconds of the chapters of a finished run of this profile; nothing where a manifest is missing or damaged.
+
+    They only say what goes first, so nothing is checked or mended here: the command below does that.
+    """
+    seconds = {}
+    for chapter in CHAPTERS:
+        try:
+            manifest = json.loads((folder / chapter / "manifest.json").read_text(encoding="utf-8"))
+            if manifest["profile"]["name"] != VALUES.name:
+                return {}
+            seconds[chapter] = float(manifest["cpu_seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+    return seconds
 
 
 RECORD = ROOT / "profiles" / "seconds.json"

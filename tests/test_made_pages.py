@@ -130,7 +130,7 @@ def test_the_opening_page_counts_what_all_rests_on(tmp_path: Path) -> None:
         "one, `dinov2-small`; the study's own, `google/vit-base-patch16-224`, was not at hand"
     )
     assert said[1] == (
-        "- **Trainings:** 3 of the same recipe from different seeds in chapter 04, one in the others"
+        "- **Trainings:** 3 of the same recipe from different seeds in chapter 04, one looked into in the others"
     )
     assert (
         "5,000 for the model's own loss, 1,000 for the effects of single heads (20 to 24 of them exactly), 48 for what"

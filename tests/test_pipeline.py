@@ -52,6 +52,17 @@ def test_a_touched_file_reruns_nothing(finished: Path) -> None:
     assert planned(finished) == []
 
 
+@pytest.mark.parametrize("damage", ["{", "[]", "null", '{"profile": 1}', '{"profile": {"name": "quick"}}'])
+def test_a_damaged_manifest_does_not_keep_the_series_from_being_planned(finished: Path, damage: str) -> None:
+    path = finished / "results" / "quick" / "01_first" / "manifest.json"
+    before = path.read_bytes()
+    path.write_text(damage)
+    try:
+        assert set(planned(finished)) <= set(ALL)
+    finally:
+        path.write_bytes(before)
+
+
 def test_an_edited_notebook_reruns_itself_and_what_reads_it(finished: Path) -> None:
     path = finished / "notebooks" / "02_second.ipynb"
     before = path.read_text()

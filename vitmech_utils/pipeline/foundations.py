@@ -53,7 +53,7 @@ def _trainings(run: Path) -> str:
     chapters = ", ".join(found)
     return (
         f"{most} of the same recipe from different seeds in {word(len(found), 'chapter', 'chapters')} {chapters}, "
-        "one in the others"
+        "one looked into in the others"
     )
 
 
