@@ -63,6 +63,7 @@ class TestHeadsTogether:
         assert int(found.loc["layers that differ from the sum", "of"]) == LAYERS
         assert int(found.loc["random sets that differ from the sum", "of"]) == 0
         assert (together_claim["images"] == 4).all()
+        assert "rank correlation" not in found.index  # Shapley values of other trainings cost too much
 
     def test_four_images_are_too_few(self, together_claim: pd.DataFrame) -> None:
         assert together_judge.by_claim(together_claim).lacks == "images"
@@ -93,6 +94,8 @@ class TestHeadsTogether:
             7, 12, Interval(0.5, 0.4, 0.6), 40
         )
         assert together_judge.by_claim(claim).verdict == HOLDS
+        by_layers = claim[:1]
+        assert together_judge.by_claim(by_layers) == together_judge.single_ablations_miss(7, 12, None, 300)
         alike = claim.assign(value=[0.0, 0.95], low=[np.nan, 0.92], high=[np.nan, 0.98])
         assert together_judge.by_claim(alike).verdict == FAILS
 

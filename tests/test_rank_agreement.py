@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
 
@@ -46,6 +46,29 @@ def test_noise_alone_has_no_ceiling():
     constant = disattenuated_correlation(np.zeros((1, 9, 4)), np.zeros((1, 9, 4)), draws=20)
     assert constant.between.value == 0
     assert np.isnan([constant.ceiling.value, constant.share.value, constant.share.low]).all()
+
+
+def test_counted_ranks_are_those_of_heads_drawn_and_sorted_anew():
+    rng = np.random.default_rng(7)
+    first = np.round(rng.normal(size=(2, 12, 1)) + rng.normal(size=(2, 12, 10)), 0)  # many equal values
+    second = np.round(first + rng.normal(size=first.shape), 0)
+    found = disattenuated_correlation(first, second, draws=600, seed=5, splits=3)
+
+    rng = np.random.default_rng(5)
+    chosen = np.vstack([np.arange(12), rng.integers(12, size=(600, 12))])
+    between = np.zeros(601)
+    for _ in range(3):
+        order = rng.permutation(10)
+        for one, two in zip(first, second, strict=True):
+            for mine, other in ((order[:5], order[5:]), (order[5:], order[:5])):
+                ranks = [
+                    rankdata(found[:, part].mean(1)[chosen], axis=1)
+                    for found, part in ((one, mine), (two, other))
+                ]
+                between += [np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)]
+    between /= 12
+    low, high = np.quantile(between[1:], [0.025, 0.975])
+    assert vars(found.between) == pytest.approx({"value": between[0], "low": low, "high": high}, abs=1e-12)
 
 
 def test_quantities_are_averaged():

@@ -24,6 +24,8 @@ OTHER, SAME, WIDE = Interval(0.5, 0.3, 0.7), Interval(0.97, 0.93, 0.99), Interva
         (0, WIDE, UNKNOWN, "not clearly another one"),
         (3, SAME, UNKNOWN, "in 3 of 12 layers"),
         (3, WIDE, UNKNOWN, "in 3 of 12 layers"),
+        (7, None, IN_PART, "no order by Shapley value was measured"),
+        (0, None, UNKNOWN, "no order by Shapley value was measured"),
     ],
 )
 def test_every_outcome(differing, ranks, verdict, reason) -> None:

@@ -349,6 +349,10 @@ def _examine(model: nn.Module, anatomy: Anatomy, image: Tensor) -> HeadCheck:
     return HeadCheck(anatomy, layers, grid, order, reads, trouble, repeatable and same)
 
 
+class _SeenEnough(Exception):
+    """Ends a pass of which only the beginning is wanted."""
+
+
 class _Look:
     """What one layer did in the first pass."""
 
@@ -537,10 +541,13 @@ def _changed_tokens(
         found = next((value for value in given if value.ndim == 3), None)
         if found is not None and not entered:
             entered.append(found)
+            raise _SeenEnough
 
     handle = anatomy.blocks[0].attention.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         model(batch)
+    except _SeenEnough:  # the layers above do not matter here, and cost most of the pass
+        pass
     finally:
         handle.remove()
     if not entered or entered[0].shape[0] != len(batch):

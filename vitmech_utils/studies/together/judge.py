@@ -31,7 +31,7 @@ TOGETHER_QUESTION = "Several heads ablated together: do single ablations miss wh
 ALIKE = 0.9
 KEPT = 100.0
 LIMITS = {
-    "alike (rank correlation)": (
+    "alike (share of the order that is kept)": (
         ALIKE,
         "two orders of heads of which each explains four fifths of the other's ranks; what one says of the first "
         "heads, the other says as well",
@@ -44,28 +44,30 @@ LIMITS = {
 
 
 @checked_arguments()
-def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: int) -> Judgement:
+def single_ablations_miss(differing: int, layers: int, ranks: Interval | None, images: int) -> Judgement:
     """Q7. Holds if in more than half of the layers the heads, ablated together, change the error clearly otherwise than
     their single effects add up to (false discoveries limited), and the order of heads by single effect is clearly not
     alike the order by Shapley value, measured by what either order keeps of itself on other images. Holds in part if
     one of the two is so. Does not hold if no layer differs clearly and the two orders are clearly alike. Otherwise it
-    is undecided.
+    is undecided. Where no Shapley values were measured (`ranks` is None), it holds in part or is undecided.
     """
     if judgement := too_few(images, EFFECT):
         return judgement
-    often, reordered = differing > HALF * layers, ranks.high < ALIKE
+    often, reordered = differing > HALF * layers, ranks is not None and ranks.high < ALIKE
     where = (
         f"in {differing} of {layers} layers the heads together differ clearly from the sum of their effects"
     )
-    order = (
-        f"the order by Shapley value is {'clearly another one' if reordered else 'not clearly another one'} "
-        f"(rank correlation {ranks:.2f} of what either keeps of its own on other images)"
-    )
+    order = "no order by Shapley value was measured"
+    if ranks is not None:
+        order = (
+            f"the order by Shapley value is {'clearly another one' if reordered else 'not clearly another one'} "
+            f"(of what either keeps of its own order on other images, the two share {ranks:.2f})"
+        )
     if often and reordered:
         return Judgement(HOLDS, f"{where}, and {order}")
     if often or reordered:
         return Judgement(IN_PART, f"{where}; {order}")
-    if differing == 0 and ranks.low > ALIKE:
+    if differing == 0 and ranks is not None and ranks.low > ALIKE:
         return Judgement(FAILS, f"{where}, and both orders of heads are clearly alike")
     return undecided(f"{where}; {order}")
 
@@ -74,8 +76,9 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval, images: 
 def by_claim(claim: pd.DataFrame) -> Judgement:
     """Q7 by a table of `measure.claim`."""
     found = claim.set_index("quantity")
-    differing, ranks = found.loc["layers that differ from the sum"], found.loc["rank correlation"]
-    order = Interval(float(ranks["value"]), float(ranks["low"]), float(ranks["high"]))
+    differing, order = found.loc["layers that differ from the sum"], None
+    if "rank correlation" in found.index:
+        order = Interval(*found.loc["rank correlation", ["value", *BOUNDS]].astype(float))
     return single_ablations_miss(
         int(differing["value"]), int(differing["of"]), order, int(found["images"].min())
     )
@@ -106,17 +109,17 @@ def _q7(run: JudgedRun) -> Row:
         study="left open",
         ours=f"in {int(differ['value'])} of {int(differ['of'])} layers the heads together clearly differ from the sum "
         f"of their single effects, most in {worst['set']}: {worst['effect']:+,.0f} % [{worst['low_effect']:+,.0f}, "
-        f"{worst['high_effect']:+,.0f}] against {worst['sum_of_single']:+,.0f} %; rank correlation of single effect "
-        f"and Shapley value {ranks:.2f}",
+        f"{worst['high_effect']:+,.0f}] against {worst['sum_of_single']:+,.0f} %; of what either "
+        f"keeps of its own order of heads on other images, single effects and Shapley values share {ranks:.2f}",
         sample=f"{int(differ['images'])} images for groups, {int(counted.loc['rank correlation', 'images'])} orders of "
         "all heads for Shapley values, mean ablation",
         control=f"of {int(by_chance['of'])} random sets as large as a layer, {int(by_chance['value'])} "
         f"{word(int(by_chance['value']), 'differs', 'differ')} clearly" + _beyond(run),
-        would_change="More images, until the intervals of the excess and of the rank correlation lie on one side.",
+        would_change="More images, until the intervals of the excess and of what both orders share lie on one side.",
         chapter=CHAPTER,
         figure="fig-groups",
         images=images,
-        **numbers(ranks, "rank correlation"),
+        **numbers(ranks, "share"),
         **vars(single_ablations_miss(int(differ["value"]), int(differ["of"]), ranks, images)),
     )
 

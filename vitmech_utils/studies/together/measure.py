@@ -21,7 +21,7 @@ from vitmech_utils.heads.constants import HeadConstants
 from vitmech_utils.heads.effects import Losses
 from vitmech_utils.heads.estimates import Estimate, estimate, fast_dtype
 from vitmech_utils.heads.hooks import Head, change_heads
-from vitmech_utils.heads.interactions import KEYS, shapley_charges
+from vitmech_utils.heads.interactions import KEYS
 from vitmech_utils.heads.rank_agreement import SharedOrder, disattenuated_correlation
 from vitmech_utils.heads.replacements import averaged_references
 from vitmech_utils.heads.sets import SetPredictions, groups, predict_without_sets, set_effects, singles
@@ -36,8 +36,6 @@ RANDOM = "random"
 """The kind of sets that are drawn at random."""
 RANDOM_KEPT = 12
 """The most random sets of each size that are kept: each costs a forward pass an image."""
-ORDERS_AGAIN = 6
-"""The most orders of all heads that Shapley values of another training rest on."""
 IN_PERCENT = ("interaction", "estimate", "effect", "low", "high")
 """How the names of columns in percent begin."""
 Groups = Mapping[str, Mapping[str, Iterable[Head]]]
@@ -210,21 +208,15 @@ def asked_again(
 ) -> pd.DataFrame:
     """What the rule reads, as `claim` has it, of another training on fewer of the same images; layers alone.
 
-    `whole` are its losses on the held-out set, `classes` name its heads. Orders of heads by Shapley value rest on at
-    most `ORDERS_AGAIN` of the plan's permutations.
+    `whole` are its losses on the held-out set, `classes` name its heads. No Shapley values: as many orders of all heads
+    as the rule asks for cost as much as everything else in the chapter.
     """
     means = mean_reference(model, batch)
     few = {"images": min(plan.images, more.images), "exact_images": min(plan.exact_images, more.exact_images)}
-    orders = min(plan.permutations, ORDERS_AGAIN)
     heads, kinds = heads_of(classes), {"layer": named_groups(classes)["layer"]}
     found = estimated(model, heads, kinds, plan.model_copy(update=few), means, batch).losses(whole)
     layers = group_effects(kinds, found[len(heads) :], found[: len(heads)], None, bootstrap)
-    data = held_out_figures(np.arange(orders))
-    pixels, labels = data["pixel_values"], data["labels"]
-    how = {"reference": means, "batch": batch}
-    charged = shapley_charges(model, pixels, labels, "mean", permutations=orders, **how)
-    alone = predict_without_sets(model, pixels, singles(heads), "mean", **how).losses(labels)
-    return claim(layers, layers[:0], shared_order(charged, alone, bootstrap), orders)
+    return claim(layers, layers[:0])
 
 
 # Pairs
@@ -391,16 +383,23 @@ def repaired(split: pd.DataFrame) -> pd.DataFrame:
 
 
 @checked_arguments()
-def claim(layers: pd.DataFrame, random: pd.DataFrame, order: SharedOrder, orders: int) -> pd.DataFrame:
-    """The quantities that the rule on single ablations reads, and their controls."""
+def claim(
+    layers: pd.DataFrame, random: pd.DataFrame, order: SharedOrder | None = None, orders: int = 0
+) -> pd.DataFrame:
+    """The quantities that the rule on single ablations reads, and their controls.
+
+    Columns quantity, value, low, high, of, images; `order` and what else rests on `orders` orders of all heads only
+    where it was measured.
+    """
     images, nothing = int(layers["images"].iloc[0]), (np.nan, np.nan)
     heads = int(layers["heads"].sum())
     rows = [
         ("layers that differ from the sum", differs(layers).sum(), *nothing, len(layers), images),
         ("random sets that differ from the sum", differs(random).sum(), *nothing, len(random), images),
         ("layers beyond the random sets", (layers["rank_p"] < 0.05).sum(), *nothing, len(layers), images),
-        ("rank correlation", *vars(order.share).values(), heads, orders),
-        ("rank correlation between halves", *vars(order.between).values(), heads, orders),
-        ("ceiling", *vars(order.ceiling).values(), heads, orders),
     ]
+    if order is not None:
+        named = {"rank correlation": order.share, "rank correlation between halves": order.between}
+        named |= {"ceiling": order.ceiling}
+        rows += [(name, *vars(found).values(), heads, orders) for name, found in named.items()]
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "of", "images"])
