@@ -28,6 +28,7 @@ from vitmech_utils.heads.sinks import find_sinks, token_norms
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.backbones import tiny
 from vitmech_utils.studies.attention import plots
+from vitmech_utils.studies.attention.measure import layer_lifts, rows_of
 
 PATCH, SIDE = 32, 7
 attention_statistics = partial(attention.attention_statistics, regions=REGIONS)
@@ -156,6 +157,18 @@ def test_hand_computed_shares_entropy_and_shuffle() -> None:
     np.testing.assert_allclose(
         sums.mean("entropy")[0, 0, 0, 0, 0, 0], -(first * np.log(first)).sum() / np.log(2), rtol=1e-5
     )
+
+
+def test_a_layers_lift_is_the_mean_share_of_its_heads_over_the_area_with_an_interval() -> None:
+    statistics = attention_statistics(tiny(layers=2, heads=3), random_images(6), replicates=30)
+    found = layer_lifts(statistics)
+    rows = rows_of(statistics.regions, region="chirp").groupby("layer")
+    expected = rows["attention_share"].mean() / rows["area_share"].mean()
+    chirp = found[found["region"] == "chirp"].set_index("layer")
+    np.testing.assert_allclose(chirp["lift"], expected, rtol=1e-6)
+    assert (chirp["low"] < chirp["lift"]).all()
+    assert (chirp["lift"] < chirp["high"]).all()
+    assert set(found["images"]) == {6}
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16])

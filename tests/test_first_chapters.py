@@ -113,6 +113,27 @@ class TestFineTuning:
         assert "a restart after 400 of them, in 2 minutes." in told
         assert "restart" not in training_plots.trained(run, {**shown, "restart": 0})
 
+    def test_the_layer_moved_most_is_named_for_each_projection(self) -> None:
+        moved = {
+            ("query", 0): (0.3, 0.3),
+            ("query", 1): (0.1, 0.1),
+            ("value", 0): (0.1, 0.1),
+            ("value", 1): (0.1, 0.5),
+        }
+        norms = pd.DataFrame(
+            [
+                (layer, head, name, value)
+                for (name, layer), row in moved.items()
+                for head, value in enumerate(row)
+            ],
+            columns=["layer", "head", "projection", "relative"],
+        )
+        told = training_plots.moved_most(norms)
+        assert "the query weights were moved most in layer 1 (30.0%)" in told
+        assert "the value weights were moved most in layer 2 (30.0%)" in told
+        assert "layer 2, head 2, whose value weights moved by 50.0%" in told
+        assert "moved by 10.0% instead of 30.0%" in told
+
 
 def _save_record(model, folder, training=None):
     folder.mkdir()

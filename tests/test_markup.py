@@ -42,6 +42,7 @@ def manifest(**values: object) -> dict:
         "modified": False,
     }
     return {
+        "chapter": values.get("chapter", "03_attention_maps"),
         "profile": {
             "name": values.get("name", "laptop"),
             "values": {
@@ -86,6 +87,14 @@ def test_no_value_of_a_manifest_adds_markup_to_its_page(key: str, text: str) -> 
     assert page.count("admonition") == rendered(banner(manifest()) + "\n\nx").count("admonition")
     shown = text[:9] if key == "commit" else text
     assert re.sub(r"\s+", "", shown) in words(page)
+
+
+@pytest.mark.parametrize(
+    ("chapter", "told"),
+    [("03_x", "tiny; 3 images for attention)"), ("04_x", "tiny; 4 images for ablation)"), ("13_x", "(tiny)")],
+)
+def test_a_page_names_only_the_images_that_its_chapter_takes(chapter: str, told: str) -> None:
+    assert told in banner(manifest(chapter=chapter))
 
 
 @pytest.mark.parametrize("text", HOSTILE)

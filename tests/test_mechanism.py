@@ -10,7 +10,8 @@ from vitmech_utils.data.dataset import REGIONS, ChirpDataset, stack
 from vitmech_utils.heads.one_head import HeadReading
 from vitmech_utils.heads.paths import MLP, READOUT
 from vitmech_utils.profiles import load_profile
-from vitmech_utils.studies.mechanism import measure, plots
+from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.mechanism import judge, measure, plots
 
 NUMBER = {name: REGIONS.index(name) for name in REGIONS}
 
@@ -131,3 +132,26 @@ def test_tables_name_every_training_and_the_head_found_in_it():
     text = plots.opening(table)
     assert text.count("layer 10, head 5") == 2
     assert measure.head_of(table, "control") == (9, 0)
+
+
+def test_the_reason_names_what_passes_where_and_which_bound_fails():
+    def of(low, slope=0.3):
+        return (
+            Interval(0.9, low, 0.95),
+            Interval(slope, slope - 0.1, slope + 0.1),
+            Interval(0.0, -0.05, 0.05),
+        )
+
+    found = {
+        "training 0": {"start_time": of(0.797), "start_freq": of(0.85)},
+        "training 1": {"start_time": of(0.85, 0.1), "start_freq": of(0.5, 0.1)},
+    }
+    assert judge.passing(found) == {"training 0": ["start_freq"], "training 1": []}
+    passes, low, near = judge.answer_follows(found, judge.ENOUGH_IMAGES).reason.split("; ")
+    assert passes.endswith(": start frequency in training 0 (correlation 0.900 [0.850, 0.950])")
+    assert "1 of 4" in passes
+    assert low.endswith(
+        "above 0.8, fails for start time in training 0 (0.797), start frequency in training 1 (0.500)"
+    )
+    assert near.count("in training 1 (0.100 [0.000, 0.200], control 0.000 [-0.050, 0.050])") == 2
+    assert judge._weakest(found, judge.passing(found))[:2] == ("training 0", "start_freq")

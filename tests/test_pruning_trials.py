@@ -232,7 +232,7 @@ def test_trials_tell_where_a_recovered_model_comes_from() -> None:
 
 def test_error_and_time_are_joined_per_batch_with_the_front() -> None:
     table = pd.DataFrame(
-        {"name": ["a", "a2", "b"], "base": ["a", "a", "b"], "choice": "x", "heads": 1,
+        {"name": ["a", "a2", "b"], "base": ["a", "a", "b"], "choice": "x", "heads": 1, "images": 5,
          "recovered": [False, True, False], "effect": 0.0, "low": 0.0, "high": 0.0, "mse": [1.0, 0.5, 2.0]}
     )  # fmt: skip
     times = pd.DataFrame(
@@ -242,3 +242,26 @@ def test_error_and_time_are_joined_per_batch_with_the_front() -> None:
     plane = error_and_time(table, times).set_index("name")
     assert plane["milliseconds"].tolist() == [100.0, 100.0, 200.0]
     assert plane["pareto_front"].tolist() == [False, True, False]
+
+
+def test_the_random_sets_that_do_less_harm_are_counted_and_those_outdone_named() -> None:
+    table = pd.DataFrame(
+        {"choice": ["layers 1-3", "first order", "random"], "effect": [1.0, 9.0, 5.0], "images": 7,
+         "recovered": False}
+    )  # fmt: skip
+    assert pruning_plots.against_random(table, pd.Series([2.0, 5.0, 8.0])) == (
+        "Of 3 random sets of as many heads, so many do less harm on the same 7 images: none than layers 1-3, "
+        "all 3 than first order. More than half of them outdo: first order."
+    )
+
+
+def test_every_size_is_judged_in_the_title_of_the_sizes() -> None:
+    rows = [("in rounds", 2, 9.0, 8.0, 10.0), ("in rounds", 4, 9.0, 1.0, 20.0)]
+    rows += [("least effect", 2, 3.0, 2.0, 4.0), ("least effect", 4, 11.0, 5.0, 30.0)]
+    table = pd.DataFrame(rows, columns=["choice", "heads", "effect", "low", "high"])
+    figure = pruning_plots.pruned_sizes(table.assign(recovered=False, images=5, name="x"))
+    told = figure.get_suptitle()
+    assert (
+        told == "In rounds, against one shot: clearly worse with 2, not clearly better with 4 heads removed"
+    )
+    plt.close("all")

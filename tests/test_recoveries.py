@@ -144,13 +144,14 @@ def test_the_verdict_tells_the_recovery_that_decides() -> None:
     same = {
         f"{name}_same_training": value for name, value in {"effect": 9.0, "low": 8.0, "high": 10.0}.items()
     }
-    names = ("early", "early, recovered")
+    names = ("early", "early, recovered", "kept")
     table = pd.DataFrame([{"name": name, "images": 64, **bounds, **same} for name in names])
     judgement = Judgement("does not hold", "the error grows")
     speedups = {1: Interval(1.1, 1.0, 1.2)}
-    short = plots.verdict(judgement, table, pd.DataFrame(), "early", speedups, 18)
+    short = plots.verdict(judgement, table, pd.DataFrame(), "early", speedups, 18, "kept")
     assert "after recovery by +9.0 % [+8.0, +10.0]" in short
     longer = pd.DataFrame([{"images": 500, **bounds, **{name: value / 3 for name, value in same.items()}}])
-    long = plots.verdict(judgement, table, longer, "early", speedups, 18)
+    long = plots.verdict(judgement, table, longer, "early", speedups, 18, "kept")
     assert "after the longer one by +3.0 % [+2.7, +3.3], and by +50.0 % [+40.0, +60.0] against" in long
     assert "(on 500 images)" in long
+    assert "the error changes by +50.0 % [+40.0, +60.0]; the verdict does not speak of that" in long

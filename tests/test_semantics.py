@@ -21,6 +21,8 @@ from vitmech_utils.heads.semantics import (
     unmix,
 )
 from vitmech_utils.heads.sinks import find_sinks
+from vitmech_utils.statistics import Count
+from vitmech_utils.studies.semantics import judge, plots
 from vitmech_utils.studies.semantics.measure import (
     CHANGES,
     Change,
@@ -283,3 +285,28 @@ def test_the_surest_heads_are_about_something_and_doubtful_ones_need_not_be() ->
     listed = surest_and_doubtful(classes.assign(information=[5, 1, 4, 0, 3]), count=2)
     assert list(listed["head_name"]) == ["L1H5", "L1H2", "L1H4", "L1H3"]
     assert list(listed["kind"]) == ["strongest", "strongest", "most doubtful", "most doubtful"]
+
+
+def test_focus_on_what_no_twin_moves_is_counted_apart_and_said() -> None:
+    table = pd.DataFrame(
+        {
+            "layer": [0, 1, 1, 1],
+            "class": ["monosemantic", "monosemantic", "monosemantic", "diffuse"],
+            "regions": ["margin", "plot background", "chirp", ""],
+        }
+    )
+    assert judge.about_what_no_twin_moves(table).tolist() == [True, True, False, False]
+    assert judge.last_layer_untested(table) == 1
+    found = judge.last_layer_is_polysemantic(Count(1, 1, 1, 3), True, 10**6, untested=1)
+    assert "1 is about what no twin moves" in found.reason
+    assert "without it, 1 of the 3" in found.reason
+    assert "no twin" not in judge.last_layer_is_polysemantic(Count(1, 1, 1, 3), True, 10**6).reason
+    text = plots.untested(table)
+    assert "Of 3 monosemantic heads, **2** are" in text
+    assert "1 heads" not in text.split("Without")[0]
+
+
+def test_the_modes_that_no_rule_asks_are_said_with_intervals() -> None:
+    rows = [(mode, "all heads", 0.5, 0.25, 0.75) for mode in ("mean", "zero")]
+    table = pd.DataFrame(rows, columns=["mode", "heads", "correlation", "low", "high"])
+    assert judge.other_modes(table, "mean") == "zero +0.50 [+0.25, +0.75]"

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 
 _MARKUP = re.compile(r"[^\w\s.,:;/@+()-]|_")
+COUNTED = {"03": ("attention",), "04": ("ablation",), "10": ("attention",)}
+"""The chapters that take a profile's images for attention or for ablation; all others say themselves what they take."""
 
 
 def banner(manifest: dict[str, Any], advice: str = "") -> str:
@@ -15,11 +17,6 @@ def banner(manifest: dict[str, Any], advice: str = "") -> str:
     profile = manifest["profile"]["name"]
     quick = profile == "quick"
     title = "A quick run: few images, wide intervals" if quick else "How this page was made"
-    images = {
-        key: value["images"]
-        for key, value in manifest["profile"]["values"].items()
-        if isinstance(value, dict)
-    }
     kind = "warning" if quick else "note"
     caution = (
         "It shows that everything works; for verdicts read the published run (`make site`) or use `PROFILE=laptop`. "
@@ -28,9 +25,9 @@ def banner(manifest: dict[str, Any], advice: str = "") -> str:
     )
     return (
         f"```{{admonition}} {title}\n:class: {kind} provenance\n"
-        f"{caution}Profile {inline_code(profile)} ({literal(manifest['profile']['values']['backbone'])}; "
-        f"{literal(images['attention'])} images for attention, {literal(images['ablation'])} for ablation), computed "
-        f"on {hardware(manifest)} on {day(manifest)}, in {duration(manifest['wall_seconds'])} and "
+        f"{caution}Profile {inline_code(profile)} ({literal(manifest['profile']['values']['backbone'])}"
+        f"{_counts(manifest)}), computed on {hardware(manifest)} on {day(manifest)}, "
+        f"in {duration(manifest['wall_seconds'])} and "
         f"{manifest['peak_memory_mib'] / 1024:.1f} GiB of memory, by code version {version(manifest)}."
         f"{_drawn(manifest)}{' ' + advice if advice else ''}\n```"
     )
@@ -48,6 +45,15 @@ def inline_code(text: object) -> str:
     return (
         f"{fence} {line} {fence}" if line[:1] == "`" or line[-1:] == "`" else f"{fence}{line or ' '}{fence}"
     )
+
+
+def _counts(manifest: dict[str, Any]) -> str:
+    values = manifest["profile"]["values"]
+    told = [
+        f"{literal(values[key]['images'])} images for {key}"
+        for key in COUNTED.get(manifest["chapter"][:2], ())
+    ]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def _drawn(manifest: dict[str, Any]) -> str:

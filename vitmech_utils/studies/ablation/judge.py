@@ -6,6 +6,7 @@ run gave; chapter 04 and the scoreboard judge by them.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
@@ -42,6 +43,7 @@ TABLES = {
     "head_sets": ("set", "effect", *BOUNDS, "sum_of_single"),
 }
 ABOUT = 2.0
+MOST_DECIMALS = 4
 LIMITS = {
     "about (factor)": (
         ABOUT,
@@ -144,6 +146,34 @@ def _listed(modes: Sequence[str]) -> str:
     return ", ".join(modes)
 
 
+@checked_arguments()
+def in_full(found: Interval, spec: str) -> str:
+    """An interval as `spec` gives it (such as `+.1f`), with more decimals where it would show a bound as zero."""
+    sign, digits = spec.rstrip("f").split(".")
+    ends = [end for end in (found.low, found.high) if end and end == end]
+    for places in range(int(digits), MOST_DECIMALS):
+        if all(round(end, places) for end in ends):
+            return f"{found:{sign}.{places}f}"
+    return f"{found:{sign}.{MOST_DECIMALS}f}"
+
+
+@checked_arguments()
+def squares(ratios: Mapping[str, Interval], mode: str) -> str:
+    """By one mode the ratio of mean squared shifts, and its root, how many times as far the answer moves.
+
+    Then the range of the other modes' ratios. `ratios` is by mode.
+    """
+    ratio = from_zero(ratios[mode])
+    root = Interval(*(float(np.sqrt(max(part, 0.0))) for part in (ratio.value, ratio.low, ratio.high)))
+    others = [found.value for name, found in ratios.items() if name != mode]
+    span = (
+        f" (by the other modes {min(others):.1f} to {max(others):.1f} times by mean squares)"
+        if others
+        else ""
+    )
+    return f"{in_full(ratio, '.1f')} times by mean squares, {in_full(root, '.1f')} times as a distance{span}"
+
+
 RULES = {"C1": early_heads_hardly_matter, "C2": deeper_heads_matter_more}
 
 
@@ -168,8 +198,12 @@ def _c1(run: JudgedRun) -> Row:
         id="C1",
         claim="Heads of layers 1-3 hardly matter to the task.",
         study=f"MSE {STUDY_EARLY:+.2f} % on average, standard deviation {STUDY_EARLY_DEVIATION:.2f} %",
-        ours=f"MSE {early:+.2f} % on average by {run.mode} ablation"
-        + (f", the answer moves by {from_zero(moved[run.mode]):.2f} % of it" if moved else "")
+        ours=f"MSE {in_full(early, '+.2f')} % on average by {run.mode} ablation"
+        + (
+            f", the mean squared shift of the answer is {in_full(from_zero(moved[run.mode]), '.2f')} % of it"
+            if moved
+            else ""
+        )
         + _others(by_mode, run.mode, "+.2f", " %"),
         sample=_sample(run, f"{heads} heads"),
         control="; ".join(controls),
@@ -193,8 +227,8 @@ def _c2(run: JudgedRun) -> Row:
         id="C2",
         claim="Deeper heads matter about three times as much: layer 6 against layers 1-3.",
         study=f"MSE {STUDY_LATE:+.2f} % in layer 6, {STUDY_LATE / STUDY_EARLY:.1f} times that of layers 1-3",
-        ours=f"{ratio:.1f} times by {run.mode} ablation; layer 6 by {late:+.2f} %"
-        + (f"; by how far the answer moves {from_zero(by_shift[run.mode]):.1f} times" if by_shift else "")
+        ours=f"{in_full(ratio, '.1f')} times by {run.mode} ablation; layer 6 by {in_full(late, '+.2f')} %"
+        + (f"; by the shift of the answer, {squares(by_shift, run.mode)}" if by_shift else "")
         + _others(ratios, run.mode, ".1f", " times"),
         sample=_sample(run, "one layer against three"),
         control=f"untrained network, {by(untrained)}: layers 1-3 {_signed(before)} %, layer 6 {_signed(after)} %",
@@ -223,7 +257,7 @@ def _fewest(run: JudgedRun) -> int:
 
 def _others(found: Mapping[str, Interval], first: str, form: str, unit: str) -> str:
     """What the other modes say."""
-    told = [f"{mode} {format(interval, form)}{unit}" for mode, interval in found.items() if mode != first]
+    told = [f"{mode} {in_full(interval, form)}{unit}" for mode, interval in found.items() if mode != first]
     return f"; by other modes: {', '.join(told)}" if told else ""
 
 

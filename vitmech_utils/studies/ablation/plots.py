@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -20,10 +21,12 @@ from vitmech_utils.figures.marks import (
     plain_log,
     reach,
 )
-from vitmech_utils.figures.plots import DIVERGING, WIDE, WIDTH, heatmap, to_grid
+from vitmech_utils.figures.plots import DIVERGING, WIDE, WIDTH, headline, heatmap, to_grid
 from vitmech_utils.figures.tables import from_zero, judgement_list, pipe_table, plain, shown
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
+from vitmech_utils.strict_text import parse_json
+from vitmech_utils.studies.ablation.judge import in_full, squares
 from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
 from vitmech_utils.studies.coverage import method_for
 from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, Judgement
@@ -134,12 +137,12 @@ def study_table(comparison: pd.DataFrame) -> str:
         for what, ends, sign in (("effect", "", "+"), ("shift", "_shift", "")):
             values = [found[f"{name}{ends}"] for name in ("early", "late", "ratio")]
             *means, ratio = map(from_zero, values) if ends else values
-            words = (f"{mean:{sign}.2f}" for mean in means)
-            rows.append((f"{mode}, {what}", images, *words, f"{ratio:.1f}"))
+            words = (in_full(mean, f"{sign}.2f") for mean in means)
+            rows.append((f"{mode}, {what}", images, *words, in_full(ratio, ".1f")))
     table = pipe_table(["mode", "images", "layers 1-3 (%)", "layer 6 (%)", "ratio"], rows)
     return (
-        f"{table}\n\nA bound of a shift that would be negative is shown as zero, and the interval of a ratio is "
-        "not the "
+        f"{table}\n\nA shift is a mean square: how many times as far the answer moves is the root of a ratio of "
+        "shifts. A bound of a shift that would be negative is shown as zero, and the interval of a ratio is not the "
         "ratio of the two intervals. *Resample* takes what the head writes on the same chirp drawn without "
         "decorations: its effect is what the decorations add to the head's output, so its order of heads need not "
         "resemble the others'."
@@ -174,7 +177,7 @@ def ablated_predictions(found: Mapping[str, np.ndarray], name: str) -> "Figure":
     moved = np.abs(one_less - all_heads).mean()
     left.set(xlabel="predicted start time (s)", ylabel="images")
     left.yaxis.get_major_locator().set_params(integer=True)
-    left.set_title(f"Predictions move by {moved:.2f} s on average")
+    left.set_title(f"Predictions move by {moved:.2f} s on average ({len(true)} images)")
     right.plot([0, LATEST_START], [0, LATEST_START], color="#444444", linewidth=0.8, linestyle="--")
     right.set(xlabel="true start time (s)", ylabel="predicted start time (s)")
     right.set_title("Where predictions lie beside the truth")
@@ -251,7 +254,7 @@ class Column:
     def cells(self, rows: pd.DataFrame) -> list[str]:
         """One text a row."""
         numbers = (rows[[self.value, self.low, self.high]].to_numpy(float) * self.scale).clip(self.least)
-        return [f"{Interval(*row):.1f} %" for row in numbers]
+        return [f"{in_full(Interval(*map(float, row)), '.1f')} %" for row in numbers]
 
 
 @checked_arguments()
@@ -329,14 +332,30 @@ def precision(costs: pd.DataFrame, mode: str) -> "Figure":
         ax.plot(row["seconds"] / 60, row[columns[0]], "o", color=colour)
     plain_log(ax, "xy")
     ax.set(xlabel="processor minutes", ylabel="half-width (% of the loss)")
+    modes, longer = _shared(costs, mode)
+    hooks, replay = (1 / row[name] for name in ("cheaper_hooks", "cheaper"))
+    alone = (
+        f"\n({modes} modes share the linearizing; one alone: {longer * hooks:.0%} and {longer * replay:.0%})"
+        if modes > 1
+        else ""
+    )
     ax.set_title(
-        f"The median head's interval takes {1 / row['cheaper_hooks']:.0%} of the time that plain hooks need,\n"
-        f"{1 / row['cheaper']:.0%} of exact replay's"
+        f"The median head's interval takes {hooks:.0%} of plain hooks' time, {replay:.0%} of exact replay's{alone}"
         if row["cheaper"] > 1
         else "On so few images linearized outputs save no time"
     )
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return figure
+
+
+def _shared(costs: pd.DataFrame, mode: str) -> tuple[int, float]:
+    """How many modes were linearized in one pass with this one, and how many times as long it would take alone.
+
+    Each of them is charged an equal part of that pass.
+    """
+    row = costs[costs["mode"] == mode].iloc[0]
+    modes = int((costs["cheap_seconds"] == row["cheap_seconds"]).sum())
+    return modes, 1 + (modes - 1) * row["cheap_seconds"] * row["images"] / row["seconds"]
 
 
 @checked_arguments()
@@ -351,7 +370,16 @@ def precision_table(costs: pd.DataFrame) -> "Styler":
         "cheaper_hooks": "times cheaper than hooks",
     }  # fmt: skip
     table = costs[list(names)].rename(columns=names)
-    digits = dict.fromkeys(list(names.values())[3:8], ".2f") | dict.fromkeys(list(names.values())[8:], ".1f")
+    shared = [_shared(costs, mode) for mode in costs["mode"]]
+    table["modes that share the linearizing"] = [modes for modes, _ in shared]
+    alone = {
+        "times cheaper, one mode alone": "cheaper",
+        "times cheaper than hooks, one mode alone": "cheaper_hooks",
+    }
+    for name, column in alone.items():
+        table[name] = costs[column].to_numpy() / [longer for _, longer in shared]
+    digits = dict.fromkeys(list(names.values())[3:8], ".2f")
+    digits |= dict.fromkeys([*list(names.values())[8:], *alone], ".1f")
     return shown(table, digits)
 
 
@@ -373,7 +401,13 @@ def coverage(table: pd.DataFrame) -> "Figure":
         ax.set(xscale="log", xlabel="images", title=quantity)
     axes[0, 0].set_ylabel("intervals that hold the truth (%)")
     axes[0, 0].legend(loc="lower right")
-    return figure
+    return headline(figure, f"{draws_tried():,} draws for each number of images")
+
+
+def draws_tried() -> int:
+    """How often images were drawn anew to find one point of `coverage`."""
+    text = files("vitmech_utils.studies").joinpath("coverage.json").read_text(encoding="utf-8")
+    return int(parse_json(text, unknown=True)["repeats"])
 
 
 @checked_arguments()
@@ -384,6 +418,18 @@ def stopping(history: pd.DataFrame, goal: float) -> str:
         f"After {end['images']} other held-out images, {end['exact_images']} of them ablated exactly, the widest "
         f"interval of the last layer is ±{end['widest_half_width']:.1f} percent; the goal of ±{goal:g} is "
         + ("reached." if end["done"] else "not reached within this run's number of images.")
+    )
+
+
+@checked_arguments()
+def sets_text(table: pd.DataFrame) -> str:
+    """How small a p-value so few random sets allow; `table` as in `head_sets`."""
+    draws = len(table) - 2
+    larger = int((table["effect"][2:] >= table["effect"][0]).sum())
+    return (
+        f"There are {draws} random sets. Among them and the top set, the rank of the top set gives "
+        f"p = {(larger + 1) / (draws + 1):.2f}; with so few sets it cannot be smaller than {1 / (draws + 1):.2f}, "
+        "however much the top set hurts."
     )
 
 
@@ -439,7 +485,19 @@ def untrained(random: pd.DataFrame, trained: pd.DataFrame) -> str:
     return (
         f"By {trained['mode'].iloc[0]} ablation a head changes the MSE {told}. Percentages of such different errors "
         f"could not be compared. {apart}; intervals exclude zero for {clear[0]} of {len(random)} heads of the "
-        f"untrained network and for {clear[1]} of {len(trained)} of the trained one."
+        f"untrained network and for {clear[1]} of {len(trained)} of the trained one.{_unlike(changes)}"
+    )
+
+
+def _unlike(changes: Mapping[str, tuple[pd.Series, float, int]]) -> str:
+    """What unlike numbers of images mean for a comparison of both networks."""
+    random, trained = (images for _, _, images in changes.values())
+    if random == trained:
+        return ""
+    return (
+        f" These two counts rest on unlike numbers of images ({random:,} and {trained:,}), so they do not compare the "
+        f"networks: with the same spread, intervals are {np.sqrt(trained / random):.1f} times as wide in the first, "
+        "and noise makes the changes there look larger."
     )
 
 
@@ -454,11 +512,13 @@ def verdict(found: Mapping[str, Interval], judged: Mapping[str, Judgement], mode
     """The layers' mean effects beside the study's, and the verdicts on both claims."""
     moved = {name: from_zero(value) for name, value in found.items() if name.endswith("_shift")}
     return (
-        f"On {images:,} images, {mode} ablation: a head of layers 1-3 changes the loss by {found['early']:+.2f} % on "
-        f"average (study {STUDY_EARLY:+.2f} %) and moves the answer by {moved['early_shift']:.2f} % of it, one of "
-        f"layer 6 by {found['late']:+.2f} % (study {STUDY_LATE:+.2f} %) and {moved['late_shift']:.2f} %. The ratio is "
-        f"{found['ratio']:.1f} by effect and {moved['ratio_shift']:.1f} by shift (study "
-        f"{STUDY_LATE / STUDY_EARLY:.1f}).\n\n" + judgement_list(judged, CLAIMED)
+        f"On {images:,} images, {mode} ablation: a head of layers 1-3 changes the loss by "
+        f"{in_full(found['early'], '+.2f')} % on average (study {STUDY_EARLY:+.2f} %), with a mean squared shift of "
+        f"the answer of {in_full(moved['early_shift'], '.2f')} % of it, one of layer 6 by "
+        f"{in_full(found['late'], '+.2f')} % (study {STUDY_LATE:+.2f} %) and "
+        f"{in_full(moved['late_shift'], '.2f')} %. The ratio is "
+        f"{in_full(found['ratio'], '.1f')} by effect (study {STUDY_LATE / STUDY_EARLY:.1f}) and by shift "
+        f"{squares({mode: found['ratio_shift']}, mode)}.\n\n" + judgement_list(judged, CLAIMED)
     )
 
 
@@ -471,25 +531,35 @@ def what_you_know(
     mode: str,
 ) -> str:
     """The chapter in three sentences; `table` is the mode's sweep."""
-    ratio = from_zero(compared[mode]["ratio_shift"])
+    ratio = squares({name: found["ratio_shift"] for name, found in compared.items()}, mode)
     early, moved = (
-        ", ".join(f"{found[what]:{sign}.1f} % by {name}" for name, found in compared.items())
+        ", ".join(
+            f"{in_full(from_zero(found[what]) if '_' in what else found[what], f'{sign}.1f')} % by {name}"
+            for name, found in compared.items()
+        )
         for what, sign in (("early", "+"), ("early_shift", ""))
     )
     far = (
-        f"a head of layer 6 moves the answer {ratio:.1f} times as far as one of layers 1-3"
-        if ratio.low > 1
-        else f"how many times as far a head of layer 6 moves the answer as one of layers 1-3 is not known well enough "
-        f"({ratio:.1f})"
+        f"by {mode} ablation the mean squared shift of the answer is larger for a head of layer 6 than for one of "
+        f"layers 1-3: {ratio}"
+        if compared[mode]["ratio_shift"].low > 1
+        else f"by {mode} ablation the mean squared shift of the answer for a head of layer 6 over one of layers 1-3 is "
+        f"not known well enough: {ratio}"
     )
     clear = int((table["low"] > 0).sum())
     top = table.loc[table["effect"].idxmax()]
     fit = ranks.query("mode == @mode").set_index("measure")
     found = {name: Interval(row["correlation"], row["low"], row["high"]) for name, row in fit.iterrows()}
     cost = costs.set_index("mode").loc[mode]
+    modes, longer = _shared(costs, mode)
+    shared = (
+        f", where {modes} modes share the linearizing, in {min(longer / cost['cheaper'], 1):.0%} for one mode alone"
+        if modes > 1 and cost["cheaper"] > 1
+        else ""
+    )
     return (
-        f"1. A head of layers 1-3 changes the loss on average by {early}. How far it moves the answer depends more "
-        f"clearly on what taking it away means: {moved}.\n"
+        f"1. A head of layers 1-3 changes the loss on average by {early}. Its mean squared shift of the answer, in "
+        f"percent of that loss, depends more clearly on what taking it away means: {moved}.\n"
         f"2. The largest single effect is that of {leader(table)}: without it the loss grows by "
         f"{Interval(top['effect'], top['low'], top['high']):+.0f} %; {clear} of {len(table)} heads have an effect "
         "that is "
@@ -497,7 +567,7 @@ def what_you_know(
         f"3. Linearized outputs order the heads as exact ablation does, with a rank correlation of "
         f"{found['linearized']:.2f}, where the slope of the loss reaches {found['slope']:.2f}; corrected by exact "
         f"images, they give the median head's interval in {1 / max(cost['cheaper'], 1):.0%} of the processor time that "
-        f"exact images alone would take."
+        f"exact images alone would take{shared}."
     )
 
 

@@ -12,12 +12,13 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import ChirpDataset, stack, training_figures, unstandardize
 from vitmech_utils.heads.answers import head_answers, sets_to_try
 from vitmech_utils.heads.attention import attention_maps, patch_query_maps
-from vitmech_utils.heads.attention_shares import patch_coverage
+from vitmech_utils.heads.attention_shares import AttentionStatistics, patch_coverage
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.sets import predict_without_sets
 from vitmech_utils.intervals import mean_intervals
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.statistics import percentile_bounds
 
 REFERENCE = 24
 """Training figures whose mean takes a head's place: as in chapter 04, but two a picture where few are shown."""
@@ -88,6 +89,23 @@ def rows_of(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     """Rows of a table of attention statistics for the CLS query, raw weights, sinks kept, or as asked."""
     wanted = {"query": "cls", "weighting": "raw", "sinks": "kept"} | wanted
     return table[np.logical_and.reduce([table[name] == value for name, value in wanted.items()])]
+
+
+@checked_arguments()
+def layer_lifts(statistics: AttentionStatistics) -> pd.DataFrame:
+    """The mean lift of each layer's heads on each region (mean share over mean area): CLS query, raw, sinks kept.
+
+    Columns region, layer (0-based), images, lift, low, high (95 %, over images).
+    """
+    raw = statistics.variants.index(("cls", "raw"))
+    share, area = (np.nanmean(statistics.replicates[name][:, 0, raw], axis=2) for name in ("share", "area"))
+    lift = np.divide(share, area, out=np.full(share.shape, np.nan), where=area > 0)
+    low, high = percentile_bounds(lift[1:])
+    return pd.DataFrame(
+        (region, layer, statistics.images, *(found[layer, place] for found in (lift[0], low, high)))
+        for place, region in enumerate(statistics.names)
+        for layer in range(lift.shape[1])
+    ).set_axis(["region", "layer", "images", "lift", "low", "high"], axis=1)
 
 
 @checked_arguments()

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIFTS = ("chirp", "title")  # as grids; the picker colours its own by any region
-PROFILES = ("chirp", "colour bar", "title", "tick label", "axis label", "frame", "plot background", "margin")
+PROFILES = (
+    "chirp",
+    "colour bar",
+    "title",
+    "tick label",
+    "axis label",
+    "colour-bar label",
+    "frame",
+    "plot background",
+    "margin",
+)
 FALSE_DISCOVERIES = 0.05
 EVEN = 0.98  # entropy of a map, of its maximum, from which on the map is as good as uniform
 ON_SINKS = 0.75  # share of a head's attention from which on it rests on sinks
@@ -99,9 +109,9 @@ def sinks(found: Sinks, norms: pd.DataFrame) -> str:
 def magnitudes(heads: pd.DataFrame) -> "Figure":
     """Per head, the attention that stays on CLS, and how spread out the rest is."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDE, 4.4))
-    heatmap(left, heads, value="prefix_share", label="share of attention on CLS")
+    heatmap(left, heads, value="prefix_share", label=f"share of attention on CLS, {of_images(heads)}")
     left.set_title(f"{mostly_on_cls(heads)} heads look mostly at CLS itself")
-    heatmap(right, heads, value="map_entropy", label="entropy of the map (1 = even)")
+    heatmap(right, heads, value="map_entropy", label=f"entropy of the map (1 = even), {of_images(heads)}")
     even = int((heads["map_entropy"] > EVEN).sum())
     right.set_title(f"The rest is spread evenly by {even} of {len(heads)} heads")
     return figure
@@ -130,7 +140,15 @@ def lifts(statistics: pd.DataFrame) -> "Figure":
         grid = rows_of(statistics, region=region)
         grid = grid.assign(doublings=np.log2(grid["lift"].clip(1e-3)), follows=follows(grid).astype(float))
         marks, few = rarer(to_grid(grid, "follows") == 1) if region == "chirp" else (None, False)
-        heatmap(ax, grid, value="doublings", label="log2 lift", diverging=True, limits=(-7, 7), marked=marks)
+        heatmap(
+            ax,
+            grid,
+            value="doublings",
+            label=f"log2 lift, {of_images(grid)}",
+            diverging=True,
+            limits=(-7, 7),
+            marked=marks,
+        )
         told = (
             f"; dots: {marks.sum()} {'that follow' if few else 'that do not follow'} it"
             if region == "chirp"
@@ -141,26 +159,34 @@ def lifts(statistics: pd.DataFrame) -> "Figure":
 
 
 @checked_arguments()
-def layer_profile(statistics: pd.DataFrame) -> "Figure":
-    """The mean lift of each layer's heads, per region."""
+def layer_profile(lifts: pd.DataFrame) -> "Figure":
+    """The mean lift of each layer's heads, per region, with its intervals, of `layer_lifts`."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    lifts: dict[str, pd.Series] = {}
+    largest: dict[str, pd.Series] = {}
     for region in PROFILES:
-        by_layer = rows_of(statistics, region=region).groupby("layer")
-        mean = by_layer["attention_share"].mean() / by_layer["area_share"].mean()
-        ax.plot(mean.index + 1, mean, marker="o", markersize=3, color=REGION_COLOURS[region], label=region)
-        lifts[region] = mean
+        rows = lifts[lifts["region"] == region].set_index("layer")
+        colour = REGION_COLOURS[region]
+        ax.plot(rows.index + 1, rows["lift"], marker="o", markersize=3, color=colour, label=region)
+        ax.fill_between(rows.index + 1, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
+        largest[region] = rows["lift"]
     ax.axhline(1, color="#888888", linewidth=0.8)
     plain_log(ax)
-    ax.set(xlabel="layer", ylabel="mean lift of the layer's heads")
-    ax.set_xticks(mean.index + 1)
-    chirp, others = lifts.pop("chirp"), max(found.max() for found in lifts.values())
+    ax.set(xlabel="layer", ylabel=f"mean lift of the layer's heads, {of_images(lifts)}")
+    chirp = largest.pop("chirp")
+    ax.set_xticks(chirp.index + 1)
+    others = max(found.max() for found in largest.values())
     ax.set_title(
         f"The lift on the chirp is largest in layer {chirp.idxmax() + 1}, {chirp.max():.0f}-fold; "
         f"no other region's passes {others:.1f}"
     )
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+@checked_arguments()
+def of_images(table: pd.DataFrame) -> str:
+    """How many images a table's rows rest on, in words for an axis."""
+    return counted(int(table["images"].max()), "image")
 
 
 @checked_arguments()

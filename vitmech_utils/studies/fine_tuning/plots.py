@@ -166,10 +166,29 @@ def update_norms(norms: pd.DataFrame) -> "Figure":
         )  # fmt: skip
     ax.set(xlabel="layer", ylabel="relative update (%)", ylim=(0, None))
     ax.set_xticks(range(1, norms["layer"].max() + 2))
-    top = norms.groupby("layer")["relative"].mean().idxmax() + 1
-    ax.set_title(f"Fine-tuning moved layer {top} most")
+    most = norms.groupby(["projection", "layer"])["relative"].mean().unstack("projection").idxmax() + 1
+    ax.set_title(f"Moved most: {' and '.join(f'{name} in layer {layer}' for name, layer in most.items())}")
     ax.legend()
     return figure
+
+
+@checked_arguments()
+def moved_most(norms: pd.DataFrame) -> str:
+    """Which layer fine-tuning moved most, for each projection and for their mean, and the head moved most of all."""
+    by_layer = norms.groupby(["projection", "layer"])["relative"].mean().unstack("projection")
+    told = [
+        f"the {name} weights were moved most in layer {layers.idxmax() + 1} ({layers.max():.1%})"
+        for name, layers in by_layer.items()
+    ]
+    both, top = by_layer.mean(axis=1), norms.loc[norms["relative"].idxmax()]
+    part = norms[(norms["projection"] == top["projection"]) & (norms["layer"] == top["layer"])]["relative"]
+    rest = part.drop(part.idxmax())
+    return (
+        f"Averaged over heads, {' and '.join(told)}; averaged over projections, too, it is layer {both.idxmax() + 1} "
+        f"({both.max():.1%}). One head stands out: layer {top['layer'] + 1}, head {top['head'] + 1}, whose "
+        f"{top['projection']} weights moved by {top['relative']:.1%}; without it those of its layer moved by "
+        f"{rest.mean():.1%} instead of {part.mean():.1%}."
+    )
 
 
 @checked_arguments()

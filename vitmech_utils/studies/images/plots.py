@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
 
+TEXT = ("title", "axis label", "tick label", "colour-bar label")
 EXTENT = (0, chirps.DURATION, 0, chirps.MAX_FREQUENCY)
 
 
@@ -234,16 +235,21 @@ def verdict(holds: bool, mean_difference: float, pixels: int, leak: float) -> st
 
 
 @checked_arguments()
-def what_you_know(summary: Mapping, area: pd.DataFrame, read: np.ndarray) -> str:
-    """The chapter in three sentences; `read` [image] is true where the title's length told the type of the sweep."""
+def what_you_know(summary: Mapping, area: pd.DataFrame, images: int, read: np.ndarray) -> str:
+    """The chapter in three sentences.
+
+    `area` holds the shares of so many `images`; `read` [image] is true where the title's length told the type of the
+    sweep.
+    """
     rows, told = area.set_index("region"), wilson(read)
-    chirp, text = rows.loc["chirp"], rows.loc[["title", "axis label", "tick label"], "area share"].sum()
+    chirp, text = rows.loc["chirp"], rows.loc[list(TEXT), "area share"].sum()
     return three_sentences(
         f"Drawn part by part, an image differs from matplotlib's by {summary['mean']:.2f} of 255 steps on average and "
         f"by {summary['largest']:g} at most ({counted(summary['images'], 'image')}), so our renderer does not stand "
         "between this book and the study's images.",
-        f"The chirp covers {chirp['area share']:.1%} of the picture ({chirp['least']:.1%} to {chirp['most']:.1%} over "
-        f"images) and text {text:.1%}: a share of attention means nothing before it is divided by a share of the area.",
+        f"The chirp covers {chirp['area share']:.2%} of the picture ({chirp['least']:.2%} to {chirp['most']:.2%}) and "
+        f"text, the colour bar's label included, {text:.1%} on average over {counted(images, 'image')}: a share of "
+        "attention means nothing before it is divided by a share of the area.",
         f"The title's length alone tells the type of the sweep on {told:.0%} of {counted(len(read), 'image')}, which "
         "does not touch the study's task and would spoil a classifier of types.",
     )

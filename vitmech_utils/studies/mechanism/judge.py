@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.figures.tables import counted
+from vitmech_utils.figures.tables import counted, listed, plain
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers, open_row
 from vitmech_utils.studies.tables import JudgedRun
@@ -58,17 +58,11 @@ def answer_follows(found: Found, images: int) -> Judgement:
         return undecided(
             f"{counted(images, 'image')} are too few: from {ENOUGH_IMAGES} on the account is judged"
         )
-    told = {
-        training: [
-            name for name, (r, slope, control) in targets.items() if r.low > MOST and _further(slope, control)
-        ]
-        for training, targets in found.items()
-    }
+    told = passing(found)
     count = sum(len(names) for names in told.values())
     every = sum(len(targets) for targets in found.values())
-    words = (
-        f"the account passes for {count} of {every} combinations of target and training "
-        f"(correlation clearly above {MOST:g}, and further than the control)"
+    words = _told(
+        found, told, f"the account passes for {count} of {every} combinations of target and training"
     )
     if count == every and every:
         if len(found) < TRAININGS:
@@ -84,6 +78,42 @@ def answer_follows(found: Found, images: int) -> Judgement:
     if wrong and every:
         return Judgement(FAILS, f"{words}; everywhere the account is clearly wrong")
     return undecided(words)
+
+
+@checked_arguments()
+def passing(found: Found) -> dict[str, list[str]]:
+    """By training the targets for which the account passes: the correlation is clearly above *most*, and the answer
+    clearly follows the strongest head further than the control.
+    """
+    return {
+        training: [
+            name for name, (r, slope, control) in targets.items() if r.low > MOST and _further(slope, control)
+        ]
+        for training, targets in found.items()
+    }
+
+
+def _told(found: Found, told: Mapping[str, list[str]], words: str) -> str:
+    """The count in words, then which targets pass in which training, and of the others which bound fails."""
+    good, low, near = [], [], []
+    for training, targets in found.items():
+        for name, (r, slope, control) in targets.items():
+            which = f"{plain(name)} in {training}"
+            if name in told[training]:
+                good.append(f"{which} (correlation {r:.3f})")
+                continue
+            if not r.low > MOST:
+                low.append(f"{which} ({r.low:.3f})")
+            if not _further(slope, control):
+                near.append(f"{which} ({slope:.3f}, control {control:.3f})")
+    parts = [f"{words}: {', '.join(good)}" if good else words]
+    if low:
+        parts.append(
+            f"the lower bound of the correlation, which must lie above {MOST:g}, fails for {', '.join(low)}"
+        )
+    if near:
+        parts.append(f"the answer does not clearly go further than with the control for {', '.join(near)}")
+    return "; ".join(parts)
 
 
 def _further(slope: Interval, other: Interval) -> bool:
@@ -121,23 +151,50 @@ def rows(run: JudgedRun) -> dict[str, Row]:
         return {"Q8": open_row("Q8", QUESTION)}
     table = run.tables["head_account"]
     found, images = gathered(table), int(table["images"].min())
-    heads = table[table["role"] == "strongest"].drop_duplicates("training")
-    first = next(iter(found))
-    correlation, slope, control = found[first]["start_time"]
-    named = ", ".join(f"layer {row.layer + 1}, head {row.head + 1}" for row in heads.itertuples())
+    told = passing(found)
+    heads = {
+        row.training: f"layer {row.layer + 1}, head {row.head + 1}"
+        for row in table[table["role"] == "strongest"].drop_duplicates("training").itertuples()
+    }
+    training, target, correlation = _weakest(found, told)
     row = Row(
         id="Q8",
         claim=QUESTION,
         study="left open",
-        ours=f"the strongest head ({named}), pointed at a place without chirp, takes the predicted start time with it: "
-        f"{slope:.2f} s for each second, and the account predicts the shift with a correlation of {correlation:.2f}",
+        ours="of each second or hertz that the strongest head is pointed away, to a place without chirp, the answer "
+        f"goes along by: {listed((_along(found[name], told[name], name, heads[name]) for name in found), '; ')}",
         sample=f"{counted(images, 'image')} that the account was not fitted on, {counted(len(found), 'training')}",
-        control=f"another head of its layer, pointed alike: {control:.2f} s for each second",
+        control="another head of its layer, pointed alike: "
+        + listed((_beside(targets, name) for name, targets in found.items()), "; "),
         would_change="A head that is pointed elsewhere and leaves the answer where it was, in another training.",
         chapter=CHAPTER,
         figure="fig-pointed",
         images=images,
-        **numbers(correlation, "correlation"),
+        **numbers(correlation, f"correlation ({plain(target)}, {training})"),
         **vars(answer_follows(found, images)),
     )
     return {"Q8": row}
+
+
+def _along(targets: Mapping[str, tuple[Interval, ...]], passed: list[str], training: str, head: str) -> str:
+    """How far the answer follows a training's strongest head, target by target, and for which of them that passes."""
+    slopes = (
+        f"{plain(name)} {slope.value:.3f}{' (passes)' if name in passed else ''}"
+        for name, (_, slope, _) in targets.items()
+    )
+    return f"{training} ({head}) {listed(slopes)}"
+
+
+def _beside(targets: Mapping[str, tuple[Interval, ...]], training: str) -> str:
+    """The same of the control."""
+    slopes = (f"{plain(name)} {control.value:.3f}" for name, (_, _, control) in targets.items())
+    return f"{training} {listed(slopes)}"
+
+
+def _weakest(found: Found, told: Mapping[str, list[str]]) -> tuple[str, str, Interval]:
+    """Training, target and correlation of lowest bound, among those that pass, or among all where none does."""
+    every = [
+        (training, name, r) for training, targets in found.items() for name, (r, _, _) in targets.items()
+    ]
+    passed = [one for one in every if one[1] in told[one[0]]]
+    return min(passed or every, key=lambda one: one[2].low)

@@ -559,15 +559,14 @@ def study_head(
     """
     means = averaged_references(model, parts.fit["pixel_values"], ["mean"], batch)["mean"]
     chosen = strongest_head(model, parts.choice, means, whole, batch)
-    patch = find_blocks(model).patch
-    places = patch_places(parts.test["regions"], patch)
-    kinds = patch_kinds(parts.test["regions"], patch)
+    anatomy = find_blocks(model)
+    places = patch_places(parts.test["regions"], anatomy.patch)
+    kinds = patch_kinds(parts.test["regions"], anatomy.patch)
     tables: dict[str, list[pd.DataFrame]] = {"account": [], "follows": [], "pointed": []}
     heads = {role: head_of(chosen, role) for role in (STRONGEST, CONTROL)}
-    prefix = find_blocks(model).prefix
     at = pointed_at(parts.fit, places, seed), pointed_at(parts.test, places, seed + 1)
     fits, tests = (
-        point_heads(model, part["pixel_values"], heads.values(), prefix + chosen, batch)
+        point_heads(model, part["pixel_values"], heads.values(), anatomy.prefix + chosen, batch)
         for part, chosen in zip((parts.fit, parts.test), at, strict=True)
     )
     for role, head in heads.items():

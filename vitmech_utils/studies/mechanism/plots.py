@@ -24,7 +24,7 @@ from vitmech_utils.figures.tables import (
     three_sentences,
 )
 from vitmech_utils.statistics import Interval
-from vitmech_utils.studies.mechanism.judge import QUESTION, answer_follows
+from vitmech_utils.studies.mechanism.judge import QUESTION, answer_follows, gathered, passing
 from vitmech_utils.studies.mechanism.measure import CONTROL, PLACE_OF, STRONGEST, head_of
 from vitmech_utils.studies.verdicts import HALF, Judgement
 
@@ -77,13 +77,15 @@ def pointed(
     left.imshow(overlay(picture, unit_map), extent=(0, side, side, 0))
     row, column = divmod(int(places[0]), side)
     left.plot(column + 0.5, row + 0.5, "x", color="white", markersize=11, markeredgewidth=3)
-    left.set(title="It looks at the chirp; we point it at the cross", xticks=[], yticks=[])
+    strongest, training = account[account["role"] == STRONGEST].iloc[0], account["training"].iloc[0]
+    name = f"L{strongest['layer'] + 1}H{strongest['head'] + 1}"
+    left.set(title=f"{name} ({training}) looks at the chirp;\nwe point it at the cross", xticks=[], yticks=[])
     for role, (colour, marker) in ROLES.items():
         part = table[table["role"] == role]
         row = account[(account["role"] == role) & (account["target"] == "start_time")].iloc[0]
         right.plot(
             part["predicted_start_time"], part["shift_start_time"], marker, color=colour, markersize=5, alpha=0.8,
-            linestyle="none", label=f"{role} head: r = {interval(row, '.2f', 'correlation')}",
+            linestyle="none", label=f"{role} head: r = {interval(row, '.3f', 'correlation')}",
         )  # fmt: skip
     right.axline((0, 0), slope=1, color="#444444", linewidth=0.8, linestyle="--")
     right.set(
@@ -237,21 +239,22 @@ def trainings(account: pd.DataFrame, follows: pd.DataFrame) -> str:
     keys = ["training", "target"]
     own, other = (account[account["role"] == role].set_index(keys) for role in (STRONGEST, CONTROL))
     looks = follows[follows["role"] == STRONGEST].set_index(keys)
+    passed = passing(gathered(account))
 
     def slope(row: pd.Series) -> str:
-        return f"{Interval(row['slope'], row['low_slope'], row['high_slope']):.2f}"
+        return f"{Interval(row['slope'], row['low_slope'], row['high_slope']):.3f}"
 
     for key, row in own.iterrows():
         training, target = key
         head = f"layer {row['layer'] + 1}, head {row['head'] + 1}"
-        told = (interval(found, ".2f", "correlation") for found in (looks.loc[key], row))
+        told = (interval(found, ".3f", "correlation") for found in (looks.loc[key], row))
         unit = f"{UNITS[target]}/{UNITS[target]}"
-        rows.append(
-            (training, head, plain_target(target), *told, f"{slope(row)} {unit}", slope(other.loc[key]))
-        )
+        slopes = f"{slope(row)} {unit}", slope(other.loc[key])
+        verdict = "passes" if target in passed[training] else "does not"
+        rows.append((training, head, plain_target(target), *told, *slopes, verdict))
     headings = (
         *("training", "head", "target", "attended place and truth (r)", "predicted and measured shift (r)"),
-        *("the answer follows", "it follows the control"),
+        *("the answer follows", "it follows the control", "the account"),
     )
     return pipe_table(headings, rows)
 
@@ -278,25 +281,25 @@ def what_you_know(
 ) -> str:
     """Three sentences, their figures from the first training's tables."""
     first = heads["training"].iloc[0]
-    told = account[(account["training"] == first) & (account["target"] == "start_time")].set_index("role")
+    found = gathered(account)
+    told = {training: [plain_target(name) for name in names] for training, names in passing(found).items()}
     where = readers[readers["training"] == first].set_index("where")
     largest = paths[paths["direction"] == "from"].nlargest(1, "share").iloc[0]
-    own, other = told.loc[STRONGEST], told.loc[CONTROL]
     costs = {name: percent(where.loc[name]) for name in ("CLS", "background", "all tokens")}
-    follows = {
-        role: f"{Interval(row['slope'], row['low_slope'], row['high_slope']):.2f}"
-        for role, row in ((STRONGEST, own), (CONTROL, other))
-    }
+    slopes = (
+        f"{plain_target(name)} by {own:.3f} {UNITS[name]}/{UNITS[name]} (control {control.value:.3f})"
+        for name, (_, own, control) in found[first].items()
+    )
+    passes = (f"{listed(names, ' and ')} in {training}" for training, names in told.items() if names)
     further = where.loc["background", "low"] > where.loc["CLS", "high"]
     return three_sentences(
         f"The model's strongest head ({named(heads)}) writes to every token: ablated at CLS "
         f"alone it costs {costs['CLS']} error, at the background patches {costs['background']} "
         f"({'clearly' if further else 'not clearly'} more than at CLS), at all tokens {costs['all tokens']} "
         f"({counted(int(where['images'].iloc[0]), 'image')}).",
-        f"Pointed at a place without chirp, it takes the start time along by "
-        f"{follows[STRONGEST]} s for each second, a control head of its layer by {follows[CONTROL]}, and a line fitted "
-        f"on other images predicts the shift with a correlation of {interval(own, '.2f', 'correlation')}; verdict on "
-        f"Q8 over {counted(heads['training'].nunique(), 'training')}: {judgement.words}.",
+        f"In {first}, pointed at a place without chirp, it takes along {listed(slopes)}. The account, a line "
+        f"fitted on other images, passes for {listed(passes, ', ', 'no target in any training')}. Verdict on Q8 over "
+        f"{counted(heads['training'].nunique(), 'training')}: {judgement.words}.",
         f"The largest path from it, {_into(largest['part'])}, carries {interval(largest, '.2f', 'share')} of its "
         f"effect ({counted(int(largest['images']), 'image')}).",
     )
@@ -306,7 +309,7 @@ def _follows(account: pd.DataFrame, images: int) -> str:
     """How far the start time follows the head, from 0 (not at all) to 1 (all the way)."""
     row = account[(account["role"] == STRONGEST) & (account["target"] == "start_time")].iloc[0]
     way = f"{Interval(row['slope'], row['low_slope'], row['high_slope']):.2f}"
-    return f"The answer follows the head by {way} of the way ({counted(images, 'image')})"
+    return f"The start time follows the head by\n{way} of the way ({counted(images, 'image')})"
 
 
 def _finding(found: bool, words: str, otherwise: str) -> str:

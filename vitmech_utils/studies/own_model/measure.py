@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
@@ -74,6 +75,27 @@ def sections(page: Path) -> list[str]:
     """The headings of a report, in order."""
     text = page.read_text(encoding="utf-8")
     return [part.split("</h2>")[0] for part in text.split("<h2>")[1:]]
+
+
+@checked_arguments()
+def scored(score: Mapping[str, float], labels: torch.Tensor | None) -> dict[str, float]:
+    """The accuracy of a classifier beside that of a guess, and the guess's loss; of another model nothing.
+
+    `score` is as `Study.score` gives it. The guess knows how frequent each class is, and nothing of the image: its
+    cross-entropy is the entropy of the labels, its accuracy the share of the most frequent one.
+    """
+    if "accuracy" not in score or labels is None:
+        return {}
+    parts = torch.bincount(labels).double() / len(labels)
+    loss = float(torch.special.entr(parts).sum())
+    return {"accuracy": score["accuracy"], "guess_accuracy": float(parts.max()), "guess_loss": loss}
+
+
+@checked_arguments()
+def may_be_strongest(effects: pd.DataFrame) -> pd.DataFrame:
+    """The heads whose effect's interval reaches that of the largest effect, which comes first."""
+    ordered = effects.sort_values("effect", ascending=False)
+    return ordered[ordered["high"] >= ordered["low"].iloc[0]]
 
 
 def _draw(rng: np.random.Generator, shape: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.marks import excludes_zero, head_names, rarer
 from vitmech_utils.figures.plots import ATTENTION, DIVERGING, WIDE, WIDTH
-from vitmech_utils.figures.tables import counted, shown, three_sentences
+from vitmech_utils.figures.tables import counted, listed, shown, three_sentences
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.own_model.measure import may_be_strongest
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -80,20 +81,52 @@ def origin_table(table: pd.DataFrame, count: int = 8) -> Styler:
 
 
 @checked_arguments()
-def what_you_know(effects: pd.DataFrame, origin: pd.DataFrame, facts: Mapping[str, str], parts: int) -> str:
-    """The chapter in three sentences, about the model that was passed in."""
+def what_you_know(
+    effects: pd.DataFrame,
+    origin: pd.DataFrame,
+    facts: Mapping[str, str],
+    parts: int,
+    score: Mapping[str, float],
+) -> str:
+    """The chapter in three sentences, about the model that was passed in; `score` as `measure.scored` gives it."""
     top = effects.loc[effects["effect"].idxmax()]
     most = Interval(top["effect"], top["low"], top["high"])
     above, below = int((effects["low"] > 0).sum()), int((effects["high"] < 0).sum())
+    reach = listed(
+        f"layer {layer + 1}, head {head + 1}"
+        for layer, head in may_be_strongest(effects).iloc[1:][["layer", "head"]].itertuples(index=False)
+    )
+    alike = f"; the interval reaches that of {reach}" if reach != "none" else ""
     turned = int((origin["map_correlation"] < 0.5).sum())
     return three_sentences(
         f"The check found {facts['layers x heads']} (layers x heads), and that the answer is read from "
         f"{facts['the answer reads']}.",
         f"The largest effect is that of layer {int(top['layer']) + 1}, head {int(top['head']) + 1}: without it the "
         "loss "
-        f"grows by {most:.2g}, in its own unit{'' if most.low > 0 else ', an interval that includes zero'}; of "
+        f"grows by {most:.2g}, in its own unit{'' if most.low > 0 else ', an interval that includes zero'}{alike}; of "
         f"{len(effects)} heads {above} have an effect whose interval lies above zero, and {below} one below "
-        f"({counted(int(top['images']), 'image')}; loss with all heads {top['baseline_loss']:.3g}).",
+        f"({counted(int(top['images']), 'image')}; loss with all heads {top['baseline_loss']:.3g}{_guess(score)}).",
         f"The maps of {turned} of {len(origin)} heads correlate by less than one half with those before fine-tuning; "
         f"the report has {counted(parts, 'part')}, and the last but one says what could not be measured.",
+    )
+
+
+@checked_arguments()
+def scored(score: Mapping[str, float], loss: float) -> str:
+    """How well a classifier does with all heads, in accuracy and loss, and how well a guess does."""
+    if not score:
+        return f"With all heads the loss is {loss:.3g}."
+    return (
+        f"With all heads the model is right on {score['accuracy']:.0%} of the images, at a loss of {loss:.2f} nats. A "
+        f"guess by how frequent the classes are is right on {score['guess_accuracy']:.0%}, at "
+        f"{score['guess_loss']:.2f} nats."
+    )
+
+
+def _guess(score: Mapping[str, float]) -> str:
+    if not score:
+        return ""
+    return (
+        f", accuracy {score['accuracy']:.0%}; a guess by how frequent the classes are has "
+        f"{score['guess_loss']:.3g} and {score['guess_accuracy']:.0%}"
     )

@@ -561,8 +561,8 @@ def error_and_time(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
         front = pareto_front(part["milliseconds"].to_numpy(), part["mse"].to_numpy())
         plane.loc[part.index, "pareto_front"] = front
     return plane[
-        ["name", "base", "choice", "heads", "recovered", "batch", "effect", "low", "high", "mse", "milliseconds",
-         "time_low", "time_high", "speedup", "speedup_low", "speedup_high", "pareto_front"]
+        ["name", "base", "choice", "heads", "recovered", "images", "batch", "effect", "low", "high", "mse",
+         "milliseconds", "time_low", "time_high", "speedup", "speedup_low", "speedup_high", "pareto_front"]
     ]  # fmt: skip
 
 

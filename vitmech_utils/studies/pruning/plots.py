@@ -22,12 +22,13 @@ from vitmech_utils.figures.tables import (
     pipe_table,
     plain,
     three_sentences,
-    word,
 )
 from vitmech_utils.heads.costs import Costs
+from vitmech_utils.intervals import METHOD
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
-from vitmech_utils.studies.verdicts import Judgement
+from vitmech_utils.studies.coverage import measured
+from vitmech_utils.studies.verdicts import EFFECT, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -221,13 +222,16 @@ def work_bars(ax: "Axes", shares: Mapping[str, float], removed: float) -> None:
 
 @checked_arguments()
 def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
-    """Every choice of as many heads with its effect; `draws` are the random sets' effects, `layers` names the "
-    "early."""
+    """Every choice of as many heads with its effect; `draws` are the random sets' effects, `layers` names the early."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
     choice_forest(ax, same_size, draws)
     removed = same_size[~same_size["recovered"]].set_index("name")
     mildest = removed.loc[removed["effect"].idxmin(), "choice"]
     beaten = int((draws > removed.loc[layers, "effect"]).sum())
+    ax.set_xlabel(
+        f"change of the MSE (%), {counted(int(same_size['images'].iloc[0]), 'image')}; "
+        f"dots: {counted(len(draws), 'random set')}"
+    )
     headline(
         figure,
         f"Layers 1-3 do less harm than {beaten} of {len(draws)} random sets; least harm: {mildest}",
@@ -236,13 +240,52 @@ def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
 
 
 @checked_arguments()
+def against_random(same_size: pd.DataFrame, draws: pd.Series) -> str:
+    """How many random sets do less harm than each other choice of as many heads.
+
+    `same_size` holds the models without as many heads, `draws` the effects of the random sets.
+    """
+    removed = same_size[~same_size["recovered"] & ~same_size["choice"].isin(["random", "unpruned"])]
+    places = sorted((int((draws < row.effect).sum()), row.choice) for row in removed.itertuples())
+    told = listed(f"{_part(place, len(draws))} than {name}" for place, name in places)
+    worse = [name for place, name in places if 2 * place > len(draws)]
+    outdone = f" More than half of them outdo: {listed(worse, ' and ')}." if worse else ""
+    return (
+        f"Of {counted(len(draws), 'random set')} of as many heads, so many do less harm on the same "
+        f"{counted(int(removed['images'].iloc[0]), 'image')}: {told}.{outdone}"
+    )
+
+
+@checked_arguments()
+def held_by_intervals(images: int) -> str:
+    """How often intervals by so few images hold the truth, as measured for single heads."""
+    table = measured()
+    table = table[(table["quantity"] == EFFECT) & (table["method"] == METHOD)]
+    tried = max((count for count in table["images"] if count <= images), default=table["images"].min())
+    row = table.set_index("images").loc[tried]
+    return (
+        f"Nominal 95 % intervals by {counted(int(tried), 'image')} were tried on the effects of single heads "
+        f"([](04_head_ablation.ipynb)): they hold the truth in {row['covered']:.0f} % of draws for the median head, "
+        f"but in {row['least']:.0f} % for the worst. For whole sets of heads nothing was measured. So take the "
+        f"intervals by {counted(images, 'test image')} on this page for what these images say, not for a promise; "
+        "the longer recovery below rests on all held-out images."
+    )
+
+
+@checked_arguments()
 def recovery(
-    table: pd.DataFrame, bases: Mapping[str, str], control: str, means_kept: str, at_mean: float
+    table: pd.DataFrame,
+    bases: Mapping[str, str],
+    control: str,
+    means_kept: str,
+    at_mean: float,
+    more: Interval,
 ) -> str:
     """Effects before and after recovery as a table, with their scale.
 
     `bases` names what each recovered model was, `control` the whole model given the same training, `means_kept` the
-    one with means in its biases; `at_mean` is the effect of always predicting the mean, in percent.
+    one with means in its biases; `at_mean` is the effect of always predicting the mean, in percent. `more` is by how
+    much layers 1-3, recovered, do more harm than the random set, recovered.
     """
     rows = table.set_index("name")
     headings = (
@@ -260,8 +303,29 @@ def recovery(
         f"{pipe_table(headings, lines)}\n\nThe same further training changes the error of the unpruned model by "
         f"{percent(rows.loc[control])}. For scale: a model that always predicts the mean would stand at "
         f"{at_mean:+,.0f} %. Without the heads of layers 1-3, but with their means, it is "
-        f"{percent(rows.loc[means_kept])}, with nothing trained."
+        f"{_means(rows.loc[means_kept])}, with nothing trained.\n\n{_after_recovery(more)}"
     )
+
+
+def _after_recovery(more: Interval) -> str:
+    """Whether layers 1-3 are any better than a random set once both were trained on."""
+    said = "no clearly better and no clearly worse than"
+    if more.high < 0 or more.low > 0:
+        said = f"clearly {'better' if more.high < 0 else 'worse'} than"
+    apart = percent({"effect": more.value, "low": more.low, "high": more.high})
+    return (
+        f"After this recovery layers 1-3 are {said} the one random set that was given it: image by image their error "
+        f"differs from that set's by {apart} of the whole model's loss."
+    )
+
+
+def _means(row: pd.Series) -> str:
+    """The effect with means kept, and whether it says anything."""
+    return f"{percent(row)}{' (undecided)' if row['low'] <= 0 <= row['high'] else ''}"
+
+
+def _part(count: int, every: int) -> str:
+    return {0: "none", every: f"all {every}"}.get(count, f"{count}")
 
 
 @checked_arguments()
@@ -309,16 +373,22 @@ def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
 
 @checked_arguments()
 def pruned_sizes(table: pd.DataFrame) -> "Figure":
-    """The effect against the number of heads removed, titled with which way of choosing is better at the largest."""
+    """The effect against the number of heads removed, titled with which way of choosing is better at each size."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
     size_curves(ax, table[table["heads"] > 0])
-    rows, largest = table.set_index("name"), table["heads"].max()
-    once, rounds = (rows.loc[f"{name} ({largest})", "effect"] for name in ("least effect", "in rounds"))
-    better = "In rounds is better" if rounds < once else "One shot is better"
-    headline(
-        figure,
-        f"{better} with {largest} heads removed: {min(once, rounds):+,.0f} against {max(once, rounds):+,.0f} %",
+    ax.set_ylabel(f"change of the MSE (%), {counted(int(table['images'].iloc[0]), 'image')}")
+    rounds, once = (
+        table[~table["recovered"] & (table["choice"] == name)].set_index("heads")
+        for name in ("in rounds", "least effect")
     )
+    told = []
+    for size in sorted(set(rounds.index) & set(once.index)):
+        one, other = rounds.loc[size], once.loc[size]
+        clear = one["high"] < other["low"] or other["high"] < one["low"]
+        told.append(
+            f"{'' if clear else 'not '}clearly {'better' if one['effect'] < other['effect'] else 'worse'} with {size}"
+        )
+    headline(figure, f"In rounds, against one shot: {listed(told)} heads removed")
     return figure
 
 
@@ -433,6 +503,7 @@ def error_and_time(plane: pd.DataFrame, count: int) -> "Figure":
             f"Batch size {batch}: {len(front)} of {len(part)} models unbeaten, up to "
             f"{fastest['speedup']:.2f} times as fast"
         )
+        ax.set_ylabel(f"change of the MSE (%), {counted(int(part['images'].iloc[0]), 'image')}")
     choice_legend(figure, set(plane["choice"]))
     return figure
 
@@ -533,10 +604,11 @@ def verdict(
     layers: str,
     speedups: Mapping[int, Interval],
     count: int,
+    means_kept: str,
 ) -> str:
     """The answer to the study's question with its figures; `layers` names the model without the `count` early heads.
 
-    `longer` holds the longer recovery, which then decides, or no row.
+    `longer` holds the longer recovery, which then decides, or no row; `means_kept` names the model with their means.
     """
     rows = table.set_index("name")
     faster = listed(f"{speedup:.2f} (batch size {batch})" for batch, speedup in speedups.items())
@@ -546,7 +618,10 @@ def verdict(
         f"{percent(rows.loc[layers])}, {_recovered(rows, longer, layers)}; the model runs {faster} times as fast (95 % "
         f"intervals).\n\n"
         "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
-        f"faster: **{judgement.words}**. Reason: {judgement.reason}."
+        f"faster: **{judgement.words}**. Reason: {judgement.reason}.\n\n"
+        "The question, and so the verdict, is about heads with nothing in their place. With their means kept in the "
+        f"biases, and nothing trained, the error changes by {_means(rows.loc[means_kept])}; the verdict does not speak "
+        "of that."
     )
 
 
@@ -556,22 +631,27 @@ def what_you_know(
     table: pd.DataFrame,
     longer: pd.DataFrame,
     random: pd.DataFrame,
-    layers: str,
+    models: tuple[str, str],
     speedups: Mapping[int, Interval],
     limit: float,
 ) -> str:
     """The chapter in three sentences.
 
-    `longer` holds the longer recovery or no row, `random` the effects of random sets; `limit` is the ceiling by FLOPs.
+    `longer` holds the longer recovery or no row, `random` the effects of random sets; `models` names those without the
+    early heads, with nothing and with their means in their place; `limit` is the ceiling by FLOPs.
     """
+    layers, means_kept = models
     rows, drawn = table.set_index("name"), random["effect"]
-    place = int((drawn < rows.loc[layers, "effect"]).sum())
+    size = rows.loc[layers, "heads"]
+    compared = {"layers 1-3": layers, **{name: f"{name} ({size})" for name in ("first order", "in rounds")}}
+    places = {name: int((drawn < rows.loc[model, "effect"]).sum()) for name, model in compared.items()}
+    less = listed(f"{_part(place, len(drawn))} than {name}" for name, place in places.items())
     faster = listed(f"{found:.2f} (batch size {batch})" for batch, found in speedups.items())
     return three_sentences(
-        f"Without {layers} the error changes by {percent(rows.loc[layers])}, {_recovered(rows, longer, layers)}.",
+        f"Without {layers} the error changes by {percent(rows.loc[layers])}, {_recovered(rows, longer, layers)}; with "
+        f"their means kept and nothing trained, by {_means(rows.loc[means_kept])}.",
         f"As many heads drawn at random change it by {drawn.median():+,.0f} % in the median ({drawn.min():+,.0f} to "
-        f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); {place} of the draws "
-        f"{word(place, 'does', 'do')} less harm than {layers}.",
+        f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); of these draws so many do less harm: {less}.",
         f"The pruned model runs {faster} times as fast, of at most {limit:.2f} by its floating-point operations; "
         f"verdict on Q1, early heads can go for good: {judgement.words}.",
     )

@@ -95,6 +95,18 @@ def long_in_percent(
     return pd.DataFrame([row])
 
 
+@checked_arguments()
+def apart(
+    answers: Answers,
+    others: Answers,
+    labels: Answers,
+    held_out: Float[ndarray, "held_out target"],
+    bootstrap: int,
+) -> Interval:
+    """By how much more one model's loss is than another's on the same images, in percent of the held-out loss."""
+    return _change(answers, others, labels, held_out, bootstrap)
+
+
 def _change(
     answers: Answers, against: Answers, labels: Answers, held_out: ndarray, bootstrap: int
 ) -> Interval:

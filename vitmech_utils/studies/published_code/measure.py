@@ -18,12 +18,14 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.data.dataset import unstandardize
 from vitmech_utils.heads import published_code as published
 from vitmech_utils.heads.attention import attention_maps
+from vitmech_utils.heads.changes import baseline_loss, mean_changes
 from vitmech_utils.heads.hooks import capture_heads
 from vitmech_utils.heads.replacements import constant_output
-from vitmech_utils.intervals import effect_intervals, mean_interval
+from vitmech_utils.intervals import joint_interval, mean_interval
 from vitmech_utils.model.anatomy import find_blocks
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.statistics import Interval, percent_effect, rank_correlation
+from vitmech_utils.model.scores import held_out_losses
+from vitmech_utils.statistics import Interval, rank_correlation, spearman
 
 NOISE = 1e-4
 """By how much predictions may differ from one batch size to another."""
@@ -89,37 +91,77 @@ def other_orders(
 
 
 @checked_arguments()
-def drift(
-    scenarios: Mapping[str, Float[Tensor, "layer head image target"]],
-    baseline: Float[Tensor, "image target"],
-    labels: Float[Tensor, "image target"],
-    orders: Mapping[str, Sequence[int]],
-    bootstrap: int,
-) -> pd.DataFrame:
-    """The outcome by layer in each order: order, layer, its position in the order, effect, low, high (percent)."""
-    usual = (baseline - labels).square().mean(-1).numpy()
-    rows = []
-    for name, found in scenarios.items():
-        error = (found - labels).square().mean(-1).numpy().mean(1)
-        low, high = effect_intervals(error, usual, bootstrap)
-        position = np.argsort(orders[name])
-        for layer, effect in enumerate(percent_effect(error, usual)):
-            rows.append((name, layer, int(position[layer]), effect, low[layer], high[layer]))
-    return pd.DataFrame(rows, columns=["order", "layer", "position", "effect", "low", "high"])
+def whole_loss(reading: Mapping[str, Float[ndarray, "image target"]]) -> Interval:
+    """The model's MSE on the whole held-out set (standardized labels): what this chapter's effects are percent of.
+
+    `reading` holds the set's `predictions` and `labels`, as chapter 02 keeps them; chapter 04 divides by the same.
+    """
+    return baseline_loss(held_out_losses(reading))
 
 
 @checked_arguments()
-def follows(table: pd.DataFrame) -> dict[str, float]:
-    """Mean rank correlation, over the orders of `drift`, of the outcome with the position, and with the layer."""
+def changes_by_layer(
+    scenarios: Mapping[str, Float[Tensor, "layer head image target"]],
+    baseline: Float[Tensor, "image target"],
+    labels: Float[Tensor, "image target"],
+) -> dict[str, Float[ndarray, "layer image"]]:
+    """By how much each image's squared error changes in a layer's scenarios, mean over 'heads', in each order."""
+    usual = (baseline - labels).square().mean(-1).numpy()
     return {
-        key: np.mean(
-            [
-                rank_correlation(part[key].to_numpy(float), part["effect"].to_numpy(), 200).value
-                for _, part in table.groupby("order")
-            ]
-        )
-        for key in ("position", "layer")
+        name: (found - labels).square().mean(-1).numpy().mean(1) - usual for name, found in scenarios.items()
     }
+
+
+@checked_arguments()
+def drift(
+    changes: Mapping[str, Float[ndarray, "layer image"]], whole: Interval, orders: Mapping[str, Sequence[int]]
+) -> pd.DataFrame:
+    """The outcome by layer in each order: order, layer, its position in the order, effect, low, high, images.
+
+    `changes` are those of `changes_by_layer`; effects are in percent of `whole`, the loss on the held-out set. An error
+    cannot fall by more than all of it, so an interval of it ends at -100 %.
+    """
+    rows = []
+    for name, found in changes.items():
+        position = np.argsort(orders[name])
+        effects, lows, highs = mean_changes(found, whole)
+        for layer, (effect, low, high) in enumerate(zip(effects, lows, highs, strict=True)):
+            least = max(low, min(effect, -100.0))
+            rows.append((name, layer, int(position[layer]), effect, least, high, found.shape[1]))
+    return pd.DataFrame(rows, columns=["order", "layer", "position", "effect", "low", "high", "images"])
+
+
+@checked_arguments()
+def follows(
+    changes: Mapping[str, Float[ndarray, "layer image"]], orders: Mapping[str, Sequence[int]], bootstrap: int
+) -> dict[str, Interval]:
+    """Mean rank correlation, over the orders, of the outcome with the `position` in them, and with the `layer`.
+
+    Intervals redraw images, the same for all layers and orders. `closer` is by how much the first, whatever its sign,
+    is larger than the second.
+    """
+    layers = len(next(iter(changes.values())))
+    places = {
+        "position": [np.argsort(orders[name]) for name in changes],
+        "layer": [np.arange(layers)] * len(changes),
+    }
+
+    def mean(means: Float[ndarray, "draw row"], key: str) -> Float[ndarray, " draw"]:
+        parts = np.split(means, len(changes), axis=1)
+        found = [
+            spearman(part, np.broadcast_to(place.astype(float), part.shape))
+            for part, place in zip(parts, places[key], strict=True)
+        ]
+        return np.mean(found, axis=0)
+
+    def closer(means: Float[ndarray, "draw row"]) -> Float[ndarray, " draw"]:
+        return np.abs(mean(means, "position")) - np.abs(mean(means, "layer"))
+
+    rows = np.concatenate(list(changes.values()))
+    found = {
+        key: joint_interval(rows, lambda means, key=key: mean(means, key), draws=bootstrap) for key in places
+    }
+    return found | {"closer": joint_interval(rows, closer, draws=bootstrap)}
 
 
 @checked_arguments()
@@ -127,8 +169,12 @@ def published_heatmap(
     scenarios: Float[Tensor, "layer head image target"],
     baseline: Float[Tensor, "image target"],
     labels: Float[Tensor, "image target"],
+    whole: Interval,
 ) -> pd.DataFrame:
-    """The procedure's heatmap as a table: layer, head (0-based; rather a row of head 1), effect in percent."""
+    """The procedure's heatmap as a table: layer, head (0-based; rather a row of head 1), effect, images.
+
+    Effects are in percent of `whole`, the loss on the held-out set, as are those of chapter 04.
+    """
     layers, heads, images = scenarios.shape[:3]
     errors = (scenarios - labels).square().mean(-1).numpy().reshape(-1, images)
     usual = (baseline - labels).square().mean(-1).numpy()
@@ -136,7 +182,8 @@ def published_heatmap(
         {
             "layer": np.repeat(np.arange(layers), heads),
             "head": np.tile(np.arange(heads), layers),
-            "effect": percent_effect(errors, usual),
+            "effect": 100 * (errors - usual).mean(1) / whole.value,
+            "images": images,
         }
     )
 
@@ -239,14 +286,27 @@ def views(
 
 
 @checked_arguments()
-def likeness(maps: Mapping[str, Float[Tensor, "image layer head row column"]]) -> dict[str, float]:
-    """Mean rank correlation with the map of CLS over images, layers and heads, for every other query."""
+def likeness(
+    maps: Mapping[str, Float[Tensor, "image layer head row column"]],
+) -> dict[str, Float[ndarray, " image"]]:
+    """Each image's mean rank correlation with the map of CLS over layers and heads, for every other query."""
 
     def alike(first: Tensor, second: Tensor) -> float:
-        a, b = (found.flatten(-2).flatten(0, 2).double().cpu().numpy() for found in (first, second))
-        return np.mean([rank_correlation(x, y, 1).value for x, y in zip(a, b, strict=True)])
+        a, b = (found.flatten(-2).flatten(0, 1).double().cpu().numpy() for found in (first, second))
+        return np.nanmean(spearman(a, b))  # a map that is constant has no order
 
-    return {name: alike(maps["CLS"], found) for name, found in maps.items() if name != "CLS"}
+    return {
+        name: np.array([alike(*both) for both in zip(maps["CLS"], found, strict=True)])
+        for name, found in maps.items()
+        if name != "CLS"
+    }
+
+
+@checked_arguments()
+def over_images(likeness: Mapping[str, Float[ndarray, " image"]], bootstrap: int) -> dict[str, Interval]:
+    """The mean of `likeness` with its interval over images, which ends where correlations do."""
+    found = {name: mean_interval(values, bootstrap) for name, values in likeness.items()}
+    return {name: Interval(one.value, max(one.low, -1.0), min(one.high, 1.0)) for name, one in found.items()}
 
 
 @checked_arguments()

@@ -16,7 +16,7 @@ from vitmech_utils.figures.tables import (
     against,
     counted,
     from_zero,
-    interval,
+    percent,
     pipe_table,
     shown,
     three_sentences,
@@ -59,62 +59,83 @@ def rows(zeroed: Sequence[int], sizes: Mapping[str, int]) -> "Figure":
 
 
 @checked_arguments()
-def orders(drift: pd.DataFrame, follows: Mapping[str, float]) -> "Figure":
+def orders(drift: pd.DataFrame, follows: Mapping[str, Interval]) -> "Figure":
     """The outcome in three orders of the layers, against the layer and against its place in the order."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.0), sharey=True)
     labels = {"layer": "layer", "position": "place in the order of zeroing"}
+    names = list(drift["order"].unique())
     for ax, (key, label) in zip(axes, labels.items(), strict=True):
-        for name, part in drift.groupby("order", sort=False):
-            part = part.sort_values(key)
-            ax.plot(part[key] + 1, part["effect"], "o-", markersize=4, label=name)
+        for number, name in enumerate(names):
+            part = drift[drift["order"] == name].sort_values(key)
+            reach = part["effect"] - part["low"], part["high"] - part["effect"]
+            places = part[key] + 1 + 0.2 * (number - (len(names) - 1) / 2)  # side by side
+            ax.errorbar(places, part["effect"], reach, fmt="o-", markersize=4, elinewidth=0.8, label=name)
         ax.axhline(0, color="#444444", linewidth=0.8)
-        ax.set(xlabel=label, title=f"against {label.split(' ')[0]}: rank correlation {follows[key]:+.2f}")
+        ax.set(xlabel=label, title=f"against {label.split(' ')[0]}: rank correlation\n{follows[key]:+.2f}")
         ax.set_xticks(range(1, int(drift[key].max()) + 2))
-    axes[0].set_ylabel("change of the MSE (%)")
+    axes[0].set_ylabel("change of the MSE (% of the held-out loss)")
     axes[1].legend(title="order of layers", loc="upper left")
-    return headline(figure, f"What zeroing does follows {what_it_follows(follows)}")
+    images = counted(int(drift["images"].iloc[0]), "image")
+    return headline(figure, f"What zeroing does follows {what_it_follows(follows)} ({images})")
 
 
 @checked_arguments()
-def what_it_follows(follows: Mapping[str, float]) -> str:
-    """What the outcome follows more closely."""
-    return "the place in the order" if abs(follows["position"]) > abs(follows["layer"]) else "the layer"
+def what_it_follows(follows: Mapping[str, Interval]) -> str:
+    """What the outcome follows more closely, if the interval of the difference says so; a single image has none."""
+    if follows["closer"].low > 0:
+        return "the place in the order"
+    return "the layer" if follows["closer"].high < 0 else "neither for sure"
 
 
 @checked_arguments()
-def orders_text(drift: pd.DataFrame, follows: Mapping[str, float]) -> str:
+def orders_text(drift: pd.DataFrame, follows: Mapping[str, Interval]) -> str:
     """What the three orders show."""
     last = {name: part.loc[part["position"].idxmax()] for name, part in drift.groupby("order")}
-    ends = ", ".join(f"{name} {interval(row, value='effect', unit='%')}" for name, row in last.items())
+    ends = ", ".join(f"{name} {percent(row)}" for name, row in last.items())
+    images = counted(int(drift["images"].iloc[0]), "image")
+    clear = int(((drift["low"] > 0) | (drift["high"] < 0)).sum())
     return (
-        f"Here the outcome follows **{what_it_follows(follows)}** more closely: mean rank correlation "
-        f"{follows['position']:+.2f} with the place in the order, {follows['layer']:+.2f} with the layer. All three "
-        "orders end with nearly the same weights, all but the rows zeroed last, and there the error has changed by "
-        f"{ends}."
+        f"More closely than the other, the outcome follows **{what_it_follows(follows)}**: mean rank correlation "
+        f"{follows['position']:+.2f} with the place in the order, {follows['layer']:+.2f} with the layer (95 % "
+        f"intervals over the {images}, the same for all layers and orders). This is a statement about an order: how "
+        f"large the changes are is known badly from so few images, and {clear} of {len(drift)} single changes have an "
+        "interval that excludes zero. All three orders end with nearly the same weights, all but the rows zeroed "
+        f"last, and there the error has changed, in percent of the held-out loss, by {ends}."
     )
 
 
 @checked_arguments()
 def heatmaps(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval) -> "Figure":
-    """The procedure's heatmap beside the estimated one; `same` is their rank correlation."""
+    """The procedure's heatmap beside the estimated one; `same` is their rank correlation over heads."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.6))
     titled = {"published procedure": theirs, f"estimated, {ours['mode'].iloc[0]} ablation": ours}
     most = max(float(table["effect"].abs().max()) for table in titled.values())
     for ax, (title, table) in zip(axes, titled.items(), strict=True):
-        heatmap(ax, table, label="effect on the MSE (%)", diverging=True, linear=1.0, limits=(-most, most))
-        ax.set_title(title)
+        heatmap(
+            ax,
+            table,
+            label="effect (% of the held-out loss)",
+            diverging=True,
+            linear=1.0,
+            limits=(-most, most),
+        )
+        ax.set_title(f"{title}, {counted(int(table['images'].iloc[0]), 'image')}")
     axes[0].set_xlabel("'head' (a row of head 1)")
-    return headline(figure, f"Rank correlation of the two: {same:+.2f}; colours on one scale")
+    return headline(
+        figure, f"Rank correlation of the two over {len(ours)} heads: {same:+.2f}; colours on one scale"
+    )
 
 
 @checked_arguments()
 def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval, within: Interval) -> str:
     """How alike the two heatmaps are, over all heads and within layers."""
+    images = counted(int(theirs["images"].iloc[0]), "image")
     return (
-        f"The rank correlation between the two heatmaps is {same:+.2f} over all heads (95 % interval over heads). "
+        f"The rank correlation between the two heatmaps is {same:+.2f} over all heads (95 % interval over {len(ours)} "
+        f"heads, for these {images}; it says nothing of other images). "
         f"Two heatmaps that rise with depth are alike for that reason alone; within layers, where depth plays no part, "
-        f"they correlate by {within:+.2f}. The largest change "
-        f"that the procedure finds is {theirs['effect'].abs().max():.2f} %, the largest effect of a whole head "
+        f"they correlate by {within:+.2f}. The largest change that the procedure finds is "
+        f"{theirs['effect'].abs().max():.1f} % of the held-out loss, the largest effect of a whole head "
         f"{ours['effect'].abs().max():.1f} %."
     )
 
@@ -156,7 +177,7 @@ def pixels_text(
         f"{highest:.1f}. The fine-tuned model's MSE is {from_zero(trained_on):.3f} on the first and "
         f"{from_zero(normalized):.3f} on the second: image by image {more:+.3f} (paired 95 % interval, "
         f"{counted(len(labels), 'image')}), "
-        f"{against(more.low, more.high, 0.0, 'clearly worse', 'clearly better', 'which does not decide it')}."
+        f"{against(more.low, more.high, 0.0, 'worse', 'better', 'which does not decide it')}."
     )
 
 
@@ -164,35 +185,38 @@ def pixels_text(
 def queries(
     image: Float[ndarray, "row column 3"],
     maps: Mapping[str, Float[ndarray, "row column"]],
-    likeness: Mapping[str, float],
+    likeness: Mapping[str, Interval],
+    images: int,
 ) -> "Figure":
-    """One head's map over one image for three queries, each scaled to [0, 1]."""
+    """One head's map over one image for three queries, each scaled to [0, 1]; `likeness` is over `images` of them."""
     figure, axes = plt.subplots(1, 3, figsize=(WIDE, 3.2))
     for ax, (name, found) in zip(axes, maps.items(), strict=True):
         found = (found - found.min()) / max(found.max() - found.min(), 1e-12)
         ax.imshow(overlay(image, found))
-        ax.set_title(name if name == "CLS" else f"{name}: correlation {likeness[name]:.2f}")
+        ax.set_title(name if name == "CLS" else f"{name}: {likeness[name]:.2f}")
         ax.set_axis_off()
-    return figure
+    return headline(
+        figure, f"Rank correlation with the map of CLS, mean over heads ({counted(images, 'image')})"
+    )
 
 
 @checked_arguments()
-def constants(share: Float[ndarray, "layer head"]) -> "Figure":
-    """How much of its size each head keeps without its weights."""
+def constants(share: Float[ndarray, "layer head"], images: int) -> "Figure":
+    """How much of its size each head keeps without its weights; sizes are means over `images` of them."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
     heatmap(ax, share, label="size of the constant / mean size of the output")
-    ax.set_title(f"The median head keeps {np.median(share):.0%} of its size")
+    ax.set_title(f"The median head keeps {np.median(share):.0%} of its size ({counted(images, 'image')})")
     return figure
 
 
 @checked_arguments()
 def verdict(
     sizes: Mapping[str, int],
-    follows: Mapping[str, float],
+    follows: Mapping[str, Interval],
     matched: int,
     units: Mapping[str, Interval],
     pixels: Mapping[str, Interval],
-    corner: float,
+    corner: Interval,
     constant: float,
 ) -> str:
     """The eight observations in a table: what the study sets out to do, what its code does, and what is seen here.
@@ -240,7 +264,7 @@ def verdict(
 
 @checked_arguments()
 def what_you_know(
-    follows: Mapping[str, float], same: Interval, within: Interval, loading: pd.DataFrame
+    follows: Mapping[str, Interval], same: Interval, within: Interval, loading: pd.DataFrame
 ) -> str:
     """The chapter in three sentences; the intervals say how alike the heatmaps are, over all heads and in layers."""
     errors = loading.set_index("model")
@@ -252,7 +276,7 @@ def what_you_know(
         within.low, within.high, 0.0, "they agree there, too", "they disagree there", "undecided"
     )
     return three_sentences(
-        f"The published procedure follows {what_it_follows(follows)}: its outcome has a mean rank correlation of "
+        f"The published procedure's outcome follows {what_it_follows(follows)}: it has a mean rank correlation of "
         f"{follows['position']:+.2f} with the place in the order of zeroing, and of {follows['layer']:+.2f} with the "
         "layer.",
         f"It analyses a model whose MSE is {loaded:.2f}, where the fine-tuned model has {tuned:.3f}: the documented "

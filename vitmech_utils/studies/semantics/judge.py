@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from vitmech_utils.arguments import checked_arguments
-from vitmech_utils.figures.tables import counted, word
+from vitmech_utils.figures.tables import counted, listed, word
 from vitmech_utils.runs.manifests import RunError
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.rows import Row, numbers
+from vitmech_utils.studies.semantics.measure import CHANGES
 from vitmech_utils.studies.tables import BOUNDS, JudgedRun, how_to_rerun
 from vitmech_utils.studies.verdicts import (
     EFFECT,
+    ENOUGH_HEADS,
     FAILS,
     FIRST_FOUR,
     HALF,
@@ -50,6 +52,8 @@ TABLES = {
     "importance_and_focus": ("mode", "heads", "correlation", *BOUNDS, "p_value"),
 }
 DEEP = (5, 10)  # layers 6-11, 0-based, both ends included
+MOVED = {region for change in CHANGES.values() if change.kind == "moved" for region in change.regions}
+"""What some twin moves; of a head about anything else nobody knows whether it would follow."""
 
 
 @checked_arguments()
@@ -80,6 +84,18 @@ def polysemantic_or_diffuse(classes: pd.DataFrame) -> Count:
     """Count the heads of the last layer that are about several things, or about none."""
     last = classes[classes["layer"] == classes["layer"].max()]
     return count_sure(last, last["class"].isin(["polysemantic", "diffuse"]))
+
+
+@checked_arguments()
+def about_what_no_twin_moves(classes: pd.DataFrame) -> pd.Series:
+    """For each head, whether it is monosemantic about a region that no twin moves: perhaps a place, and no thing."""
+    return (classes["class"] == "monosemantic") & ~classes["regions"].isin(MOVED)
+
+
+@checked_arguments()
+def last_layer_untested(classes: pd.DataFrame) -> int:
+    """How many heads of the last layer count as focused though they are about what no twin moves."""
+    return int(about_what_no_twin_moves(classes[classes["layer"] == classes["layer"].max()]).sum())
 
 
 @checked_arguments()
@@ -148,13 +164,14 @@ def some_detectors_are_irrelevant(detectors: Count, effects: Sequence[Interval],
 
 @checked_arguments()
 def last_layer_is_polysemantic(
-    heads: Count, wider: bool, images: int, usual: Count | None = None
+    heads: Count, wider: bool, images: int, usual: Count | None = None, untested: int = 0
 ) -> Judgement:
     """C5. Holds if more than *half* of the last layer's heads are for sure polysemantic or diffuse, and its maps are
     more spread out than those of each of layers 6-11. Holds in part if only the heads are. Does not hold if even those
     that may be make up no more than *half*. Otherwise it is undecided. *For sure* and *may be* as in C3.
 
-    `usual` is the count by the usual thresholds alone, as in C3.
+    `usual` is the count by the usual thresholds alone, as in C3. `untested` heads of the layer are about a region that
+    no twin moves; they count as focused, as the classes have them, and the reason says how many they are.
     """
     if judgement := too_few(images, ON_CHIRP):
         return judgement
@@ -167,31 +184,66 @@ def last_layer_is_polysemantic(
         most = f"at most {heads.high}" if heads.high else "none"
         return Judgement(
             FAILS,
-            f"{most} of the {heads.total} heads {word(heads.high or 1, 'is', 'are')} polysemantic or diffuse",
+            f"{most} of the {heads.total} heads {word(heads.high or 1, 'is', 'are')} polysemantic or diffuse"
+            f"{_without(untested, heads)}",
         )
     alone = None if usual is None else last_layer_is_polysemantic(usual, wider, images)
     return undecided_over_thresholds(
-        f"between {heads.low} and {heads.high} of the {heads.total} heads are: more or fewer than half", alone
+        f"between {heads.low} and {heads.high} of the {heads.total} heads are{_without(untested, heads)}: more or "
+        "fewer than half",
+        alone,
+    )
+
+
+def _without(untested: int, heads: Count) -> str:
+    """What C5 counts as focused without knowing whether it would follow."""
+    if not untested:
+        return ""
+    return (
+        f" (among those that count as focused by the usual thresholds, {untested} {word(untested, 'is', 'are')} about "
+        f"what no twin moves, perhaps a place; without {word(untested, 'it', 'them')}, "
+        f"{heads.total - heads.value - untested} of the {heads.total} are neither polysemantic nor diffuse)"
     )
 
 
 @checked_arguments()
-def importance_grows_with_focus(overall: Interval, within: Interval, images: int) -> Judgement:
-    """C6. Holds if the rank correlation of effect and attention on the chirp is clearly above zero over all heads and
-    within layers. Holds in part if only over all heads: depth alone could make that. Does not hold if over all heads
-    it is clearly below *none*. Otherwise it is undecided.
+def importance_grows_with_focus(
+    overall: Interval, within: Interval, images: int, mode: str = "mean"
+) -> Judgement:
+    """C6. Holds if, by mean ablation, the rank correlation of effect and attention on the chirp is clearly above zero
+    over all heads and within layers. Holds in part if only over all heads: depth alone could make that. Does not hold
+    if over all heads it is clearly below *none*. Otherwise it is undecided. What the other modes say stands beside the
+    verdict and does not enter it: they need not agree.
+
+    `mode` is the ablation that both correlations are of; it is mean ablation wherever that was run.
     """
     if judgement := too_few(images, EFFECT):
         return judgement
     if overall.high < NONE:
-        return Judgement(FAILS, f"over all heads the correlation lies below {NONE:g}")
+        return Judgement(FAILS, f"by {mode} ablation the correlation over all heads lies below {NONE:g}")
     if overall.low > 0 and within.low > 0:
-        return Judgement(HOLDS, "the correlation is above zero over all heads, and within layers too")
+        return Judgement(
+            HOLDS, f"by {mode} ablation the correlation is above zero over all heads, and within layers too"
+        )
     if overall.low > 0:
         return Judgement(
-            IN_PART, "over all heads it grows; within layers this does not show, so depth alone could make it"
+            IN_PART,
+            f"by {mode} ablation it grows over all heads; within layers this does not show, so depth alone could make "
+            "it",
         )
-    return undecided("the interval of the correlation includes zero")
+    return undecided(f"by {mode} ablation the interval of the correlation includes zero")
+
+
+@checked_arguments()
+def other_modes(table: pd.DataFrame, mode: str) -> str:
+    """What C6's correlation over all heads is by the modes that its rule does not ask, with intervals over heads.
+
+    `table` is of `measure.importance_and_focus`, `mode` the one that the rule asks.
+    """
+    others = table[(table["heads"] == "all heads") & (table["mode"] != mode)]
+    return listed(
+        f"{row.mode} {Interval(row.correlation, row.low, row.high):+.2f}" for row in others.itertuples()
+    )
 
 
 COUNTED = {about_chirp_alone: "C3", polysemantic_or_diffuse: "C5"}
@@ -231,9 +283,13 @@ def judged(
         "C3": layers_attend_to_chirp_alone(counts["C3"], images, about_chirp_alone(classes)),
         "C4": some_detectors_are_irrelevant(counts["C4"], detector_effects(classes, sweep), both),
         "C5": last_layer_is_polysemantic(
-            counts["C5"], last_layer_spreads_wider(classes), images, polysemantic_or_diffuse(classes)
+            counts["C5"],
+            last_layer_spreads_wider(classes),
+            images,
+            polysemantic_or_diffuse(classes),
+            last_layer_untested(classes),
         ),
-        "C6": importance_grows_with_focus(*correlations, both),
+        "C6": importance_grows_with_focus(*correlations, both, str(sweep["mode"].iloc[0])),
     }
 
 
@@ -286,7 +342,8 @@ def _c4(run: JudgedRun) -> Row:
         sample=f"{run.semantics_images} images for the classes, {int(sweep['images'].iloc[0])} for the effects, "
         f"{run.focus_mode} ablation",
         control=control,
-        would_change=f"More images, until each detector's interval lies on one side of ±{HARDLY:g} %.",
+        would_change=f"At least {ENOUGH_HEADS} sure detectors: all clearly beyond ±{HARDLY:g} % against the claim, all "
+        "within it for the claim, some within it for part of it.",
         chapter=CHAPTER,
         figure="fig-classes",
         images=images,
@@ -313,7 +370,13 @@ def _c5(run: JudgedRun) -> Row:
         images=run.semantics_images,
         **numbers(count, "heads"),
         **vars(
-            last_layer_is_polysemantic(count, wider, run.semantics_images, polysemantic_or_diffuse(classes))
+            last_layer_is_polysemantic(
+                count,
+                wider,
+                run.semantics_images,
+                polysemantic_or_diffuse(classes),
+                last_layer_untested(classes),
+            )
         ),
     )
 
@@ -333,13 +396,14 @@ def _c6(run: JudgedRun) -> Row:
         study="implied, no figure",
         ours=f"rank correlation {overall:.2f} over all heads",
         sample=f"{len(run.tables['classes'])} heads, {images} images, {mode} ablation",
-        control=f"within layers, where depth cannot make it: {within:.2f}; heads shuffled at random: p = {p_value:.3f}",
+        control=f"within layers, where depth cannot make it: {within:.2f}; heads shuffled at random: p = {p_value:.3f}"
+        f"; over all heads by the other modes, which the rule does not ask: {other_modes(table, mode)}",
         would_change="A correlation within layers whose interval excludes zero; more heads or a second model.",
         chapter=CHAPTER,
         figure="fig-importance",
         images=images,
         **numbers(overall, "rank correlation"),
-        **vars(importance_grows_with_focus(overall, within, images)),
+        **vars(importance_grows_with_focus(overall, within, images, mode)),
     )
 
 

@@ -18,17 +18,28 @@ from vitmech_utils.figures.tables import (
     against,
     both_verdicts,
     bullets,
+    counted,
+    listed,
     named,
     shown,
     three_sentences,
+    word,
 )
 from vitmech_utils.heads.semantics import Thresholds
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies.semantics import judge
 from vitmech_utils.studies.semantics.measure import CHANGES, FOLLOWED, early_text_or_edge
 from vitmech_utils.studies.semantics.measure import correlations as rank_correlations
 from vitmech_utils.studies.trainings.judge import over_all
-from vitmech_utils.studies.verdicts import Count, Judgement, in_words
+from vitmech_utils.studies.verdicts import (
+    FIRST_FOUR,
+    SURE,
+    Count,
+    Judgement,
+    detects_text_or_edge,
+    in_words,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,10 +98,26 @@ def classes_figure(classes: pd.DataFrame) -> "Figure":
     figure, ax = plt.subplots(figsize=(WIDTH, 6.2))
     class_grid(ax, classes)
     one, several = ((classes["class"] == name).sum() for name in ("monosemantic", "polysemantic"))
-    still = int(((classes["class"] == "monosemantic") & classes["top_follow"].isna()).sum())
+    still = int(judge.about_what_no_twin_moves(classes).sum())
     untested = f" ({still} of them about what no twin moves)" if still else ""
     ax.set_title(f"{one} heads are about one thing{untested}, {several} about several")
     return figure
+
+
+@checked_arguments()
+def untested(classes: pd.DataFrame) -> str:
+    """How many monosemantic heads are about a region that no twin moves, and what that means for their class."""
+    alone = classes[judge.about_what_no_twin_moves(classes)]
+    total = int((classes["class"] == "monosemantic").sum())
+    if alone.empty:
+        return f"Each of the {total} monosemantic heads is about a region that some twin moves."
+    regions = named(alone["regions"].value_counts().map("({})".format).to_dict())
+    return (
+        f"Of {total} monosemantic heads, **{len(alone)}** {word(len(alone), 'is', 'are')} about a region that no twin "
+        f"moves: {regions}. Whether attention would follow such a region is not known; the rule lets it count as if it "
+        f"did (`nan=1.0` above). Without {word(len(alone), 'it', 'them')}, {counted(total - len(alone), 'head')} "
+        f"{word(total - len(alone), 'is', 'are')} about one thing that attention was seen to follow."
+    )
 
 
 @checked_arguments()
@@ -149,8 +176,8 @@ def contact_sheet(
 
 
 @checked_arguments()
-def follow(effects: pd.DataFrame) -> "Figure":
-    """How far heads that look at a region go along when it is moved: one row of dots per region."""
+def follow(effects: pd.DataFrame, twins: int) -> "Figure":
+    """How far heads that look at a region go along when it is moved: a row of dots per region, from `twins` pairs."""
     moving = effects[effects["change"].str.endswith(" moved")]
     strong = moving[moving["lift_before"] >= FOLLOWED]
     order = [region for region in REGION_COLOURS if region in set(strong["region"])]
@@ -160,10 +187,14 @@ def follow(effects: pd.DataFrame) -> "Figure":
         part = strong[strong["region"] == region]
         height = row + spread.uniform(-0.25, 0.25, len(part))
         ax.scatter(part["follow"], height, s=18, color=REGION_COLOURS[region], alpha=0.8)
+        ax.hlines(height, part["low"], part["high"], color=REGION_COLOURS[region], linewidth=0.8, alpha=0.8)
     ax.axvline(Thresholds().follow, color="#444444", linestyle=":", label="least to count as following")
     ax.legend(loc="lower left")
     ax.set_yticks(range(len(order)), order)
-    ax.set(xlabel="follow (0 stays, 1 goes along)", xlim=(min(-0.5, strong["follow"].quantile(0.01)), 1.25))
+    ax.set(
+        xlabel=f"follow (0 stays, 1 goes along; {counted(twins, 'twin')})",
+        xlim=(min(-0.5, strong["follow"].quantile(0.01)), 1.25),
+    )
     bar = strong[strong["region"] == "colour bar"]["follow"]
     ax.set_title(
         f"{int((bar > 0.8).sum())} of {len(bar)} heads that look at the colour bar go along with it by more than 0.8"
@@ -172,20 +203,29 @@ def follow(effects: pd.DataFrame) -> "Figure":
 
 
 @checked_arguments()
-def output_change(effects: pd.DataFrame) -> "Figure":
-    """How much the outputs of a layer's heads change when one thing is taken away."""
+def output_change(effects: pd.DataFrame, twins: int) -> "Figure":
+    """How much the outputs of a layer's heads change when one thing is taken away, mean over `twins` pairs."""
     gone = effects[effects["change"].str.endswith(" removed")].drop_duplicates(["change", "layer", "head"])
     by_layer = gone.groupby(["change", "layer"])["output_change"].mean().unstack("change")
     layers = by_layer.index + 1
+    heads = gone.groupby(["change", "layer"])["output_change"]
+    least, most_of = (heads.quantile(part).unstack("change") for part in (0.0, 1.0))
     figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
-    for change in by_layer:
+    for number, change in enumerate(by_layer):
         region = CHANGES[change].regions[0]
+        beside = layers + 0.12 * (number - (by_layer.shape[1] - 1) / 2)
+        ax.vlines(beside, least[change], most_of[change], color=REGION_COLOURS[region], linewidth=0.8)
         ax.plot(layers, by_layer[change], marker="o", color=REGION_COLOURS[region], label=change)
-    ax.set(xlabel="layer", ylabel="relative change of head outputs", ylim=(0, None), xticks=layers)
+    ax.set(
+        xlabel=f"layer ({counted(twins, 'twin')})",
+        ylabel="relative change of head outputs",
+        ylim=(0, None),
+        xticks=layers,
+    )
     most = by_layer.iloc[-1].idxmax().removesuffix(" removed")
     size = by_layer.iloc[-1].max()
-    ax.set_title(f"In the last layer the {most} matters most: outputs change by {size:.0%} without it")
-    ax.legend()
+    ax.set_title(f"In the last layer outputs change most without the {most}: by {size:.0%}, mean over heads")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -329,11 +369,13 @@ def claims(judged: Mapping[str, Judgement], counts: Mapping[str, Count], focus: 
     over_all, within = (
         f"{Interval(row['correlation'], row['low'], row['high']):.2f}" for _, row in focus[:2].iterrows()
     )
+    mode = str(focus["mode"].iloc[0])
     here = {
         "C3": f"{counts['C3']} heads of layers 6-11 are about the chirp alone",
         "C4": f"{counts['C4']} heads of layers 1-4 are monosemantic text or edge detectors",
         "C5": f"{counts['C5']} heads of the last layer are polysemantic or diffuse",
-        "C6": f"rank correlation {over_all} over all heads, {within} within layers, {focus['mode'].iloc[0]} ablation",
+        "C6": f"rank correlation {over_all} over all heads, {within} within layers, {mode} ablation, which alone the "
+        f"rule asks; over all heads by the other modes: {judge.other_modes(focus, mode)} (95 % intervals over heads)",
     }
     rows = [
         (
@@ -356,6 +398,28 @@ def verdicts(claims: pd.DataFrame) -> str:
     return f"{BRACKETS.capitalize()}, over all reasonable thresholds.\n\n" + bullets(
         f"**{row.claim}**: **{in_words(row.verdict, row.lacks)}**. {row.here}. Reason: {row.reason}."
         for row in claims.itertuples()
+    )
+
+
+@checked_arguments()
+def detectors(classes: Mapping[str, pd.DataFrame], sweeps: Mapping[str, pd.DataFrame]) -> str:
+    """The sure detectors of text and edges (C4) of each training, with their effects.
+
+    `sweeps` are the trainings' tables of effects by one mode.
+    """
+
+    def told(name: str) -> str:
+        early = classes[name][classes[name]["layer"].between(*FIRST_FOUR)]
+        sure = early[detects_text_or_edge(early) & (early["confidence"] >= SURE)]
+        effects = judge.detector_effects(classes[name], sweeps[name])
+        each = [
+            f"L{head.layer + 1}H{head.head + 1} ({head.regions}; effect {effect:+.2f} %)"
+            for head, effect in zip(sure.itertuples(), effects, strict=True)
+        ]
+        return f"**{name}**: {listed(each)}."
+
+    return "Sure detectors of text or edges in layers 1-4 (C4), by training:\n\n" + bullets(
+        map(told, classes)
     )
 
 
@@ -385,6 +449,6 @@ def what_you_know(
         f"{counts['C4']} heads of layers 1-4 are monosemantic detectors of text or edges, and {counts['C5']} heads "
         f"of "
         f"the last layer are polysemantic or diffuse; verdicts: C4 {said['C4']}, C5 {said['C5']}.",
-        f"Heads that attend more to the chirp matter more over all layers with a rank correlation of {overall:+.2f}; "
-        f"within layers, where depth cannot make it, with {within:+.2f} ({alone}).",
+        f"Heads that attend more to the chirp matter more over all layers with a rank correlation of {overall:+.2f}, "
+        f"by the mode that the rule asks; within layers, where depth cannot make it, with {within:+.2f} ({alone}).",
     )

@@ -49,7 +49,7 @@ def single_ablations_miss(differing: int, layers: int, ranks: Interval | None, i
     their single effects add up to (false discoveries limited), and the order of heads by single effect is clearly not
     alike the order by Shapley value, measured by what either order keeps of itself on other images. Holds in part if
     one of the two is so. Does not hold if no layer differs clearly and the two orders are clearly alike. Otherwise it
-    is undecided. Where no Shapley values were measured (`ranks` is None), it holds in part or is undecided.
+    is undecided. Where no Shapley values were measured, it holds in part or is undecided.
     """
     if judgement := too_few(images, EFFECT):
         return judgement
