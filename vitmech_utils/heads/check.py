@@ -349,8 +349,8 @@ def _examine(model: nn.Module, anatomy: Anatomy, image: Tensor) -> HeadCheck:
     return HeadCheck(anatomy, layers, grid, order, reads, trouble, repeatable and same)
 
 
-class _SeenEnough(Exception):
-    """Ends a pass of which only the beginning is wanted."""
+class _SeenEnough(BaseException):
+    """Ends a pass of which only the beginning is wanted; no error, so that no model catches it for one."""
 
 
 class _Look:
