@@ -43,9 +43,8 @@ def test_every_section_that_a_notebook_names_is_read(path: Path) -> None:
 
 
 def test_each_study_s_section_is_read_by_its_chapter_and_few_others() -> None:
-    readers = {
-        name: {path.stem[:2] for path in NOTEBOOKS if name in sections_read(path)} for name in SECTIONS
-    }
+    read = {path.stem[:2]: sections_read(path) for path in NOTEBOOKS}
+    readers = {name: {chapter for chapter, named in read.items() if name in named} for name in SECTIONS}
     assert readers["mechanism"] == {"14"}
     assert readers["attacks"] == {"10"}
     assert {"04", "05", "07", "09", "12"} <= readers["trainings"]
