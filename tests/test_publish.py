@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -158,6 +159,25 @@ def test_a_quick_run_is_refused(finished: Path) -> None:
 def test_code_that_was_not_committed_is_refused(finished: Path) -> None:
     made(finished, "03_third", modified=True)
     refused(finished, r"03_third.*not committed; commit it, then run 03 again")
+
+
+def test_code_that_ran_beside_other_changes_is_published_once_a_commit_holds_it(finished: Path) -> None:
+    made(finished, "03_third", modified=True)
+    aside = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=finished, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    refused(finished, r"03_third.*not committed; commit it, then run 03 again")  # no commit holds it yet
+    git("add", "notebooks")
+    git(*aside, "commit", "--quiet", "-m", "Add a book")
+    publish(finished, run_of(finished))
+    code = read_manifest(finished / "published" / "03_third", "")["code"]
+    assert (code["commit"], code["modified"]) == (git("rev-parse", "HEAD"), False)
+    (finished / "notebooks" / "more.py").write_text("")  # of the code, for all that is known
+    refused(finished, r"03_third.*not committed")
 
 
 def test_a_missing_chapter_an_edited_manifest_and_a_stale_one_are_refused(finished: Path) -> None:

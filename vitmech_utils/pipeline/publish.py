@@ -12,7 +12,7 @@ from vitmech_utils.pipeline.made_pages import OPENING_MAPS
 from vitmech_utils.pipeline.pictures import lighter
 from vitmech_utils.pipeline.stage import checked_run, state
 from vitmech_utils.runs.code import read_notebook
-from vitmech_utils.runs.manifests import RunError, check_outputs, read_manifest, write_manifest
+from vitmech_utils.runs.manifests import PACKAGE, RunError, check_outputs, git, read_manifest, write_manifest
 
 PUBLISHED = "published"
 LIMIT = 30_000_000
@@ -22,9 +22,9 @@ LARGEST_ARRAYS = 1_000_000
 def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int = LIMIT) -> dict[str, int]:
     """Replace the chapters in `published/` by those of `run`; what else lies there stays. Returns bytes per entry.
 
-    All chapters but those to `leave_out` must be finished, up to date and of one profile, made by committed code on
-    more than the quick profile, and name no folder of this machine; none may read a chapter that is left out.
-    The chapters may hold `limit` bytes; adapters, which are no part of a run, are not counted. Else `RunError` is
+    All chapters but those to `leave_out` must be finished, up to date and of one profile, made on more than the quick
+    profile by code that is committed by now, and name no folder of this machine; none may read a chapter that is left
+    out. The chapters may hold `limit` bytes; adapters, which are no part of a run, are not counted. Else `RunError` is
     raised and `published/` is as it was.
     A figure that stands in the executed notebook is not published again as a file, unless a page of prose shows it. It
     gets 256 colours of its own, where these show it as well.
@@ -42,7 +42,7 @@ def publish(root: Path, run: Path, leave_out: tuple[str, ...] = (), limit: int =
             raise RunError(
                 f"{where}: a quick run looks at too few images to be published; use --profile laptop"
             )
-        if manifest["code"]["modified"] or (manifest.get("drawn") or manifest)["code"]["modified"]:
+        if _among_changes(manifest) and _uncommitted(root):
             raise RunError(
                 f"{where}: made by code that was not committed; commit it, then run {name[:2]} again"
             )
@@ -93,7 +93,32 @@ def _fill(fresh: Path, target: Path, run: Path, root: Path, manifests: dict[str,
         check_outputs(fresh / name, kept, again)
         if read_manifest(run / name, again) != manifest:
             raise RunError(again)
-        write_manifest(fresh / name, kept)
+        write_manifest(fresh / name, _naming_commit(root, kept))
+
+
+def _among_changes(manifest: dict[str, Any]) -> bool:
+    """Whether tracked files of whatever kind differed from their commit when a chapter was run, or drawn again."""
+    return bool(manifest["code"]["modified"] or (manifest.get("drawn") or manifest)["code"]["modified"])
+
+
+def _uncommitted(root: Path) -> bool:
+    """Whether files of the package or notebooks are not as the commit has them, or nothing can say so."""
+    found = git(root, "status", "--porcelain", "--untracked-files=all", "--", PACKAGE, "notebooks")
+    return found is None or bool(found)
+
+
+def _naming_commit(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Name today's commit for a chapter that was run among changes: it was found to hold the very code that ran.
+
+    What else had been changed then, such as a test, is of no matter.
+    """
+    if not _among_changes(manifest):
+        return manifest
+    held = {"commit": git(root, "rev-parse", "HEAD"), "modified": False}
+    named = {**manifest, "code": {**manifest["code"], **held}}
+    if drawn := manifest.get("drawn"):
+        named["drawn"] = {**drawn, "code": {**drawn["code"], **held}}
+    return named
 
 
 def _figures_in_prose(root: Path, name: str) -> set[str]:
