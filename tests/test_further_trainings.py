@@ -141,7 +141,7 @@ class TestClasses:
             ],
             columns=["layer", "head", "class", "regions", "confidence", "map_entropy", "threshold", "value"],
         )
-        sweep = classes[["layer", "head"]].assign(effect=5.0, low=4.0, high=6.0, images=500)
+        sweep = classes[["layer", "head"]].assign(mode="mean", effect=5.0, low=4.0, high=6.0, images=500)
         link = Interval(0.6, 0.5, 0.7), Interval(0.1, -0.1, 0.3)
         counts, judged = semantics_judge.judged(classes, classes, sweep, link, 100)
         assert {name: one.verdict for name, one in judged.items()} == {
