@@ -85,7 +85,10 @@ def classify(
     heads are 0-based. Raises ValueError for twins of heads or regions that `statistics` do not hold, or named twice.
     """
     query = statistics.variants[0][0] if query is None else query
-    measured = _measure(statistics, twins, sinks, (query, weighting), without_sinks)
+    return _classified(_measure(statistics, twins, sinks, (query, weighting), without_sinks), thresholds)
+
+
+def _classified(measured: _Measured, thresholds: Thresholds) -> pd.DataFrame:
     kind, chosen = _rule(measured, thresholds)
     same = (kind == kind[0]) & (chosen == chosen[0]).all(-1)
     confidence = same[1:].mean(0) if len(same) > 1 else np.full(same.shape[1:], np.nan)
@@ -160,11 +163,12 @@ def classes_over_thresholds(
 
     Returns the rows of `classify` one under the other, with threshold and value ("none" and NaN for the usual ones).
     """
-    parts = [classify(statistics, twins, sinks).assign(threshold="none", value=math.nan)]
+    measured = _measure(statistics, twins, sinks, (statistics.variants[0][0], "raw"), False)
+    parts = [_classified(measured, Thresholds()).assign(threshold="none", value=math.nan)]
     for name, ends in REASONABLE.items():
         for value in ends:
             moved = replace(Thresholds(), **{name: value})
-            parts.append(classify(statistics, twins, sinks, moved).assign(threshold=name, value=value))
+            parts.append(_classified(measured, moved).assign(threshold=name, value=value))
     return pd.concat(parts, ignore_index=True)
 
 
