@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ def sections_read(notebook: Path) -> frozenset[str]:
         return SECTIONS
     source = notebook_source(notebook)
     files = [path for path in module_files(source) if path.suffix == ".py" and path.name not in _PROFILES]
-    texts = [source, *(path.read_text(encoding="utf-8") for path in files)]
-    return _sections_in(texts)
+    return _sections_in(source).union(*(_sections_of(path, path.stat().st_mtime_ns) for path in files))
 
 
 def values_read(values: Mapping[str, Any], sections: Iterable[str]) -> dict[str, Any]:
@@ -66,8 +66,14 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
     return ", ".join(part for part in parts if part)
 
 
-def _sections_in(texts: Iterable[str]) -> frozenset[str]:
-    found = [node for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
+@cache
+def _sections_of(path: Path, _changed: int) -> frozenset[str]:
+    """The sections that a file reads, found once for each state of it: chapters have most modules in common."""
+    return _sections_in(path.read_text(encoding="utf-8"))
+
+
+def _sections_in(text: str) -> frozenset[str]:
+    found = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
     names = {node.attr for node in found if owner(node) in PROFILES | {""}}
     handed_on = (_HANDED_ON[node.attr] for node in found if node.attr in _HANDED_ON)
     return frozenset(SECTIONS & names.union(*handed_on))
