@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from vitmech_utils.statistics import Interval
+from vitmech_utils.studies import coverage
 from vitmech_utils.studies.ablation import judge, plots
 
 
@@ -47,4 +48,4 @@ def test_few_random_sets_bound_the_p_value() -> None:
 
 
 def test_the_number_of_draws_is_that_of_the_benchmark() -> None:
-    assert plots.draws_tried() >= 200
+    assert coverage.draws_tried() >= 200

@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 
@@ -22,8 +23,18 @@ def measured() -> pd.DataFrame:
     Columns: quantity, images, method, covered (percent of draws whose interval holds the truth, median over heads),
     least (the worst head), half_width (median, in units of the truth).
     """
-    text = files("vitmech_utils.studies").joinpath("coverage.json").read_text(encoding="utf-8")
-    return pd.DataFrame(parse_json(text, unknown=True)["rows"])
+    return pd.DataFrame(_record()["rows"])
+
+
+def draws_tried() -> int:
+    """How often images were drawn anew for each quantity and number of images."""
+    return int(_record()["repeats"])
+
+
+def _record() -> dict[str, Any]:
+    return parse_json(
+        files("vitmech_utils.studies").joinpath("coverage.json").read_text(encoding="utf-8"), unknown=True
+    )
 
 
 def quantities() -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -25,10 +24,9 @@ from vitmech_utils.figures.plots import DIVERGING, WIDE, WIDTH, headline, heatma
 from vitmech_utils.figures.tables import from_zero, judgement_list, pipe_table, plain, shown
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import Interval
-from vitmech_utils.strict_text import parse_json
 from vitmech_utils.studies.ablation.judge import in_full, squares
 from vitmech_utils.studies.ablation.measure import STUDY_EARLY, STUDY_LATE
-from vitmech_utils.studies.coverage import method_for
+from vitmech_utils.studies.coverage import draws_tried, method_for
 from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, Judgement
 
 if TYPE_CHECKING:
@@ -402,12 +400,6 @@ def coverage(table: pd.DataFrame) -> "Figure":
     axes[0, 0].set_ylabel("intervals that hold the truth (%)")
     axes[0, 0].legend(loc="lower right")
     return headline(figure, f"{draws_tried():,} draws for each number of images")
-
-
-def draws_tried() -> int:
-    """How often images were drawn anew to find one point of `coverage`."""
-    text = files("vitmech_utils.studies").joinpath("coverage.json").read_text(encoding="utf-8")
-    return int(parse_json(text, unknown=True)["repeats"])
 
 
 @checked_arguments()
