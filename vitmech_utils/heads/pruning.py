@@ -71,6 +71,7 @@ def prune_heads(
     heads: Iterable[Head],
     made_for: str | None = None,
     pixel_values: Tensor | None = None,
+    hold: bool = True,
 ) -> nn.Module:
     """A copy of `model` without these heads; `model` stays as it is.
 
@@ -80,6 +81,7 @@ def prune_heads(
     unpruned model's heads, the width of the grid that tables use; each attention module gives its own. `made_for`,
     the `weights_fingerprint` of the model on which the heads were chosen, refuses another one. Before it is returned,
     the copy is held against zero ablation, on the first of `pixel_values` (default: random pixels of the model's size).
+    `hold` False leaves that out, for many sets of heads of a model where the first was held so.
 
     Raises `PruningError` (a head twice, out of range, or gone; no head left; another model; an attention that cannot do
     with fewer heads), `ValueError` for an unmerged adapter, `AnatomyError` for an unknown model.
@@ -103,7 +105,8 @@ def prune_heads(
                 raise PruningError(
                     f"{block.name}: {_more(block)}its matrices cannot be cut by heads ({error})"
                 ) from error
-    _hold_against_ablation(model, pruned, chosen, pixel_values)
+    if hold:
+        _hold_against_ablation(model, pruned, chosen, pixel_values)
     return pruned
 
 

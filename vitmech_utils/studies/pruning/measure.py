@@ -253,10 +253,13 @@ def random_trials(
 ) -> pd.DataFrame:
     """The `trials` of random sets: draw, the columns of `trials`, and the heads removed.
 
-    `known` are the predictions of the whole model (`unpruned`) and of the first draw (`draw 1`).
+    `known` are the predictions of the whole model (`unpruned`) and of the first draw (`draw 1`), whose pruned model was
+    held against zero ablation.
     """
     drawn = {**known} | {
-        f"draw {place}": predicted(prune_heads(model, heads, pixel_values=images["pixel_values"]), images)
+        f"draw {place}": predicted(
+            prune_heads(model, heads, pixel_values=images["pixel_values"], hold=False), images
+        )
         for place, heads in enumerate(draws[1:], start=2)
     }
     table = trials(drawn, images["labels"].numpy(), "unpruned", bootstrap, task=ChirpRegressor.task).iloc[1:]
