@@ -8,8 +8,10 @@ import torch
 from vitmech_utils.heads.probes import fit_ridge, ridge_probe
 from vitmech_utils.model.classifier import SweepClassifier
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.profiles import load_profile, repository_root
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.task import again
+from vitmech_utils.studies.task import measure as task_measure
 from vitmech_utils.studies.task.agnostic import judge, measure, plots
 from vitmech_utils.studies.task.agnostic.judge import Shared, heads_serve_any_task
 from vitmech_utils.studies.verdicts import FAILS, HOLDS, IN_PART, UNKNOWN
@@ -138,6 +140,37 @@ def test_the_backbone_before_fine_tuning_is_the_same_whichever_training_is_asked
         assert first[task].shape == (LAYERS * TINY_HEADS, 4)
 
 
+def without_heads(model, every: int):
+    title = "none" if isinstance(model, SweepClassifier) else None
+    drawn = measure.decorated(2, "train") if title is None else measure.titled(2, title, "train")
+    plan = load_profile("quick", root=repository_root()).task
+    plan = plan.model_copy(update={"effect_images": 5, "exact_images": 2})
+    where = task_measure.swept(model, every)
+    return task_measure.without_heads(model, title, plan, drawn["pixel_values"], 16, where)
+
+
+def test_shifts_come_from_the_pass_that_the_losses_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (task_measure, measure):  # bfloat16 rounds a batch of another size otherwise
+        monkeypatch.setattr(module, "fast_dtype", lambda _: None)
+    model = ChirpRegressor.build("tiny", seed=0).merged().eval()
+    found = without_heads(model, every=6)
+    figures = measure.decorated(5)["pixel_values"]
+    own = measure.shifts(model, figures, measure.decorated(2, "train")["pixel_values"])
+    rows = found.losses.layers * TINY_HEADS + found.losses.heads
+    assert len(rows) == 2 * TINY_HEADS
+    np.testing.assert_allclose(found.shifts, own[rows], rtol=1e-3, atol=1e-6)
+
+
+def test_of_some_layers_the_tasks_compare_the_same_heads() -> None:
+    model = ChirpRegressor.build("tiny", seed=0).merged().eval()
+    found = dict.fromkeys(("regressor", "clean"), without_heads(model, every=6))
+    real = {name: np.arange(LAYERS * TINY_HEADS * 4.0).reshape(-1, 4) for name in ("tuned", "probed")}
+    by_kind = measure.by_task(found, real, {measure.PAINTED: real["tuned"]}, TINY_HEADS)
+    swept = [layer * TINY_HEADS + head for layer in (5, 11) for head in range(TINY_HEADS)]
+    for kind in (measure.TUNED, measure.UNTUNED):
+        np.testing.assert_array_equal(by_kind[kind][measure.REAL], real["tuned"][swept])
+
+
 def test_three_tasks_of_a_training() -> None:
     rng = np.random.default_rng(2)
     real = {name: rng.random((LAYERS * TINY_HEADS, 4)) for name in ("tuned", "probed")}
@@ -146,8 +179,11 @@ def test_three_tasks_of_a_training() -> None:
         "regressor": lambda: ChirpRegressor.build("tiny", seed=0).merged().eval(),
     }
     before = again.untuned_shifts(load["regressor"](), real, 6)
-    table = again.three_tasks(load, real, before, TINY_HEADS, 50)
+    found = {name: without_heads(one(), every=1) for name, one in load.items()}
+    table = again.three_tasks(found, real, before, TINY_HEADS, 50)
     assert len(table) == 9
+    assert (table["heads"] == LAYERS * TINY_HEADS).all()
+    assert (table["images"] == 4).all()  # as many as there are of real chirps
     assert (table["images"] == 4).all()
     assert not table["between"].isna().any()
     rows = table[table["kind"] == measure.KEPT]

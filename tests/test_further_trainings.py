@@ -54,7 +54,9 @@ def together_claim(regressor: ChirpRegressor) -> pd.DataFrame:
 def task_claim(twelve: dict) -> pd.DataFrame:
     plan = PROFILE.task.model_copy(update={"images": 8, "sweep_every": 4})
     more = PROFILE.trainings.model_copy(update={"attention_images": 6, "images": 3, "exact_images": 2})
-    return again.asked_again(twelve, plan, more, 16, 50)
+    found = again.without_heads(twelve, plan, more, 16)
+    assert {one.losses.of().shape[1] for one in found.values()} == {3}
+    return again.asked_again(twelve, found, plan, more, 16, 50)
 
 
 class TestHeadsTogether:

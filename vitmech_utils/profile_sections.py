@@ -93,8 +93,9 @@ class Ablation(Section):
 
     By every mode heads are ablated to first order on `images`; exactly on `exact_images` of them by `modes`, by the
     other modes on `other_exact_images`. `modes` take all heads, the others those of every `other_sweep_every`-th layer,
-    the last one among them. Controls that have no first-order form take `control_images`, and the constants of mode
-    `optimal` are fitted on `optimal_images`.
+    the last one among them. Controls that have no first-order form take `control_images`. Heads' means and their noise
+    are those of `reference_images` training images, and the constants of mode `optimal` are fitted on `optimal_images`
+    others.
     """
 
     images: Annotated[Count, Field(ge=2)]
@@ -102,6 +103,7 @@ class Ablation(Section):
     other_exact_images: Annotated[Count, Field(ge=2)]
     other_sweep_every: Count = 1
     control_images: Annotated[Count, Field(ge=2)]
+    reference_images: Annotated[Count, Field(ge=2)] = 24
     optimal_images: Annotated[Count, Field(ge=4)]
     modes: Annotated[list[AblationMode], Field(min_length=1)]
     batch: Count

@@ -169,6 +169,7 @@ def estimate_modes(
     even: float = 0.3,
     fitted: bool = False,
     seed: int = 0,
+    look: Callable[[str, HeadPredictions | SetPredictions], object] | None = None,
 ) -> dict[str, Estimate]:
     """Linearize the images numbered 0 to `many` - 1 in every mode at once, and ablate exactly on some of them.
 
@@ -182,7 +183,8 @@ def estimate_modes(
 
     With `sets`, pairs of layer and head (0-based) each, whole sets of heads go in place of each head of `layers` and
     `heads`: to first order by the sum of their slopes, exactly all together. Several modes share the time of
-    linearizing: `cheap_seconds` of each is an equal part of it.
+    linearizing: `cheap_seconds` of each is an equal part of it. `look` is shown every mode with its linearized
+    predictions, for what a caller reads off the answers themselves: an `Estimate` keeps what became of the losses.
     """
     if reference is None and (averaged := [mode for mode in few if mode in ("mean", "noise")]):
         raise ValueError(
@@ -231,6 +233,8 @@ def estimate_modes(
     judge = tasks.find(task, model, truth)
     estimates = {}
     for mode, count in few.items():
+        if look is not None:
+            look(mode, linear[mode])
         cheap = changes(linear[mode], truth, judge)
         selection = select_images(image_sizes(cheap.of(ALL).effect[..., 0]), count, even=even, seed=seed)
         pixels, own = draw(selection.images)

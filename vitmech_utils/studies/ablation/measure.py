@@ -589,11 +589,13 @@ def untrained_effects(
 
 @checked_arguments()
 def estimate_again(
-    models: Mapping[str, Callable[[], nn.Module]], plan: Trainings, batch: int = 32
+    models: Mapping[str, Callable[[], nn.Module]], plan: Trainings, batch: int = 32, reference: int = 24
 ) -> dict[str, dict[str, Estimate]]:
     """The changes without each head in further trainings, by training and mode, on the same first held-out images."""
     exact = dict.fromkeys(plan.modes, plan.exact_images)
-    return {name: estimate_modes(load(), plan.images, exact, batch) for name, load in models.items()}
+    return {
+        name: estimate_modes(load(), plan.images, exact, batch, reference) for name, load in models.items()
+    }
 
 
 @checked_arguments()

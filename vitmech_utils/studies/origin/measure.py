@@ -27,7 +27,7 @@ from vitmech_utils.model.finetune import fine_tune_profile, recipe_settings
 from vitmech_utils.model.lora import update_norms
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.model.scores import ANSWERS, held_out_losses, kept_reading, predict_dataset, score
-from vitmech_utils.profile_sections import Origin
+from vitmech_utils.profile_sections import Ablation, Origin
 from vitmech_utils.profiles import Profile
 from vitmech_utils.statistics import SURE, Interval, adjust, percentile_bounds, rank_correlation
 from vitmech_utils.studies.trainings.measure import class_agreement
@@ -400,28 +400,28 @@ def network_effects(
     networks: Mapping[str, ChirpRegressor],
     whole: Mapping[str, Float[ndarray, "held_out target"]],
     plan: Origin,
-    batch: int,
-    bootstrap: int,
+    settings: Ablation,
 ) -> dict[str, pd.DataFrame]:
     """Effects of mean ablation in every trained network on the same held-out images, as `sweep` tabulates them.
 
     To first order on the plan's `effect_images`, exactly on `exact_images` of them (`estimates.estimate`), means from
-    training images. Percentages are of the network's losses on the `whole` held-out set; of one that has none there, of
-    these images.
+    the `reference_images` of the `settings`. Percentages are of the network's losses on the `whole` held-out set; of
+    one that has none there, of these images.
     """
 
     def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
         data = stack(ChirpDataset(int(numbers.max()) + 1, split="held-out"), numbers.tolist())
         return data["pixel_values"], data["labels"].double()
 
-    found, reference = {}, training_figures(24)["pixel_values"]
+    found, reference = {}, training_figures(settings.reference_images)["pixel_values"]
     for name in TRAINED:
         model = networks[name]
         one = estimate(
             model, draw, plan.effect_images, plan.exact_images, "mean", reference=reference, task=model.task,
-            layers=find_blocks(model).every(plan.sweep_every), exact_batch=batch, dtype=fast_dtype(model),
+            layers=find_blocks(model).every(plan.sweep_every), exact_batch=settings.batch,
+            dtype=fast_dtype(model),
         )  # fmt: skip
-        found[name] = one.losses(whole.get(name)).table(bootstrap)
+        found[name] = one.losses(whole.get(name)).table(settings.bootstrap)
     return found
 
 

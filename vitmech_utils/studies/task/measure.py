@@ -84,6 +84,8 @@ Right = Mapping[tuple[str, str], Float[ndarray, "image target"]]
 """1 for a right answer, by classifier and title."""
 Labels = Float[ndarray, "image target"]
 ByKind = dict[str, Float[ndarray, "image *target"]]
+Shifts = Float[ndarray, "head image"]
+"""How far answers move without each head, image by image."""
 Read = Mapping[str, Callable[[], ByImage]]
 """What each network sees and says of its own figures, read when first asked for."""
 
@@ -355,20 +357,23 @@ class ReadingSets:
 
     sets: list[list[Head]]
     draws: int
+    kinds: tuple[str, ...]
 
     @classmethod
     def drawn(
         cls, model: nn.Module, chosen: Mapping[str, pd.DataFrame], draws: int, rng: np.random.Generator
     ) -> ReadingSets:
-        """The chosen heads of each kind of `KINDS`, and `draws` random sets for each."""
-        heads = {kind: heads_of(chosen[kind]) for kind in KINDS}
-        others = {kind: other_heads(model, heads[kind], draws, rng, same_layers=True) for kind in KINDS}
-        return cls([one for kind in KINDS for one in (heads[kind], *others[kind])], draws)
+        """The chosen heads of each kind, and `draws` random sets for each."""
+        heads = {kind: heads_of(table) for kind, table in chosen.items()}
+        others = {
+            kind: other_heads(model, some, draws, rng, same_layers=True) for kind, some in heads.items()
+        }
+        return cls([one for kind in heads for one in (heads[kind], *others[kind])], draws, tuple(heads))
 
     def by_kind(self, found: Float[ndarray, "set image *target"]) -> ByKind:
         """Split what was found for every set into the chosen heads and the mean over their random sets."""
         result, size = {}, 1 + self.draws
-        for start, kind in zip(range(0, size * len(KINDS), size), KINDS, strict=True):
+        for start, kind in zip(range(0, size * len(self.kinds), size), self.kinds, strict=True):
             result[kind] = found[start]
             result[random_of(kind)] = found[start + 1 : start + size].mean(0)
         return result
@@ -404,6 +409,7 @@ def beyond_random(rise: Mapping[str, ByKind], bootstrap: int) -> dict[tuple[str,
         for name, found in rise.items()
         for place, target in enumerate(TARGETS)
         for kind in KINDS
+        if kind in found
     }
 
 
@@ -497,14 +503,30 @@ def effect_ranks_with(against: pd.DataFrame, bootstrap: int) -> dict[str, Interv
 # Orders of heads
 
 
-@checked_arguments()
-def loss_changes(
-    model: nn.Module, title: str | None, plan: Task, reference: Tensor, batch: int, layers: Sequence[int]
-) -> Losses:
-    """How much a network's losses grow without each head, per image and target, by mean ablation.
+@dataclass(frozen=True)
+class WithoutHeads:
+    """A network without each of its heads in turn, by mean ablation: its losses, and how far its answers move."""
 
-    To first order on the plan's `effect_images` from number `FIRST` on, exactly on `exact_images` of them
-    (`estimates.estimate`). `title` is that of the classifier's figures, None for the regressor's.
+    losses: Losses
+    shifts: Shifts
+
+
+@checked_arguments()
+def relative_shifts(found: HeadPredictions) -> Shifts:
+    """How far answers move: squared, over the variance of each answer, averaged over answers."""
+    spread = found.baseline.numpy().std(0).clip(1e-12)
+    return (((found.ablated - found.baseline).numpy() / spread) ** 2).mean(-1)
+
+
+@checked_arguments()
+def without_heads(
+    model: nn.Module, title: str | None, plan: Task, reference: Tensor, batch: int, layers: Sequence[int]
+) -> WithoutHeads:
+    """Ablate each head of some layers: how its losses grow, per image and target, and how far its answers move.
+
+    Losses are to first order on the plan's `effect_images` from number `FIRST` on, exact on `exact_images` of them
+    (`estimates.estimate`), shifts to first order (`relative_shifts`). `title` is that of the classifier's figures, None
+    for the regressor's.
     """
 
     def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
@@ -516,9 +538,10 @@ def loss_changes(
         return data["pixel_values"], data["labels"].double()
 
     how = {"reference": reference, "layers": layers, "exact_batch": batch, "task": model.task}
-    how["dtype"] = fast_dtype(model)
+    shifts: list[Shifts] = []
+    how |= {"dtype": fast_dtype(model), "look": lambda _, linear: shifts.append(relative_shifts(linear))}
     found = estimate(model, draw, plan.effect_images, plan.exact_images, "mean", **how)
-    return replace(found.losses(), relative=False)
+    return WithoutHeads(replace(found.losses(), relative=False), shifts[0])
 
 
 @checked_arguments()

@@ -7,7 +7,7 @@ what its heads then share between tasks was there before any of them was trained
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.probes import fit_ridge
 from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
 from vitmech_utils.model.regressor import ChirpRegressor
-from vitmech_utils.studies.task.measure import decorated, titled
+from vitmech_utils.studies.task.measure import Shifts, WithoutHeads, decorated, relative_shifts, titled
 
 PAINTED, SWEEPS, REAL = "painted chirps", "type and direction", "real chirps"
 TUNED, UNTUNED, KEPT = "fine-tuned for both", "untuned backbone", "untuned and fine-tuned"
@@ -30,20 +30,27 @@ REAL_CHAPTER = "11_real_spectrograms"
 REAL_NAMES = {TUNED: "tuned", UNTUNED: "probed"}
 """What chapter 11 calls the shifts of heads on real chirps."""
 
-Shifts = Float[ndarray, "head image"]
+REFERENCE = 24
+"""Training figures whose mean stands in for a head, of those that probes are fitted to."""
+
 ByTask = Mapping[str, Mapping[str, Shifts]]
 """Shifts by `TUNED` or `UNTUNED`, then by task."""
 
 
 @checked_arguments()
-def shifts(model: nn.Module, pixel_values: Float[Tensor, "image ..."]) -> Shifts:
-    """How far each head's mean ablation moves the answers, linearized: squared, over the variance of each answer.
+def shifts(
+    model: nn.Module,
+    pixel_values: Float[Tensor, "image ..."],
+    reference: Float[Tensor, "other ..."] | None = None,
+) -> Shifts:
+    """How far each head's mean ablation moves the answers, linearized (`relative_shifts`); heads in order of layers.
 
-    Averaged over answers; heads in order of layers.
+    Means are those of the `reference` images, else of the images themselves.
     """
-    found = predict_linearized(model, pixel_values, "mean", batch=16, dtype=fast_dtype(model))
-    spread = found.baseline.numpy().std(0).clip(1e-12)
-    return (((found.ablated - found.baseline).numpy() / spread) ** 2).mean(-1)
+    how = {} if reference is None else {"reference": reference}
+    return relative_shifts(
+        predict_linearized(model, pixel_values, "mean", batch=16, dtype=fast_dtype(model), **how)
+    )
 
 
 @checked_arguments()
@@ -81,26 +88,32 @@ def untuned_shifts(
     untuned = regressor.without_adapter().to(regressor.device)
     fitted = {PAINTED: decorated(probe_images, "train"), SWEEPS: titled(probe_images, "none", "train")}
     return {
-        task: shifts(under_probe(untuned, fitted[task]), pixel_values)
+        task: shifts(
+            under_probe(untuned, fitted[task]), pixel_values, fitted[task]["pixel_values"][:REFERENCE]
+        )
         for task, pixel_values in _figures(real).items()
     }
 
 
 @checked_arguments()
 def by_task(
-    load: Mapping[str, Callable[[], nn.Module]], real: Mapping[str, Shifts], untuned: Mapping[str, Shifts]
-) -> dict[str, dict[str, Shifts]]:
-    """Shifts of all heads by task, of the fine-tuned networks and of the untuned backbone under probes.
+    found: Mapping[str, WithoutHeads], real: Mapping[str, Shifts], untuned: Mapping[str, Shifts], heads: int
+) -> dict[str, dict[str, Float[ndarray, "swept shown"]]]:
+    """Shifts by task, of the fine-tuned networks and of the untuned backbone under probes, of the same heads.
 
-    `load` gives the networks "regressor" and "clean", `real` holds what chapter 11 measured on real chirps, `untuned`
-    the `untuned_shifts`. As many painted chirps are taken as real ones, the first held-out figures of this chapter.
+    `found` are the networks "regressor" and "clean" without each of some heads, whose layers have `heads` each; `real`
+    holds what chapter 11 measured on real chirps of all heads, `untuned` the `untuned_shifts`. As many painted chirps
+    are taken as real ones, or both as few as there are of the other: the first.
     """
-    networks = {PAINTED: load["regressor"], SWEEPS: load["clean"]}
-    tuned = {task: shifts(networks[task](), pixel_values) for task, pixel_values in _figures(real).items()}
-    found = {TUNED: tuned, UNTUNED: dict(untuned)}
-    for kind, name in REAL_NAMES.items():
-        found[kind][REAL] = np.asarray(real[name], float)
-    return found
+    swept = found["regressor"].losses
+    rows = swept.layers * heads + swept.heads
+    on_real = {kind: np.asarray(real[name], float)[rows] for kind, name in REAL_NAMES.items()}
+    by_kind = {
+        TUNED: {PAINTED: found["regressor"].shifts, SWEEPS: found["clean"].shifts, REAL: on_real[TUNED]},
+        UNTUNED: {task: one[rows] for task, one in untuned.items()} | {REAL: on_real[UNTUNED]},
+    }
+    images = min(one.shape[1] for by_one in by_kind.values() for one in by_one.values())
+    return {kind: {task: one[:, :images] for task, one in by_one.items()} for kind, by_one in by_kind.items()}
 
 
 def _figures(real: Mapping[str, Shifts]) -> dict[str, Tensor]:
