@@ -1,6 +1,7 @@
 """Adapters side by side: every kind and seed of a profile, resumed where they stopped, scored; and hard images."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ TINY = {
     "task.every": 1,
 }
 OPTIONS = [f"-p{key}={value}" for key, value in TINY.items()]
+NAMES = ["bare-seed-0", "classifier-untitled-seed-3"]
 
 
 def test_a_profile_names_every_kind_and_seed():
@@ -45,13 +47,23 @@ def _run_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("VITMECH_RUN_DIR", str(tmp_path / "run"))
 
 
-def test_adapters_are_trained_side_by_side_and_once(tmp_path, capsys):
-    names, kept = ["bare-seed-0", "classifier-untitled-seed-3"], f"--kept={tmp_path / 'kept'}"
-    call = ["--out", str(tmp_path), "--at-once", "2", "--workers", "1", kept, *OPTIONS, "--only", *names]
-    assert adapters.main(call) == 0
-    ChirpRegressor.load(tmp_path / names[0])
-    SweepClassifier.load(tmp_path / names[1])
-    record = json.loads((tmp_path / names[0] / "training.json").read_text())
+@pytest.fixture(scope="module")
+def two_trained(tmp_path_factory):
+    """A folder with two small trainings of different kinds, and the call that made it."""
+    folder, kept = (tmp_path_factory.mktemp(name) for name in ("trained", "kept"))
+    call = ["--out", str(folder), "--at-once", "2", "--workers", "1", f"--kept={kept}", *OPTIONS]
+    call += ["--only", *NAMES]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITMECH_RUN_DIR", str(kept / "run"))
+        assert adapters.main(call) == 0
+    return folder, call
+
+
+def test_adapters_are_trained_side_by_side_and_once(two_trained, capsys):
+    tmp_path, call = two_trained
+    ChirpRegressor.load(tmp_path / NAMES[0])
+    SweepClassifier.load(tmp_path / NAMES[1])
+    record = json.loads((tmp_path / NAMES[0] / "training.json").read_text())
     assert record["images_visited"] == 4
     assert record["hard_share"] == 0.5
     assert [row["target"] for row in record["score"]] == list(LABEL_NAMES)
@@ -134,9 +146,10 @@ def test_intervals_of_r_come_from_draws_of_the_images():
     assert list(unread(np.full((2, 3), [[0.3], [0.33]]), np.zeros((2, 3)))) == [False, True]
 
 
-def test_answers_computed_in_bfloat16_are_computed_anew_once(tmp_path, capsys):
-    names = ["bare-seed-0", "classifier-untitled-seed-3"]
-    assert adapters.main(["--out", str(tmp_path), *OPTIONS, "--only", *names]) == 0
+def test_answers_computed_in_bfloat16_are_computed_anew_once(two_trained, tmp_path, capsys):
+    names = NAMES
+    for name in names:
+        shutil.copytree(two_trained[0] / name, tmp_path / name)
     right = {name: load_file(tmp_path / name / "answers.safetensors")["answers"] for name in names}
     for name in names:
         folder = tmp_path / name

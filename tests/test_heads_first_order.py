@@ -113,11 +113,11 @@ def test_the_sweep_stops_when_every_interval_is_narrow_enough():
 @pytest.mark.parametrize(("family", "mode"), [("vit", "zero"), ("vit", "resample"), ("deit", "mean")])
 def test_after_a_pilot_few_images_are_ablated_exactly_and_put_the_others_right(family, mode):
     model, extra = zoo(family), {"reference": pictures(7, seed=999)[0]} if mode == "mean" else {}
-    table, history = sweep_until(model, stream(80), half_width=1e-9, mode=mode, bootstrap=100, **extra)
-    assert (table["images"] == 320).all()
+    table, history = sweep_until(model, stream(48), half_width=1e-9, mode=mode, bootstrap=100, **extra)
+    assert (table["images"] == 192).all()
     assert history["exact_images"].iloc[4] == 32  # the pilot
-    assert 32 < history["exact_images"].iloc[-1] < 130
-    again, all_exact = sweep_until(model, stream(80), 1e-9, mode, pilot=0, bootstrap=100, **extra)
+    assert 32 < history["exact_images"].iloc[-1] < 96
+    again, all_exact = sweep_until(model, stream(48), 1e-9, mode, pilot=0, bootstrap=100, **extra)
     assert (all_exact["exact_images"] == all_exact["images"]).all()
     half = (table["high"] - table["low"]) / 2
     # The same images, so that what differs is what the exact ones could not put right.
