@@ -207,12 +207,12 @@ def test_rivals_that_cannot_be_fetched_are_named_and_left_out(
 def test_a_real_benchmark_goes_through_the_runner_on_small_sizes(tmp_path: Path) -> None:
     """One stands for all here: they share the runner and the form of rows. `make bench` runs every one."""
     out = tmp_path / "record.json"
-    script = ROOT / "benchmarks" / "attention.py"
+    script = ROOT / "benchmarks" / "together.py"
     done = run_suite(script, "--quick", "--out", out, "--minutes", 60)  # a busy machine is no defect
     assert done.returncode == 0, done.stderr[-6000:]
     record = read_record(out)
     assert record.sizes == "quick"
-    assert [benchmark.name for benchmark in record.benchmarks] == ["attention"]
+    assert [benchmark.name for benchmark in record.benchmarks] == ["together"]
     assert all(row.figure and row.figure > 0 for row in record.benchmarks[0].rows)
     assert "A quick call" in as_page(record)
 

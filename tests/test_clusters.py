@@ -9,7 +9,7 @@ import yaml
 from conftest import snakemake
 from small_book import CHAPTERS, ROOT
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
+pytestmark = [pytest.mark.pipeline, pytest.mark.alone, pytest.mark.slow]
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="no cluster plugins: make cluster")
 FEWER_WAITS = ["--slurm-init-seconds-before-status-checks=2", "--seconds-between-status-checks=2"]
 

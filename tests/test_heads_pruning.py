@@ -13,6 +13,7 @@ from test_heads_hooks import assert_same_weights, state
 from test_model_finetune import RECIPE, Breaking, KilledError, Stripes
 from torch import nn
 
+from vitmech_utils.heads import pruning
 from vitmech_utils.heads.ablation import predict_without_heads, sweep
 from vitmech_utils.heads.attention import attention_maps, attention_statistics, patch_query_maps, rollout
 from vitmech_utils.heads.first_order import first_order
@@ -122,6 +123,16 @@ def test_heads_keep_their_number_in_hooks(family):
         change_heads(pruned, {(2, 1): 0.0}).__enter__()
     with pytest.raises(IndexError, match="layer 0 was pruned; heads left in this layer: none"):
         change_heads(pruned, {(0, 1): 0.0}).__enter__()
+
+
+@torch.no_grad()
+def test_further_sets_need_not_be_held_against_ablation(monkeypatch):
+    model, (pixels, _), asked = zoo("vit"), pictures(), []
+    monkeypatch.setattr(pruning, "_hold_against_ablation", lambda *_: asked.append(True))
+    held, free = prune_heads(model, MIXED), prune_heads(model, MIXED, hold=False)
+    assert asked == [True]
+    torch.testing.assert_close(free(pixels), held(pixels), rtol=0, atol=0)
+    torch.testing.assert_close(free(pixels), masked(model, MIXED, pixels), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("heads", [MIXED, SETS["last layer"]], ids=["mixed", "last layer"])

@@ -15,7 +15,8 @@ from vitmech_utils.pipeline.execute import chapters
 pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
 pytestmark = [pytest.mark.browser, pytest.mark.slow, NEEDS_BROWSER]
-SHORT = ("01_chirp_spectrograms", "03_attention_maps")
+SHORT = ("03_attention_maps",)
+"""The one with the head picker, which lives in JupyterLab."""
 
 
 @pytest.fixture(scope="module")
