@@ -264,6 +264,15 @@ def test_a_count_over_thresholds_is_as_sure_as_the_strictest_and_may_be_as_the_m
     assert found == verdicts.Count(7, 2, 20, 36)
 
 
+def test_bounds_over_thresholds_are_those_of_shares() -> None:
+    counts = {0.0: (24, 10, 38, 53), 0.4: (12, 10, 24, 54), 0.15: (36, 29, 39, 50), 0.9: (0, 0, 0, 0)}
+    every = pd.DataFrame({"threshold": ["none", "part", "part", "part"], "value": list(counts)})
+    found = verdicts.over_thresholds(every, lambda part: verdicts.Count(*counts[part["value"].iloc[0]]))
+    assert found == verdicts.Count(24, 9, 42, 53)  # 10 of 54 to 39 of 50
+    nobody = verdicts.over_thresholds(every, lambda _: verdicts.Count(0, 0, 0, 0))
+    assert nobody == verdicts.Count(0, 0, 0, 0)
+
+
 def test_the_scoreboard_reads_counts_over_thresholds_where_chapter_05_has_them(tmp_path: Path) -> None:
     tables = made_up()
     on_chirp(32, 30)(tables)

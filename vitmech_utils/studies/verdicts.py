@@ -4,6 +4,7 @@ A rule is a pure function of measured values; it stands in its study's `judge.py
 words mean, not from what a run gave.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ ON_CHIRP, ON_TITLE = (f"attention share of a head on the {region}" for region in
 ENOUGH_HEADS, ENOUGH_TRAININGS = 10, 3
 LACKS = ("images", "heads", "trainings")
 THRESHOLDS = "thresholds"
+ROUNDING = 1e-9
 HARDLY = 1.0
 MOST, HALF = 0.8, 0.5
 NONE = 0.1
@@ -211,12 +213,17 @@ def count_sure(classes: pd.DataFrame, wanted: pd.Series) -> Count:
 def over_thresholds(every: pd.DataFrame, count: Callable[[pd.DataFrame], Count]) -> Count:
     """What is counted with the usual thresholds, its bounds those of all `semantics.classes_over_thresholds`.
 
-    A claim that rests on it holds only if it holds wherever one may well put a threshold.
+    A claim that rests on it holds only if it holds wherever one may well put a threshold. Thresholds change how many
+    heads there are to count among: bounds are the least and the largest share, as counts of the usual total.
     """
     found = {
         key: count(part.reset_index(drop=True))
         for key, part in every.groupby(["threshold", "value"], dropna=False, sort=False)
     }
     usual = next(counted for (name, _), counted in found.items() if name == "none")
-    low, high = min(it.low for it in found.values()), max(it.high for it in found.values())
+    some = [it for it in found.values() if it.total]
+    if not usual.total or not some:
+        return usual
+    low = math.floor(usual.total * min(it.low / it.total for it in some) + ROUNDING)
+    high = math.ceil(usual.total * max(it.high / it.total for it in some) - ROUNDING)
     return Count(usual.value, low, high, usual.total)

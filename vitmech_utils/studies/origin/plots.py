@@ -130,7 +130,8 @@ def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
         fate_bars(ax, table)
         seen = table[table["subject"].isin(["text", "edge", "colour bar"])]
         ax.set_title(
-            f"{name}: {seen['kept'].sum()} of {seen['before'].sum()} on decorations kept", fontsize=9
+            f"{name}: decorations kept {seen['kept'].sum()} of {seen['before'].sum()} times (a head counts for each)",
+            fontsize=9,
         )
     axes[0].set_ylabel("what the head is about")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -270,8 +271,8 @@ def effects_text(
         f"On {images:,} images, effects in the fine-tuned network have a rank correlation of "
         f"{shared['pre-trained']:.2f} with those in the pre-trained one and of {shared['bare']:.2f} with those in the "
         f"bare one (95 % intervals over heads). The {len(decorations)} heads of the fine-tuned network that are about "
-        f"decorations alone change its error by {decorations['effect'].median():+.1f} % in the median, the "
-        f"{len(chirps)} heads about the chirp alone by {chirps['effect'].median():+.1f} %. The percentages "
+        f"decorations and not about the chirp change its error by {decorations['effect'].median():+.1f} % in the median, the "
+        f"{len(chirps)} heads about the chirp and no decoration by {chirps['effect'].median():+.1f} %. The percentages "
         f"divide by each network's own loss: {named(errors, '.3f')} (fine-tuned and bare on all held-out figures "
         "of the "
         "kind that each was trained on, pre-trained on these images). So compare ranks between networks, not sizes. "
@@ -348,8 +349,8 @@ def what_you_know(
         f"{counts['Q3']} text and edge detectors of layers 1-4 were there before fine-tuning, and {counts['Q4']} are "
         f"there in a network that never saw a decoration"
         if counts["Q3"].total
-        else "After fine-tuning no head of layers 1-4 is about text or edges alone, so that there is no detector that "
-        "could have been inherited"
+        else "After fine-tuning no head of layers 1-4 is monosemantic about text or an edge, so that by the rule there "
+        "is no detector that could have been inherited"
     )
     return three_sentences(
         f"{counts['C7']} heads that are about something were not about it before fine-tuning ({BRACKETS}, over all "
@@ -357,7 +358,7 @@ def what_you_know(
         f"on C7, fine-tuning drives the specialization: {said['C7']}.",
         f"{detectors}; verdicts: Q3 {said['Q3']}, Q4 {said['Q4']}.",
         f"The size of a head's update and the change of its attention have a rank correlation of {change:+.2f} over "
-        f"heads; with the change of its effect it is {effect:+.2f}.",
+        f"heads; with the change of its effect it is {effect:+.2f} (both go with depth).",
     )
 
 
