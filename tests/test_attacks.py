@@ -19,7 +19,7 @@ from vitmech_utils.heads.choices import heads_looking_at, other_heads
 from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.replacements import mean_outputs
-from vitmech_utils.heads.replay import computing
+from vitmech_utils.heads.replay import computing, predict
 from vitmech_utils.model.backbones import tiny
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.studies.attacks.figure_changes import (
@@ -35,6 +35,7 @@ from vitmech_utils.studies.attacks.figure_changes import (
 from vitmech_utils.studies.attacks.measure import (
     Clean,
     attack_effects,
+    carried_by_head,
     clean_figures,
     excess_effect,
     mean_changes,
@@ -501,3 +502,23 @@ def test_the_plot_moves_where_it_lies_elsewhere_not_where_its_frame_is_gone() ->
     regions[:, 10:30, 12:42] = REGIONS.index("plot background")
     regions[1, 20, 15:30] = REGIONS.index("chirp")
     assert plot_edges(regions).tolist() == [10, 29, 12, 41]
+
+
+def test_what_a_head_carries_is_what_goes_when_it_alone_sees_the_clean_image():
+    model, generator = (
+        ChirpRegressor.tiny(seed=0, layers=3, heads=2).double(),
+        torch.Generator().manual_seed(1),
+    )
+    pixels, noise = (torch.rand(6, 3, 224, 224, generator=generator).double() for _ in range(2))
+    attacked = pixels + 0.01 * (noise - 0.5)
+    with torch.no_grad():
+        clean = Clean(predict(model, pixels), torch.full((6, 3), 2.0).double())
+        harmed = clean.losses(predict(model, attacked))
+    found = carried_by_head(model, pixels, {"title": attacked}, clean, 50)
+    heads = list(zip(found["layer"], found["head"], strict=True))
+    assert heads == [(layer, head) for layer in range(3) for head in range(2)]
+    rest = clean.losses(patch_heads(model, attacked, pixels, [[head] for head in heads]))
+    np.testing.assert_allclose(found["carries"], 100 * (harmed - rest).mean((1, 2)) / clean.loss, rtol=0.02)
+    assert (found["low"] <= found["carries"]).all()
+    assert (found["carries"] <= found["high"]).all()
+    assert set(found["images"]) == {6}

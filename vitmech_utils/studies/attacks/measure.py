@@ -21,7 +21,6 @@ from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.artefacts import digest
 from vitmech_utils.data.dataset import ChirpDataset
-from vitmech_utils.heads.ablation import first_order
 from vitmech_utils.heads.attacks import Attack, attack, random_noise
 from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.changes import baseline_loss
@@ -361,24 +360,22 @@ def carried_by_head(
     clean: Clean,
     bootstrap: int,
 ) -> pd.DataFrame:
-    """By target and head, to first order: how much of an attack's harm the head carries, and its ablation effect.
+    """By target and head, from linearized outputs: how much of an attack's harm the head carries, and its effect.
 
-    What a head carries is the fall of the loss, in percent of the clean one or in its unit, when the head alone writes
-    what it writes on the clean image. Columns: layer, head, images, target, carries, low, high, ablation.
+    What a head carries is the fall of the loss, in percent of `Clean.loss` or in its unit, when the head alone writes
+    what it writes on the clean image; its effect is that of mean ablation on the clean images. Columns: layer, head,
+    images, target, carries, low, high, ablation.
     """
-    task, settings = clean.task, {"task": clean.task, "batch": 8, "bootstrap": bootstrap}
-    importance, tables = first_order(model, pixel_values, clean.labels, "mean", **settings), []
-    ablation = importance["effect"] * (clean.errors.mean() / clean.loss if task.relative else 1.0)
+    every, tables = slice(None), []
+    alone = predict_linearized(model, pixel_values, "mean", batch=8)
+    ablation, _, _ = clean.effects(clean.losses(alone.ablated), every, bootstrap)
     for target, changed in attacked.items():
-        found = first_order(model, changed, clean.labels, "resample", donors=pixel_values, **settings)
-        harmed = found[f"baseline_{task.column}"]
-        scale = -harmed / clean.loss if task.relative else -1.0
-        carries = {
-            "carries": scale * found["effect"],
-            "low": scale * found["high"],
-            "high": scale * found["low"],
-        }
-        tables.append(found[["layer", "head", "images"]].assign(target=target, **carries, ablation=ablation))
+        patched = predict_linearized(model, changed, "resample", donors=pixel_values, batch=8)
+        harmed, rest = clean.losses(patched.baseline[None]), clean.losses(patched.ablated)
+        carries, low, high = clean.effects(clean.errors + harmed - rest, every, bootstrap)
+        heads = {"layer": patched.layers, "head": patched.heads, "images": len(changed), "target": target}
+        found = {"carries": carries, "low": low, "high": high, "ablation": ablation}
+        tables.append(pd.DataFrame({**heads, **found}))
     return pd.concat(tables, ignore_index=True)
 
 

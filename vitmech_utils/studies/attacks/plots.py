@@ -122,8 +122,8 @@ def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
     listing = frame_table(rows, {"target": "region", "kind": "change", "pixels": "pixels", **_EFFECTS})
     return (
         f"Change of the MSE at a budget of {top:g}/255:\n\n{listing}\n\nOf the decorations the {weakest} lets most "
-        f"harm through: beyond the worst random draw {excess[weakest]:+,.0f} % of the held-out MSE; the plot "
-        f"background {excess['plot background']:+,.0f} %, the chirp {excess['chirp']:+,.0f} %. For scale: a model "
+        f"harm through in the mean: beyond the worst random draw {excess[weakest]:+,.0f} % of the held-out MSE; the "
+        f"plot background {excess['plot background']:+,.0f} %, the chirp {excess['chirp']:+,.0f} %. For scale: a model "
         f"that always predicts the mean, with an MSE of one, stands at {guess:+,.0f} %. Where few images differ "
         "much, intervals reach below what an attack can do, which raises errors alone."
     )
@@ -259,9 +259,16 @@ def defences_table(
     worst = worst_style(natural)
     before = natural.set_index("name").loc[worst, "effect"]
     after = listed(f"{percent(row)} ({row['name']})" for _, row in again.iterrows())
+    still = again.set_index("name")["effect"].get("trained on randomized layouts", np.nan) > before / 2
+    robust = (
+        " So short a training on randomized layouts has not made the model robust to the layout, and as a defence it "
+        "says little about one that would."
+        if still
+        else ""
+    )
     return (
         f"{frame_table(table, columns)}\n\nIn percent of the held-out MSE with all heads. The style that did most harm "
-        f"to the model as it was, *{worst}* ({before:+,.0f} %), stands after the further training at {after}."
+        f"to the model as it was, *{worst}* ({before:+,.0f} %), stands after the further training at {after}.{robust}"
     )
 
 
@@ -304,23 +311,22 @@ def what_you_know(
     weakest = max(attacked, key=lambda target: attacked[target].value)
     through = max(carried, key=lambda target: carried[target].value, default=None)
     way = (
-        f"The heads that look at the {through} carry {percent(vars(carried[through]), value='value')} of the clean "
-        f"loss more of its attack "
-        "than as many random heads do"
+        f"the heads that look at the {through} carry {percent(vars(carried[through]), value='value')} of the held-out "
+        "loss more of its attack than as many random heads do, the most in the mean"
         if through
-        else "0 decorations have heads that clearly look at them"
+        else "no decoration has heads that clearly look at it"
     )
     trained = closed[closed["defence"].str.startswith("trained") & (closed["less_than"] != "all heads")]
     best = trained.loc[trained["value"].idxmax()]
     less = Interval(best["value"], best["low"], best["high"])
-    clear = against(less.low, less.high, 0.0, "a clear gain", "a clear loss", "undecided")
+    clear = against(less.low, less.high, 0.0, "clearly less", "clearly more", "neither is shown")
     more = Interval(-less.value, -less.high, -less.low)
     return three_sentences(
         f"An attack on the {weakest} alone raises the error by {percent(vars(attacked[weakest]), value='value')} of "
         f"the held-out loss beyond "
-        f"the worst random noise of the same size; verdict on C8, decorations are an attack surface: "
+        f"the worst random noise of the same size; {way}; verdict on C8, decorations are an attack surface: "
         f"{judged['C8'].words}.",
-        f"{way}; verdict on Q6, attacks find what ablation misses: {judged['Q6'].words}.",
+        f"Attacks find what ablation misses, Q6: {judged['Q6'].words}; {judged['Q6'].reason}.",
         f"What an attack on the {best['target']} adds after further training on randomized layouts differs from "
         "what it "
         f"adds after the same training on published ones by {percent(vars(more), value='value')} of the held-out loss "

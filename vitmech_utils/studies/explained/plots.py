@@ -58,7 +58,10 @@ def better(scores: pd.DataFrame, measure: str, control: str = "picture") -> list
 def summary(scores: pd.DataFrame) -> Figure:
     """Every method and control by both measures, with intervals."""
     kind = np.where(scores["method"].isin(CONTROLS), *reversed(list(KINDS)))
-    table = scores.assign(kind=kind)
+    table = scores.assign(
+        kind=kind, low=scores["low"].clip(lower=0)
+    )  # no value lies below, no precision above 1
+    table["high"] = table["high"].where(table["measure"] != "precision", table["high"].clip(upper=1))
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.4), sharey=True)
     for axis, (measure, label) in zip(axes, MEASURES.items(), strict=True):
         part = table[table["measure"] == measure]
@@ -193,7 +196,11 @@ def untrained_text(alike: pd.DataFrame) -> str:
         else " For no map is average precision clearly higher with training."
     )
     turned = alike.loc[alike["high"] < 0, "method"].tolist()
-    reversed_ = f" Of {listed(turned, ' and ')} training reverses the order." if turned else ""
+    reversed_ = (
+        f" Before and after training the orders of {listed(turned, ' and ')} correlate negatively."
+        if turned
+        else ""
+    )
     return (
         kept
         + reversed_
@@ -227,7 +234,8 @@ def said(scores: pd.DataFrame, curves: pd.DataFrame, sizes: Mapping[str, float],
     return (
         f"{find['over']} {find['verb']} the chirp's patches clearly better than the picture alone does{find['names']}, "
         f"{find['chance']} better than chance ({counted(images, 'image')}; average precision of the picture "
-        f"alone {find['picture']}, of chance {find['random']}).\n\n{move['over']} {move['verb']} the answer clearly "
+        f"alone {find['picture']}, of chance, one random order a "
+        f"picture, {find['random']}).\n\n{move['over']} {move['verb']} the answer clearly "
         f"further than the picture alone does{move['names']}, {move['chance']} further than chance. Without "
         f"{TAKEN:.0%} of the {sizes['patches']:.0f} patches, about as many as show the chirp ({sizes['chirp']:.1f} on "
         f"average), the answer moves by {move['picture']} standard deviations in the order of the picture, by "
@@ -272,11 +280,22 @@ def added_up(found: Mapping[str, float], steps: int) -> str:
 def outcome(scores: pd.DataFrame, alike: pd.DataFrame) -> str:
     """Which of what would have proved the chapter wrong has come about."""
     zero = {name: len(METHODS) - len(better(scores, name)) for name in MEASURES}
+    place, chance = (
+        _of_seven(len(METHODS) - len(better(scores, "moved", control))).lower()
+        for control in ("place", "random")
+    )
+    exact = scores[(scores["measure"] == "moved") & (scores["method"] == MASK)].iloc[0]
+    mask = (
+        ""
+        if exact["low_picture"] > 0
+        else "; nor does the exact mask move it clearly further than the picture"
+    )
     same = alike.loc[alike["low"] > 0.5, "method"].tolist()
     told = f"for {listed(same, ' and ')}" if same else "for none that was asked"
     return (
         f"Of these, the first came about for {_of_seven(zero['precision']).lower()}, the second, against the picture, "
-        f"for {_of_seven(zero['moved']).lower()}, and the third, over all patches, {told}."
+        f"for {_of_seven(zero['moved']).lower()}, against the place for {place} and against chance, one random order a "
+        f"picture, for {chance}{mask}. The third, over all patches, came about {told}."
     )
 
 
@@ -293,9 +312,9 @@ def what_you_know(scores: pd.DataFrame, alike: pd.DataFrame) -> str:
     further = better(scores, "moved")
     return three_sentences(
         f"Of the maps of a whole prediction, {best} has the highest mean average precision for the chirp's patches, "
-        f"{interval(by['precision'].loc[best], '.2f', 'value')} ({counted(images, 'image')}), and {worst} the lowest, "
-        f"{interval(by['precision'].loc[worst], '.2f', 'value')}; the picture alone, which asks no model, reaches "
-        f"{interval(by['precision'].loc[PICTURE], '.2f', 'value')}.",
+        f"{_possible(by['precision'].loc[best])} ({counted(images, 'image')}), and {worst} the lowest, "
+        f"{_possible(by['precision'].loc[worst])}; the picture alone, which asks no model, reaches "
+        f"{_possible(by['precision'].loc[PICTURE])}.",
         f"Where {TAKEN:.0%} of the patches are taken from another picture, {_of_seven(len(further)).lower()} "
         f"{word(len(further), 'moves', 'move')} the answer clearly further than the picture's own order; the most by "
         f"the mean, {moving}, by {interval(moved.loc[moving], '.2f', 'value')} standard deviations, "

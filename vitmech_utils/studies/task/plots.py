@@ -31,6 +31,7 @@ from vitmech_utils.studies.task.measure import (
     ASKED,
     BENDS,
     FIGURES,
+    FIRST,
     KINDS,
     LIE,
     LIE_BEYOND_CLEAN,
@@ -45,7 +46,7 @@ from vitmech_utils.studies.task.measure import (
     heads_of,
     random_of,
 )
-from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, HALF, MOST, Judgement
+from vitmech_utils.studies.verdicts import FALSE_DISCOVERIES, HALF, MOST, NONE, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,9 +89,11 @@ def opening(profile: "Profile") -> str:
     )
     swept = "all heads" if plan.sweep_every == 1 else f"the heads of one layer in {plan.sweep_every}"
     return (
-        f"This page was made with profile **{profile.name}**: {trained}, {plan.images:,} held-out images, sweeps of "
-        f"{swept} on {plan.effect_images:,} of them ({plan.exact_images:,} exactly), {plan.random_sets:,} random sets "
-        "of heads. Few images make wide intervals."
+        f"This page was made with profile **{profile.name}**: {trained}, {plan.images:,} held-out images, carriers "
+        f"sought on {min(plan.sweep_images, plan.images - plan.images // 2):,} of them, sweeps of {swept} on "
+        f"{plan.effect_images:,} held-out images ({plan.exact_images:,} exactly), {plan.random_sets:,} random sets of "
+        f"heads; heads' means are those of {max(4, plan.sweep_images):,} training figures. Few images make wide "
+        "intervals."
     )
 
 
@@ -99,8 +102,8 @@ def twins(chosen: Sequence[int], chirps: Chirps) -> "Figure":
     """Some held-out chirps, with the title as published and without any."""
     rows = {}
     for words, title in (("title as published", "published"), ("no title", "none")):
-        figures = SweepDataset(len(chirps.bends), title, seed=0, split="held-out")
-        rows[words] = [figures[index]["pixel_values"].permute(1, 2, 0).numpy() for index in chosen]
+        figures = SweepDataset(FIRST + len(chirps.bends), title, seed=0, split="held-out")
+        rows[words] = [figures[FIRST + index]["pixel_values"].permute(1, 2, 0).numpy() for index in chosen]
     return twin_figures(rows, [f"bend: {chirps.bends[index]:.1f} rows" for index in chosen])
 
 
@@ -172,8 +175,9 @@ def titles_table(table: pd.DataFrame, falls: Mapping[str, Interval], follows: Ma
     return (
         f"{pipe_table(heads, rows)}\n\nThe lie takes {falls[LIE]:.2f} from the leak model's accuracy on the type; "
         f"{falls[LIE_BEYOND_DIRECTION]:.2f} more than from that on the direction, and {falls[LIE_BEYOND_CLEAN]:.2f} "
-        f"more than from the clean model's on the type (differences of shares, paired 95 % bootstrap intervals over "
-        f"{images} images). When the title lies, the answer on the type follows it in {follows['leak']:.2f} of the "
+        f"more than from the clean model's on the type (differences of shares, paired 95 % intervals over "
+        f"{images} images; where all images say the same, an interval has no width, and those of the shares "
+        f"tell more). When the title lies, the answer on the type follows it in {follows['leak']:.2f} of the "
         f"leak model's answers and {follows['clean']:.2f} of the clean model's."
     )
 
@@ -191,7 +195,7 @@ def by_bend(table: pd.DataFrame) -> "Figure":
     )
     ax.set_title(
         f"Without the leak the type is read in {clean['accuracy'].iloc[0]:.0%} where paths lie close, in "
-        f"{clean['accuracy'].iloc[-1]:.0%} where far apart",
+        f"{clean['accuracy'].iloc[-1]:.0%} where far apart (on {clean['images'].iloc[-1]:.0f} images)",
         pad=26,
     )
     return figure
@@ -246,13 +250,25 @@ def reading_sets_table(
     def more(name: str, target: str) -> str:
         return named({kind: beyond[kind, name, target] for kind in KINDS}, "+.2f", "; ")
 
+    lookers = chosen["lookers"]["layer"].value_counts()
+    only = chosen["carriers"].merge(chosen["lookers"][["layer", "head"]], how="left", indicator=True)
+    beside = only[(only["_merge"] == "left_only") & (only["layer"].map(lookers).fillna(0) > 1)]
+    shared = (
+        f" The lookers' control is a harsh one: {listed(head_names(beside), ' and ')}, "
+        f"{word(len(beside), 'a carrier', 'carriers')} but no {word(len(beside), 'looker', 'lookers')}, "
+        f"{word(len(beside), 'lies', 'lie')} in a layer with several lookers, so that random heads of these layers "
+        "often hold what carries the word."
+        if len(beside)
+        else ""
+    )
+
     return (
         f"**Lookers** of the leak model, with their lift on the title: {heads('lookers', 'lift', '.1f')}.\n\n"
         f"**Carriers**, with the part of the lie that each carries alone: {heads('carriers', 'way', '.0%')}.\n\n"
         f"{frame_table(table, columns)}\n\nMore than random heads of the same layers, on the type, in the leak "
         f"model: "
         f"{more('leak', 'type')}; on the direction: {more('leak', 'direction')}; in the clean model, on the type: "
-        f"{more('clean', 'type')}. Random sets of each: {random_sets}."
+        f"{more('clean', 'type')}. Random sets of each: {random_sets}.{shared}"
     )
 
 
@@ -329,7 +345,7 @@ def effects_table(table: pd.DataFrame) -> str:
     return (
         f"{pipe_table(heads, rows)}\n\nEffects in nats (classifiers) or as a change of the MSE (regressor), paired "
         "95 % intervals over images; q adjusts for the number of heads, and an effect is clear below "
-        f"{FALSE_DISCOVERIES:g}."
+        f"{FALSE_DISCOVERIES:g} if its interval leaves out zero."
     )
 
 
@@ -340,6 +356,7 @@ def lift_and_effect(table: pd.DataFrame, harm: Mapping[str, Mapping[str, float]]
     by_lift(ax, table, head_names(table), "effect", "effect on the type (nats)")
     ax.set_title(
         f"Of the harm to the type, carriers do {harm['carriers']['leak']:.0%}, lookers {harm['lookers']['leak']:.0%}"
+        f" (in the clean model {harm['carriers']['clean']:.0%} and {harm['lookers']['clean']:.0%})"
     )
     return figure
 
@@ -393,7 +410,13 @@ def orders(table: pd.DataFrame) -> "Figure":
     found = Interval(
         first["share"], first["share_low"] if "share_low" in first else first["low"], first["high"]
     )
-    headline(figure, f"Two tasks share {found:.2f} of their order of heads by {first['quantity']}")
+    low = first.get("ceiling_low", 1.0)
+    headline(
+        figure,
+        f"Two tasks share {found:.2f} of their order of heads by {first['quantity']}"
+        if low > NONE
+        else f"What two tasks share by {first['quantity']} is unknown: a model hardly keeps its own order",
+    )
     names = [label.get_text().replace(": ", ":\n") for label in ax.get_yticklabels()]
     ax.set_yticks(ax.get_yticks(), names)
     return figure
@@ -456,7 +479,7 @@ def surprises(
     own, other = (right["leak", title][:, TYPE].mean() for title in ("published", "other number"))
     found[
         f"under another number the leak model tells {other:.0%} of the types, under the sample's own {own:.0%} "
-        "(expected: the same; numbers of one or two digits move the word, and few were trained on)"
+        "(expected: the same; the number is not the type)"
     ] = abs(other - own)
     by_chance = ten * ten / len(against)
     tasks = len(first_heads(effects, "regressor", ALL, ten) & first_heads(effects, "clean", ALL, ten))
@@ -523,13 +546,27 @@ def what_you_know(
         for name, found in judged.shared.items()
     )
     alike = alike.replace("unknown", "an unknown part")
+    blurred = [name for name, found in judged.ceilings.items() if not found.low > NONE]
+    if blurred:
+        alike += (
+            f" (by {listed(blurred, ' and ')} a model hardly keeps its own order, so that number says little)"
+        )
+    if judged.untuned:
+        started = listed(f"{found:.2f}" for found in judged.untuned.values())
+        alike += f"; with the untuned backbone a network shares {started} by attention"
+    by_chance = [through[random_of(kind)] for kind in ("carriers", "lookers") if random_of(kind) in through]
+    others = (
+        f" (random heads of their layers: {listed(f'{found:.0%}' for found in by_chance)})"
+        if by_chance
+        else ""
+    )
     return three_sentences(
         f"The planted shortcut is {taken}: the leak model tells the type of {true:.0%} of the figures under true "
         f"titles and "
         f"of {lying:.0%} under lying ones.",
         f"The few heads that carry the word move the answer {through['carriers']:.0%} of the way that the whole "
         f"model "
-        f"moves it, those that look at the title {through['lookers']:.0%}.",
+        f"moves it, those that look at the title {through['lookers']:.0%}{others}.",
         f"Of the order of heads that a model keeps on other images (1 is all of it), {alike}; verdict on Q5, "
         f"specialization belongs to the architecture and not to the task: {judgement.words}.",
     )

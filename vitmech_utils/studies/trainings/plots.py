@@ -11,7 +11,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.figures.classes import class_grids
 from vitmech_utils.figures.marks import excludes_zero
 from vitmech_utils.figures.plots import WIDE, headline, heatmap, to_grid
-from vitmech_utils.figures.tables import pipe_table
+from vitmech_utils.figures.tables import listed, pipe_table
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.trainings.judge import by_claims as by_claims
 from vitmech_utils.studies.trainings.judge import in_each, over_all
@@ -32,8 +32,11 @@ def verdicts(table: pd.DataFrame) -> str:
     names = list(next(iter(each.values()), {}))
     if len(names) < 2:
         return ALONE
-    images = table.drop_duplicates("training").set_index("training")["images"]
-    headings = ["claim", *(f"{name} ({images[name]:,} images)" for name in names), "over all trainings"]
+    counts = {
+        name: sorted({int(count) for count in part["images"]}) for name, part in table.groupby("training")
+    }
+    images = {name: listed((f"{count:,}" for count in found), " and ") for name, found in counts.items()}
+    headings = ["claim", *(f"{name} ({images[name]} images)" for name in names), "over all trainings"]
     rows = [
         (claim, *(found[name].words for name in names), overall[claim].words) for claim, found in each.items()
     ]

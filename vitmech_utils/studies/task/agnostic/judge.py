@@ -91,7 +91,10 @@ def _before(tuned: Mapping[str, Shared], untuned: Mapping[str, Shared]) -> str:
             f"; the untuned backbone shares less ({shares}), so fine-tuning brings the tasks' heads together"
         )
     if not more:
-        return f"; the untuned backbone shares no less ({shares}), so they shared it before any fine-tuning"
+        return (
+            f"; the untuned backbone does not clearly share less ({shares}), so they may have shared it before any "
+            "fine-tuning"
+        )
     return f"; the untuned backbone under linear probes shares {shares}"
 
 
