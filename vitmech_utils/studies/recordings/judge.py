@@ -63,7 +63,7 @@ def specialization_holds_on_real_ones(
     fine-tuned on real chirps (beyond what few images blur in each). Holds in part if more than *half* of the heads
     are on at least one kind. Does not hold if on every kind even those that may be make up no more than *half*.
     Otherwise it is undecided; so it is from too few pieces of recording of a kind, counted without
-    overlap, for intervals that are *covered*, or from fewer than three recordings in all.
+    overlap, for intervals to hold the truth (*covered*), or from fewer than three recordings in all.
 
     A head is about the chirp where its class says so; on spectrograms with boxes drawn by hand (seizures), where its
     lift on them is above one and above that on boxes of other recordings. Pieces of seizures are whole recordings.

@@ -117,7 +117,7 @@ def lifts(both: pd.DataFrame) -> "Figure":
         lift_scatter(ax, table, name)
         part = table[table["chirp_head"]]
         above = int((part["low_real"] > 1).sum())
-        ax.set_title(f"{name}: {above} of {len(part)} chirp heads clearly look at it", fontsize=9)
+        ax.set_title(f"{name}: {above} of {len(part)} chirp heads have a lift clearly above one", fontsize=9)
     values = both[[f"{end}_{kind}" for end in ("low", "high") for kind in ("painted", "real")]].to_numpy()
     ends = float(np.nanmin(values[values > 0])) / 1.3, float(np.nanmax(values)) * 1.5
     axes[0].set(xlim=ends, ylim=ends, ylabel="lift on the chirp, real images")
@@ -235,15 +235,19 @@ def controls_table(table: pd.DataFrame) -> "Styler":
 def controls_text(table: pd.DataFrame) -> str:
     """What the controls say."""
     asked = table.set_index(["pair", "asked"])
+
+    def lift(name: str, which: str) -> str:
+        return f"{Interval(*asked.loc[(name, which), ['lift', 'low', 'high']]):.1f}"
+
     by_itself = "; ".join(
-        f"{name}: {asked.loc[(name, 'pre-trained'), 'lift']:.1f} before fine-tuning, "
-        f"{asked.loc[(name, 'real images'), 'lift']:.1f} after it"
+        f"{name}: {lift(name, 'pre-trained')} before fine-tuning, {lift(name, 'real images')} after it"
         for name in PAIRS
     )
     found, there = asked.loc[("strain", "noise alone")], asked.loc[("strain", "real images"), "lift"]
     return (
         f"Mean lift of these heads on the chirp of real images: {by_itself}. A chirp draws attention in the "
-        f"pre-trained network already; fine-tuning adds the rest. On noise alone the lift is {found['lift']:.1f} "
+        f"pre-trained network already. These heads were selected by what they look at after fine-tuning, which favours "
+        f"what comes after. On noise alone the lift is {found['lift']:.1f} "
         f"[{found['low']:.1f}, {found['high']:.1f}], where an even look over the plot would give "
         f"{found['over_plot']:.1f}, and {there:.1f} when the chirp is there."
     )
@@ -266,7 +270,8 @@ def verdict(
     return (
         f"Of the heads that are for sure about the chirp on painted images, these are on real ones ({BRACKETS}): "
         f"{named(kept, '', '; ', ': ')}. Pieces of recording without overlap: {named(pieces)}, "
-        f"from {recordings} recordings.\n\n- **Q2**, the specialization holds on real, not synthetic, spectrograms: "
+        f"from {recordings} recordings, each detector's second counted as one.\n\n"
+        f"- **Q2**, the specialization holds on real, not synthetic, spectrograms: "
         f"**{judgement.words}**. Reason: {judgement.reason}."
     )
 
@@ -285,13 +290,18 @@ def what_you_know(
     def lift(pair: str, kind: str) -> Interval:
         return Interval(*rows.loc[(pair, kind), ["lift", "low", "high"]])
 
+    single = by_source[by_source["low"].isna()]
+    detectors = counted(single.loc[single["pair"] == "strain", "source"].nunique(), "detector")
+
     return three_sentences(
         f"Of the heads that are for sure about the chirp on painted images, {kept['seizures']} look at the boxes that "
-        f"were drawn in seizures, {kept['strain']} at chirps in detectors' noise and {kept['calls']} at recorded calls "
+        f"were drawn in seizures (other heads, too, may pass that test: above), "
+        f"{kept['strain']} at chirps in detectors' noise and {kept['calls']} at recorded calls "
         f"({BRACKETS}).",
         f"Their lift on the chirp is {lift('strain', 'real'):.0f} in detectors' noise, where painted noise has "
         f"{lift('strain', 'painted'):.0f}, and {lift('calls', 'real'):.1f} on recorded calls, where the same tracks "
-        f"painted have {lift('calls', 'painted'):.1f}; 1 is an even look.",
+        f"painted have {lift('calls', 'painted'):.1f}; 1 is an even look (brackets: over whole detectors or calls; "
+        f"with {detectors} they span little more than what these have).",
         f"Verdict on Q2, the specialization holds on real spectrograms: {judgement.words}, with "
         f"{named(pieces, join=': ')} pieces without overlap from {counted(recordings, 'recording')}.",
     )
