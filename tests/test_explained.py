@@ -173,7 +173,7 @@ class TestWords:
         assert len(plots.untrained(alike).data) == len(measure.UNTRAINED)
         assert "random weights" in plots.untrained_text(alike)
         assert "the same without any training" in plots.untrained_text(alike.assign(low=0.6, high=0.9))
-        assert "training reverses the order" in plots.untrained_text(alike.assign(low=-0.9, high=-0.6))
+        assert "correlate negatively" in plots.untrained_text(alike.assign(low=-0.9, high=-0.6))
         assert plots.outcome(table, alike).startswith("Of these, the first came about for")
         sums = {"error": 0.5, "low": 0.4, "high": 0.6, "difference": 1.0}
         assert "8 steps" in plots.added_up(sums, 8)

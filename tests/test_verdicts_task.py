@@ -2,10 +2,13 @@
 
 import math
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.task import judge as verdicts_task
+from vitmech_utils.studies.task import measure, plots
 from vitmech_utils.studies.task.judge import specialization_is_of_the_architecture
 from vitmech_utils.studies.verdicts import FAILS, HALF, HOLDS, IN_PART, MOST, UNKNOWN
 
@@ -94,3 +97,19 @@ def test_bounds_count_and_few_images_decide_nothing() -> None:
 def test_the_rule_begins_with_its_question() -> None:
     assert list(verdicts_task.RULES) == ["Q5", "Q9"]
     assert verdicts_task.RULES["Q5"].__doc__.startswith("Q5. Of the architecture (holds) if ")
+
+
+def test_the_twins_that_are_shown_are_the_chirps_whose_bends_are_named(monkeypatch) -> None:
+    shown = {}
+
+    def drawn(rows, names):
+        shown.update(rows=rows, names=names)
+        return plt.figure()
+
+    monkeypatch.setattr(plots, "twin_figures", drawn)
+    chirps = measure.held_out_chirps(3)
+    plt.close(plots.twins([0, 2], chirps))
+    own = measure.titled(3, "none")["pixel_values"]
+    for place, index in enumerate((0, 2)):
+        np.testing.assert_array_equal(shown["rows"]["no title"][place], own[index].permute(1, 2, 0).numpy())
+    assert shown["names"] == [f"bend: {chirps.bends[index]:.1f} rows" for index in (0, 2)]
