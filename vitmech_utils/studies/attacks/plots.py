@@ -326,7 +326,8 @@ def what_you_know(
         f"the held-out loss beyond "
         f"the worst random noise of the same size; {way}; verdict on C8, decorations are an attack surface: "
         f"{judged['C8'].words}.",
-        f"Attacks find what ablation misses, Q6: {judged['Q6'].words}; {judged['Q6'].reason}.",
+        f"Attacks find what ablation misses, Q6, by {counted(len(attacked), 'decoration')}: {judged['Q6'].words}; "
+        f"{judged['Q6'].reason}.",
         f"What an attack on the {best['target']} adds after further training on randomized layouts differs from "
         "what it "
         f"adds after the same training on published ones by {percent(vars(more), value='value')} of the held-out loss "
