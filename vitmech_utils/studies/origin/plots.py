@@ -130,10 +130,10 @@ def fates(became: Mapping[str, pd.DataFrame]) -> "Figure":
         fate_bars(ax, table)
         seen = table[table["subject"].isin(["text", "edge", "colour bar"])]
         ax.set_title(
-            f"{name}: decorations kept {seen['kept'].sum()} of {seen['before'].sum()} times (a head counts for each)",
+            f"{name}: decorations kept {seen['kept'].sum()} of {seen['before'].sum()} times",
             fontsize=9,
         )
-    axes[0].set_ylabel("what the head is about")
+    axes[0].set_ylabel("what heads are about\n(each counts for all of it)")
     handles, labels = axes[0].get_legend_handles_labels()
     pale = plt.Rectangle((0, 0), 1, 1, color="#444444", alpha=0.4)
     figure.legend([*handles, pale], [*labels, "pale: not sure"], loc="outside lower center", ncols=4)

@@ -195,7 +195,7 @@ def by_bend(table: pd.DataFrame) -> "Figure":
     )
     ax.set_title(
         f"Without the leak the type is read in {clean['accuracy'].iloc[0]:.0%} where paths lie close, in "
-        f"{clean['accuracy'].iloc[-1]:.0%} where far apart (on {clean['images'].iloc[-1]:.0f} images)",
+        f"{clean['accuracy'].iloc[-1]:.0%} where far apart",
         pad=26,
     )
     return figure
@@ -356,7 +356,7 @@ def lift_and_effect(table: pd.DataFrame, harm: Mapping[str, Mapping[str, float]]
     by_lift(ax, table, head_names(table), "effect", "effect on the type (nats)")
     ax.set_title(
         f"Of the harm to the type, carriers do {harm['carriers']['leak']:.0%}, lookers {harm['lookers']['leak']:.0%}"
-        f" (in the clean model {harm['carriers']['clean']:.0%} and {harm['lookers']['clean']:.0%})"
+        f"\n(in the clean model {harm['carriers']['clean']:.0%} and {harm['lookers']['clean']:.0%})"
     )
     return figure
 

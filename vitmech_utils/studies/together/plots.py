@@ -211,7 +211,7 @@ def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     left.set(
         xlabel="second-order estimate (% of the held-out loss)",
         ylabel="exact interaction (% of the held-out loss)",
-        title=f"Same sign in {same_sign:.0%} of {len(compared)} pairs, estimated and exact",
+        title=f"Same sign in {same_sign:.0%} of {len(compared)} pairs",
     )
     left.legend(loc="upper left", fontsize=8)
     sides = [
@@ -235,7 +235,7 @@ def pairs(compared: pd.DataFrame, estimated: pd.DataFrame) -> "Figure":
     ]
     bar.set_ticks(np.log10(ticks), labels=[f"{tick:g}" for tick in ticks])
     right.set_title(
-        f"L{first['layer'] + 1:.0f}H{first['head'] + 1:.0f} has the largest estimate, {first['size']:.0f} %"
+        f"Largest estimate: L{first['layer'] + 1:.0f}H{first['head'] + 1:.0f}, {first['size']:.0f} %"
     )
     return figure
 
@@ -331,7 +331,7 @@ def kept(curves: pd.DataFrame, enough: Mapping[str, int], total: int) -> "Figure
     fewest = min(enough.values())
     best = listed((name for name, count in enough.items() if count == fewest), " or ")
     ax.set_title(
-        f"With {fewest} of {total} heads, ranked by {best}, the mean error has not doubled"
+        f"Error not yet doubled with {fewest} of {total} heads, by {best}"
         if fewest < total
         else "No set that was tried keeps the error from doubling"
     )
