@@ -75,9 +75,7 @@ def groups(table: pd.DataFrame) -> "Figure":
         group_bars(ax, part)
         several = part[part["heads"] > 1]  # one head by itself is its own sum
         more = int(((several["low_excess"] > 0) & (several["q_value"] < FALSE_DISCOVERIES)).sum())
-        ax.set_title(
-            f"By {kind}: {more} of {len(several)} groups of several heads clearly do more than these add up to"
-        )
+        ax.set_title(f"By {kind}: {more} of {len(several)} sets of several heads clearly exceed their sum")
         ax.set_xlabel("effect (% of the held-out loss)" if ax is axes[-1] else "")
     ends = np.array([ax.get_xlim() for ax in axes])
     for ax in axes:  # one scale for all, and the scale's own ticks over all of it
