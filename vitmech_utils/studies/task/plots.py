@@ -67,6 +67,8 @@ SETS: dict[str, tuple[str, str]] = {
     random_of("carriers"): ("#888888", "v"),
 }
 """Colour and marker per set of heads."""
+WIDEST = 2.0
+"""How wide the interval of a share may be that is told: orders share between -1 and 1 of a model's own."""
 TARGET_LINES = {"type": "-", "direction": "--", "all": "-"}
 NETWORKS = {
     key: "regressor: all three targets" if key[0] == "regressor" else f"{key[0]} model: {key[1]}"
@@ -515,7 +517,7 @@ def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int
     """What the rule says of this run."""
     alike = listed(
         (
-            f"by {name} the two tasks share {found:.2f}, two trainings {judged.trainings[name]:.2f}"
+            f"by {name} the two tasks share {_share(found)}, two trainings {_share(judged.trainings[name])}"
             for name, found in judged.shared.items()
         ),
         "; ",
@@ -524,7 +526,7 @@ def verdict(judgement: Judgement, judged: Judged, images: int, sweep_images: int
         f"The planted shortcut, on {images} images: {named(judged.control, '+.2f', '; ', ': ')}. Of what a model "
         f"keeps "
         f"of its own order of heads ({sweep_images} images by effect, {images} by attention), "
-        f"{alike.replace('nan [nan, nan]', 'an unknown part')}.\n\n"
+        f"{alike}.\n\n"
         f"**Q5**, does the specialization belong to the architecture (*holds*) or to the task (*does not hold*): "
         f"**{judgement.words}**. Reason: {judgement.reason}."
     )
@@ -542,10 +544,10 @@ def what_you_know(
     )
     taken = "taken" if lying.high < true.low else "not shown to be taken"
     alike = "; ".join(
-        f"by {name} the two tasks share {found:.2f} and two trainings for one question {judged.trainings[name]:.2f}"
+        f"by {name} the two tasks share {_share(found)} and two trainings for one question "
+        f"{_share(judged.trainings[name])}"
         for name, found in judged.shared.items()
     )
-    alike = alike.replace("unknown", "an unknown part")
     blurred = [name for name, found in judged.ceilings.items() if not found.low > NONE]
     if blurred:
         alike += (
@@ -570,6 +572,11 @@ def what_you_know(
         f"Of the order of heads that a model keeps on other images (1 is all of it), {alike}; verdict on Q5, "
         f"specialization belongs to the architecture and not to the task: {judgement.words}.",
     )
+
+
+def _share(found: Interval) -> str:
+    """A share of an order; unknown where its interval is wider than all that a share can be."""
+    return f"{found:.2f}" if found.high - found.low < WIDEST else "an unknown part"
 
 
 def _seconds(records: Mapping[str, dict]) -> float:
@@ -756,6 +763,8 @@ def layer_shares(axes: Sequence["Axes"], tables: Mapping[tuple[str, str], pd.Dat
 def order_forest(ax: "Axes", table: pd.DataFrame, limits: Sequence[float]) -> None:
     """What two orders of heads share, of what one keeps of its own: table has what, quantity, share, low, high."""
     looks = {"effect": ("#D55E00", "o"), "attention": ("#0072B2", "s")}
+    told = table["high"] - table["low"] < WIDEST
+    table = table.assign(**{column: table[column].where(told) for column in ("share", "low", "high")})
     interval_forest(ax, table, "what", value="share", by="quantity", looks=looks)
     for limit in limits:
         ax.axvline(limit, color="#444444", linestyle=":", linewidth=1)
