@@ -298,7 +298,7 @@ class TestTask:
         assert list(task.by_bend(right, np.zeros(8))["bin"]) == ["below 1"] * 2
 
     def test_random_sets_are_averaged_by_kind(self):
-        sets = task.ReadingSets([[(0, 0)]] * 6, draws=2)
+        sets = task.ReadingSets([[(0, 0)]] * 6, draws=2, kinds=task.KINDS)
         found = sets.by_kind(np.arange(6.0)[:, None])
         assert {kind: value.item() for kind, value in found.items()} == {
             "lookers": 0,
@@ -320,7 +320,7 @@ class TestTask:
                 assert [layer for layer, _ in heads] == [0, 2]
 
     def test_half_of_the_way_is_a_half(self):
-        sets = task.ReadingSets([[(0, 0)]] * 4, draws=1)
+        sets = task.ReadingSets([[(0, 0)]] * 4, draws=1, kinds=task.KINDS)
         labels = np.array([[0, 0], [1, 0], [0, 1]], dtype=float)
         pull = np.array([2.0, 4.0, 6.0])
         moved = torch.zeros(4, 3, 2, dtype=torch.float64)

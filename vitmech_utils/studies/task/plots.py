@@ -178,7 +178,7 @@ def titles_table(table: pd.DataFrame, falls: Mapping[str, Interval], follows: Ma
         f"{pipe_table(heads, rows)}\n\nThe lie takes {falls[LIE]:.2f} from the leak model's accuracy on the type; "
         f"{falls[LIE_BEYOND_DIRECTION]:.2f} more than from that on the direction, and {falls[LIE_BEYOND_CLEAN]:.2f} "
         f"more than from the clean model's on the type (differences of shares, paired 95 % intervals over "
-        f"{images} images; where all images say the same, an interval has no width, and those of the shares "
+        f"{images} images; where all images say the same, the interval has no width, and those of the shares "
         f"tell more). When the title lies, the answer on the type follows it in {follows['leak']:.2f} of the "
         f"leak model's answers and {follows['clean']:.2f} of the clean model's."
     )
@@ -347,7 +347,7 @@ def effects_table(table: pd.DataFrame) -> str:
     return (
         f"{pipe_table(heads, rows)}\n\nEffects in nats (classifiers) or as a change of the MSE (regressor), paired "
         "95 % intervals over images; q adjusts for the number of heads, and an effect is clear below "
-        f"{FALSE_DISCOVERIES:g} if its interval leaves out zero."
+        f"{FALSE_DISCOVERIES:g} if its interval excludes zero."
     )
 
 
