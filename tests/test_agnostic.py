@@ -184,7 +184,6 @@ def test_three_tasks_of_a_training() -> None:
     assert len(table) == 9
     assert (table["heads"] == LAYERS * TINY_HEADS).all()
     assert (table["images"] == 4).all()  # as many as there are of real chirps
-    assert (table["images"] == 4).all()
     assert not table["between"].isna().any()
     rows = table[table["kind"] == measure.KEPT]
     assert (

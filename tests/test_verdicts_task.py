@@ -4,6 +4,7 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from vitmech_utils.statistics import Interval
@@ -113,3 +114,37 @@ def test_the_twins_that_are_shown_are_the_chirps_whose_bends_are_named(monkeypat
     for place, index in enumerate((0, 2)):
         np.testing.assert_array_equal(shown["rows"]["no title"][place], own[index].permute(1, 2, 0).numpy())
     assert shown["names"] == [f"bend: {chirps.bends[index]:.1f} rows" for index in (0, 2)]
+
+
+def test_a_share_whose_interval_is_wider_than_any_share_is_unknown() -> None:
+    columns = ["what", "quantity", "share", "low", "high", "ceiling_low"]
+    rows = [("one", "effect", 0.2, -0.2, 0.5, 0.3), ("other", "effect", -2.2, -6.4, 1.1, 0.01)]
+    figure = plots.orders(pd.DataFrame(rows, columns=columns))
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written == ["by effect: unknown"]
+    assert figure.axes[0].get_xlim()[0] > -2
+    plt.close(figure)
+    blurred = plots.orders(pd.DataFrame(rows[1:], columns=columns))
+    assert "by effect is unknown" in blurred.get_suptitle()
+    plt.close(blurred)
+
+
+@pytest.mark.parametrize(("lookers", "harsh"), [([(5, 0), (5, 1), (5, 2)], True), ([(5, 0), (7, 1)], False)])
+def test_a_carrier_among_several_lookers_makes_their_control_a_harsh_one(lookers, harsh) -> None:
+    chosen = {
+        "lookers": pd.DataFrame(lookers, columns=["layer", "head"]).assign(lift=3.0),
+        "carriers": pd.DataFrame([(5, 5), (7, 1)], columns=["layer", "head"]).assign(way=0.5),
+    }
+    table = pd.DataFrame(
+        [("leak", "type", "lookers", 0.1, 0.0, 0.2, 8)],
+        columns=["model", "target", "kind", "effect", "low", "high", "images"],
+    )
+    beyond = {
+        (kind, name, target): SHOWN
+        for kind in measure.KINDS
+        for name in ("leak", "clean")
+        for target in ("type", "direction")
+    }
+    told = plots.reading_sets_table(table, beyond, chosen, 10)
+    assert ("L6H6, a carrier but no looker" in told) == harsh
+    assert ("harsh" in told) == harsh

@@ -58,9 +58,8 @@ def better(scores: pd.DataFrame, measure: str, control: str = "picture") -> list
 def summary(scores: pd.DataFrame) -> Figure:
     """Every method and control by both measures, with intervals."""
     kind = np.where(scores["method"].isin(CONTROLS), *reversed(list(KINDS)))
-    table = scores.assign(
-        kind=kind, low=scores["low"].clip(lower=0)
-    )  # no value lies below, no precision above 1
+    # No value lies below 0, no precision above 1.
+    table = scores.assign(kind=kind, low=scores["low"].clip(lower=0))
     table["high"] = table["high"].where(table["measure"] != "precision", table["high"].clip(upper=1))
     figure, axes = plt.subplots(1, 2, figsize=(WIDE, 4.4), sharey=True)
     for axis, (measure, label) in zip(axes, MEASURES.items(), strict=True):
