@@ -1,7 +1,7 @@
 """Rules on attacks through a figure's decorations (C8, Q6). Written before any figure of chapter 10 was seen.
 
 Pure functions of measured values, like the rules in `verdicts`, and with their limits. All intervals are in percent of
-the MSE of the same, unchanged images.
+the held-out set's MSE.
 """
 
 from collections.abc import Mapping
@@ -185,7 +185,7 @@ def _q6(run: JudgedRun) -> Row:
         claim=ADVERSARIAL,
         study="left open",
         ours="; ".join(told),
-        sample=_attack_size(run),
+        sample=_attack_size(run) + _ablation_size(run),
         control="the worst of as many random draws of the same budget on the same pixels is taken off every attack",
         would_change="A decoration whose heads are idle for sure and whose pixels are open to attack; another budget.",
         chapter=CHAPTER,
@@ -212,6 +212,12 @@ def _attack_size(run: JudgedRun) -> str:
     row = run.tables["claims_c8_q6"].iloc[0]
     pixels = f"changes of up to {row['budget']:g}/255 on {int(row['pixels'])} pixels of each region"
     return f"{int(row['images'])} images, {pixels}"
+
+
+def _ablation_size(run: JudgedRun) -> str:
+    """On how many images heads are ablated, where a run has others for that than for its attacks."""
+    images = run.tables["claims_c8_q6"].get("ablation_images")
+    return "" if images is None else f"; heads are ablated on {int(images.iloc[0]):,} other images"
 
 
 def _largest(found: dict[str, Interval]) -> Interval:

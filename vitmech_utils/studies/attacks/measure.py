@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from vitmech_utils import tasks
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.artefacts import digest
-from vitmech_utils.data.dataset import ChirpDataset
+from vitmech_utils.data.dataset import ChirpDataset, stack
 from vitmech_utils.heads.attacks import Attack, attack, random_noise
 from vitmech_utils.heads.attention_shares import attention_statistics
 from vitmech_utils.heads.changes import baseline_loss
 from vitmech_utils.heads.changes import mean_changes as mean_effects
 from vitmech_utils.heads.choices import heads_looking_at, other_heads
-from vitmech_utils.heads.estimates import fast_dtype
+from vitmech_utils.heads.estimates import estimate, fast_dtype
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import linearized_sets, predict_linearized
 from vitmech_utils.heads.patching import patch_heads
@@ -302,33 +302,74 @@ def control_sets(
     }
 
 
-@checked_arguments()
-def errors_without(
-    without: Callable[[Collection[Head]], Errors],
+@checked_arguments(least={"first": 0, "many": 1, "exact": 1, "batch": 1})
+def changes_without(
+    model: nn.Module,
     heads: Mapping[str, Sequence[Head]],
     random: Mapping[str, Sequence[Sequence[Head]]],
-) -> dict[tuple[str, str], Errors]:
-    """Losses without the heads of a target, and for decorations without random ones, on average over the sets.
+    reference: Float[Tensor, "reference 3 height width"],
+    *,
+    first: int,
+    many: int,
+    exact: int,
+    batch: int,
+) -> dict[tuple[str, str], Float[ndarray, "image target"]]:
+    """By how much the loss grows with the heads of a target at their means, and for decorations with random ones there.
 
-    `without` gives the losses without a set of heads.
+    Clean held-out images are asked, `many` from number `first` on, which no attack has seen: whole sets to first order
+    on all, together and exactly on `exact` of them, `batch` at a time. Values of single images are estimates with the
+    mean of the exact ones (`Estimate.values`); those of random sets are averaged over the sets. Means are those of
+    `reference`.
     """
-    found = {(target, OWN): without(own) for target, own in heads.items() if own}
-    named = [target for target, _ in found if target in DECORATIONS]
-    return found | {
-        (target, RANDOM): np.mean([without(drawn) for drawn in random[target]], axis=0) for target in named
-    }
+    keys = [(target, OWN) for target, own in heads.items() if own]
+    keys += [(target, RANDOM) for target, _ in keys if target in DECORATIONS]
+    sets = [[heads[target]] if kind == OWN else random[target] for target, kind in keys]
+
+    def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
+        data = stack(ChirpDataset(first + many, split="held-out"), (first + numbers).tolist())
+        return data["pixel_values"], data["labels"].double()
+
+    found = estimate(
+        model, draw, many, exact, "mean", sets=[each for group in sets for each in group],
+        reference=reference, exact_batch=batch, dtype=fast_dtype(model),
+    )  # fmt: skip
+    by_target = [found.values("effect", target) for target in found.cheap.targets]
+    grown, start, every = np.stack(by_target, axis=-1), 0, {}
+    for key, group in zip(keys, sets, strict=True):
+        every[key] = grown[start : start + len(group)].mean(0)
+        start += len(group)
+    return every
 
 
 @checked_arguments()
 def ablation_table(
-    errors: Mapping[tuple[str, str], Errors],
+    changes: Mapping[tuple[str, str], Float[ndarray, "image target"]],
     heads: Mapping[str, Sequence[Head]],
     clean: Clean,
+    exact: int,
     bootstrap: int,
 ) -> pd.DataFrame:
-    """`attack_effects` of the model without heads, by target and kind, with the number of heads."""
-    table = _keyed(errors, ["target", "kind"], clean, bootstrap)
-    return table.assign(heads=[len(heads[target]) for target, _ in errors])
+    """What ablating heads together does, by target and kind of `changes_without`, which took `exact` images exactly.
+
+    Columns: target, kind, heads (their number), images, exact_images, percent_of (`Clean.loss`), effect (percent of it,
+    or in the task's unit), low, high, and effect_T, low_T, high_T of each target T of the task.
+    """
+    every, relative = np.stack(list(changes.values())), clean.task.relative
+    columns: dict[str, object] = {
+        "target": [target for target, _ in changes],
+        "kind": [kind for _, kind in changes],
+        "heads": [len(heads[target]) for target, _ in changes],
+        "images": every.shape[1],
+        "exact_images": exact,
+        "percent_of": clean.loss,
+    }
+    parts = {"": slice(None)} | {f"_{name}": [place] for place, name in enumerate(clean.task.targets)}
+    losses = clean.held_out if len(clean.held_out) else clean.errors
+    for suffix, place in parts.items():
+        whole = baseline_loss(losses[:, place])
+        found = mean_effects(every[..., place].mean(2), whole, relative, draws=bootstrap)
+        columns |= {f"{name}{suffix}": part for name, part in zip(ENDS, found, strict=True)}
+    return pd.DataFrame(columns)
 
 
 @checked_arguments()
@@ -360,23 +401,31 @@ def carried_by_head(
     clean: Clean,
     bootstrap: int,
 ) -> pd.DataFrame:
-    """By target and head, from linearized outputs: how much of an attack's harm the head carries, and its effect.
+    """By target and head, from linearized outputs: how much of an attack's harm the head carries.
 
-    What a head carries is the fall of the loss, in percent of `Clean.loss` or in its unit, when the head alone writes
-    what it writes on the clean image; its effect is that of mean ablation on the clean images. Columns: layer, head,
-    images, target, carries, low, high, ablation.
+    That is the fall of the loss, in percent of `Clean.loss` or in its unit, when the head alone writes what it writes
+    on the clean image. Columns: layer, head, images, target, carries, low, high.
     """
     every, tables = slice(None), []
-    alone = predict_linearized(model, pixel_values, "mean", batch=8)
-    ablation, _, _ = clean.effects(clean.losses(alone.ablated), every, bootstrap)
     for target, changed in attacked.items():
         patched = predict_linearized(model, changed, "resample", donors=pixel_values, batch=8)
         harmed, rest = clean.losses(patched.baseline[None]), clean.losses(patched.ablated)
         carries, low, high = clean.effects(clean.errors + harmed - rest, every, bootstrap)
         heads = {"layer": patched.layers, "head": patched.heads, "images": len(changed), "target": target}
-        found = {"carries": carries, "low": low, "high": high, "ablation": ablation}
-        tables.append(pd.DataFrame({**heads, **found}))
+        tables.append(pd.DataFrame({**heads, "carries": carries, "low": low, "high": high}))
     return pd.concat(tables, ignore_index=True)
+
+
+@checked_arguments()
+def with_ablation(per_head: pd.DataFrame, sweep: pd.DataFrame) -> pd.DataFrame:
+    """The table of `carried_by_head` with each head's effect by mean ablation, which chapter 04's `sweep` holds.
+
+    Added columns: ablation, and ablation_images, on how many images it was estimated. Heads that the sweep does not
+    have are left out.
+    """
+    alone = sweep.loc[sweep["mode"] == "mean", ["layer", "head", "effect", "images"]]
+    alone = alone.rename(columns={"effect": "ablation", "images": "ablation_images"})
+    return per_head.merge(alone, on=["layer", "head"], how="inner", validate="many_to_one")
 
 
 @checked_arguments()
@@ -550,18 +599,19 @@ def natural_after_training(
 
 
 @checked_arguments()
-def beyond_ablation(
-    errors: Mapping[tuple[str, float, str], Errors],
-    ablated: Mapping[tuple[str, str], Errors],
-    clean: Clean,
-    bootstrap: int,
-) -> dict[str, Interval]:
-    """By decoration, how much more the attack does beyond noise than ablating the heads that look there."""
-    top, found = max(budget for _, budget, _ in errors), {}
-    for target in [target for target in DECORATIONS if (target, OWN) in ablated]:
-        gained = errors[target, top, ATTACK] - errors[target, top, WORST]
-        found[target] = excess_effect(clean.errors + gained, ablated[target, OWN], clean, bootstrap)
-    return found
+def beyond_ablation(excess: Mapping[str, Interval], ablations: pd.DataFrame) -> dict[str, Interval]:
+    """By decoration, how much more the attack does beyond noise (`excess`) than ablating the heads that look there."""
+    own = intervals(ablations[ablations["kind"] == OWN], value="effect")
+    return {target: apart(excess[target], own[target]) for target in DECORATIONS if target in own}
+
+
+@checked_arguments()
+def apart(one: Interval, other: Interval) -> Interval:
+    """One estimate less another from other images: squares of their bounds' distances add up (Zou and Donner 2008)."""
+    value = one.value - other.value
+    below = np.hypot(one.value - one.low, other.high - other.value)
+    above = np.hypot(one.high - one.value, other.value - other.low)
+    return Interval(value, float(value - below), float(value + above))
 
 
 @checked_arguments()

@@ -145,7 +145,8 @@ def ablations_table(
 ) -> str:
     """The heads that look at each region, and what ablating them does."""
     kinds, rows = ablations.set_index(["target", "kind"]), []
-    images = ablations["images"].iloc[0]
+    first = ablations.iloc[0]
+    images = f"{first['images']:,} ({first['exact_images']:,} exact)"
     for target in TARGETS:
         own = looking[looking["target"] == target].sort_values(["layer", "head"])
         keys = [(target, kind) for kind in (OWN, RANDOM)]
@@ -171,8 +172,8 @@ def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], 
         mine = sum((row.layer, row.head) in heads[target] for row in first.itertuples())
         lines.append(
             f"attack on the {target}: rank correlation over {len(part)} heads {found:+.2f} (95 % interval over "
-            f"heads; "
-            f"{part['images'].iloc[0]} images); most is carried by {listed(head_names(first))}, of which {mine} "
+            f"heads; {part['images'].iloc[0]} attacked images, effects by {part['ablation_images'].iloc[0]:,}); "
+            f"most is carried by {listed(head_names(first))}, of which {mine} "
             f"belong to the heads named above for the {target}"
         )
     return f"What a head carries of an attack, against its ablation effect:\n\n{bullets(lines)}"
@@ -292,7 +293,8 @@ def verdict(
     }
     effects = listed(f"{target} {found:+,.0f} %" for target, found in attacked.items())
     return (
-        f"On {row['images']:,} images, at a budget of {row['budget']:g}/255 on up to {row['pixels']:,} pixels, "
+        f"On {row['images']:,} images (heads ablated on {row['ablation_images']:,} others), at a budget of "
+        f"{row['budget']:g}/255 on up to {row['pixels']:,} pixels, "
         f"beyond "
         f"the worst random draw: {effects} of the held-out MSE (95 % intervals).\n\n{judgement_list(judged, claimed)}"
         f"\n\nWith random heads of the same layers as the control, the rule would say of C8: {by_layers.verdict} "
@@ -446,7 +448,7 @@ def budget_curves(table: pd.DataFrame, targets: Sequence[str], columns: int = 4)
 def vulnerability_scatter(ax: "Axes", table: pd.DataFrame) -> None:
     """Draw, per target, the attack's effect against that of ablating its heads, both with intervals.
 
-    `table` has target, attacked, attacked_low, attacked_high, ablated, ablated_low, ablated_high (percent).
+    `table` has target, attacked, attacked_low, attacked_high, ablated, ablated_low, ablated_high (percent), images.
     """
     for place, row in enumerate(table.itertuples()):
         ax.errorbar(
@@ -458,7 +460,9 @@ def vulnerability_scatter(ax: "Axes", table: pd.DataFrame) -> None:
         )  # fmt: skip
     ax.axhline(0, color="#444444", linewidth=0.8)
     ax.axvline(0, color="#444444", linewidth=0.8)
-    ax.set_xlabel("its heads ablated together: change of the MSE (%)")
+    ax.set_xlabel(
+        f"its heads ablated together: change of the MSE (%), {counted(int(table['images'].min()), 'image')}"
+    )
     ax.set_ylabel("attacked, beyond noise:\nchange of the MSE (%)")
     percent_scale_to(ax, "x", table["ablated_low"].min(), table["ablated_high"].max())
     percent_scale_to(ax, "y", table["attacked_low"].min(), table["attacked_high"].max())

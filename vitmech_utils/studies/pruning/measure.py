@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -22,6 +22,7 @@ from vitmech_utils.artefacts import digest
 from vitmech_utils.data.dataset import ChirpDataset
 from vitmech_utils.heads.ablation import first_order
 from vitmech_utils.heads.costs import Costs, attention_time_share, ceiling, costs, latency, summary
+from vitmech_utils.heads.estimates import estimate, fast_dtype
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.pruning import (
     load_pruned,
@@ -160,13 +161,18 @@ def ceilings(shares: Mapping[str, float], removed: float) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ChoiceImages:
-    """Stacked images that heads are chosen on, those that the whole model reads, and what is left out.
+    """Stacked images that heads are chosen on, those that the whole model reads, what it says, and what is left out.
 
     `left_out` is the share of the squared error that lies on the others.
     """
 
     images: dict[str, Tensor]
+    predictions: Float[ndarray, "image target"]
     left_out: float
+
+    def first(self, count: int) -> dict[str, Tensor]:
+        """The first `count` of these images, or all where there are fewer."""
+        return {key: values[:count] for key, values in self.images.items()}
 
 
 @checked_arguments()
@@ -177,7 +183,29 @@ def choice_images(model: ChirpRegressor, images: Images) -> ChoiceImages:
     reads = well_fitted(found, labels)
     squared = ((found - labels) ** 2).mean(1)
     kept = {key: images[key][torch.from_numpy(reads)] for key in ("pixel_values", "labels")}
-    return ChoiceImages(kept, float(squared[~reads].sum() / squared.sum()))
+    return ChoiceImages(kept, found[reads], float(squared[~reads].sum() / squared.sum()))
+
+
+@checked_arguments(least={"exact": 1, "batch": 1})
+def single_effects(
+    model: ChirpRegressor, images: Images, exact: int, batch: int, bootstrap: int
+) -> pd.DataFrame:
+    """What zero ablation of each head alone does to the loss of these images, in percent of it: a table as of `sweep`.
+
+    Estimated to first order on all images, corrected by exact ablations of `exact` of them (of all, where there are no
+    more), `batch` at a time.
+    """
+    count = len(images["labels"])
+
+    def draw(numbers: Int[ndarray, " image"]) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(numbers)
+        return images["pixel_values"][chosen], images["labels"][chosen].double()
+
+    found = estimate(
+        model, draw, count, min(exact, count), "zero",
+        task=model.task, exact_batch=batch, dtype=fast_dtype(model),
+    )  # fmt: skip
+    return found.losses().table(bootstrap)
 
 
 @dataclass(frozen=True)
@@ -211,7 +239,8 @@ def choose(
 ) -> Choices:
     """Choose as many heads as there are `early` ones in five ways, two of them at half and twice that number too.
 
-    `single` is the exact zero-ablation sweep on `images`, from which first-order effects are estimated.
+    `single` has the effects of heads one at a time (`single_effects`); the slopes of the loss, at once and in rounds,
+    are those of `images`.
     """
     count, total = len(early), len(find_blocks(model).pairs)
 

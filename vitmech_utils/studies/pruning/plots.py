@@ -57,9 +57,11 @@ Heads = Collection[tuple[int, int]]
 def opening(profile: Profile, count: int, total: int) -> str:
     """What the page was made with; `count` of `total` heads go at a time."""
     plan = profile.pruning
+    exact = min(profile.ablation.other_exact_images, plan.choice_images)
     return (
         f"This page was made with profile **{profile.name}**: {count} of {total} heads go at a time, chosen by their "
-        f"effects on those of {plan.choice_images:,} images that the model reads, or at random "
+        f"effects on those of {plan.choice_images:,} images that the model reads ({exact:,} of them "
+        f"ablated exactly), or at random "
         f"({plan.random_sets:,} draws), and judged on {plan.images:,} held-out images that no choice has seen, in "
         f"percent of the whole model's loss on all held-out images. "
         f"Recovery takes {counted(plan.recovery_steps, 'step')} of {plan.recovery_batch} images, every time is taken "
@@ -151,8 +153,8 @@ def chosen_text(
         f"of "
         f"the whole model's squared error. By chance {count * count / total:.1f} of the {count} heads of least "
         f"effect "
-        f"would lie in layers 1-3; found there: {len(least & set(early))}. The exact sweep and the first-order "
-        f"estimate agree on {len(least & set(sets['first order']))} of {count} heads (by chance "
+        f"would lie in layers 1-3; found there: {len(least & set(early))}. The choices of least "
+        f"effect and of first order agree on {len(least & set(sets['first order']))} of {count} heads (by chance "
         f"{count * count / total:.1f}). Attention sublayers that go as "
         f"a "
         f"whole: {listed(f'{whole} ({name})' for name, whole in emptied.items() if whole)}."
