@@ -4,6 +4,7 @@ import math
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from heads_zoo import HEADS, LAYERS, PIXELS, TARGETS, pictures, zoo
@@ -20,8 +21,10 @@ from vitmech_utils.heads.hooks import change_heads
 from vitmech_utils.heads.patching import patch_heads
 from vitmech_utils.heads.replacements import mean_outputs
 from vitmech_utils.heads.replay import computing, predict
+from vitmech_utils.intervals import mean_interval
 from vitmech_utils.model.backbones import tiny
 from vitmech_utils.model.regressor import ChirpRegressor
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.attacks.figure_changes import (
     DECORATIONS,
     NATURAL,
@@ -33,14 +36,21 @@ from vitmech_utils.studies.attacks.figure_changes import (
     TARGETS as ATTACKED,
 )
 from vitmech_utils.studies.attacks.measure import (
+    OWN,
+    RANDOM,
     Clean,
+    ablation_table,
+    apart,
     attack_effects,
+    beyond_ablation,
     carried_by_head,
+    changes_without,
     clean_figures,
     excess_effect,
     mean_changes,
     plot_edges,
     predictions,
+    with_ablation,
     worst_draw,
 )
 from vitmech_utils.tasks import squared_error
@@ -522,3 +532,79 @@ def test_what_a_head_carries_is_what_goes_when_it_alone_sees_the_clean_image():
     assert (found["low"] <= found["carries"]).all()
     assert (found["carries"] <= found["high"]).all()
     assert set(found["images"]) == {6}
+
+
+# What ablating the heads that look at a region does, on images that no attack has seen
+
+
+def test_heads_are_ablated_together_on_images_that_follow_the_attacked_ones():
+    model = ChirpRegressor.tiny(seed=0, layers=3, heads=2).double()
+    heads = {"title": [(0, 0), (2, 1)], "chirp": [(1, 1)], "frame": []}
+    random = {"title": [[(0, 1), (1, 0)], [(1, 1), (2, 0)]], "chirp": [[(0, 0)]], "frame": []}
+    reference = stack(ChirpDataset(3, seed=4, split="held-out"), 3)["pixel_values"].double()
+    found = changes_without(model, heads, random, reference, first=2, many=3, exact=3, batch=4)
+    assert list(found) == [("title", OWN), ("chirp", OWN), ("title", RANDOM)], (
+        "random ones for decorations alone"
+    )
+
+    data = stack(ChirpDataset(5, seed=0, split="held-out"), [2, 3, 4])
+    pixels, labels, means = (
+        data["pixel_values"].double(),
+        data["labels"].double(),
+        mean_outputs(model, reference),
+    )
+
+    def grown(chosen):
+        whole = predictions(model, pixels)
+        with change_heads(model, mean_changes(means, chosen)):
+            return ((predictions(model, pixels) - labels) ** 2 - (whole - labels) ** 2).numpy()
+
+    # All are exact here, so that nothing is left of the estimate but the exact mean.
+    for key, by_hand in {
+        ("title", OWN): grown(heads["title"]),
+        ("chirp", OWN): grown(heads["chirp"]),
+        ("title", RANDOM): (grown(random["title"][0]) + grown(random["title"][1])) / 2,
+    }.items():
+        np.testing.assert_allclose(found[key].mean(0), by_hand.mean(0), rtol=1e-4, atol=1e-7)
+
+    held_out = np.random.default_rng(0).exponential(1.0, (4000, 3))
+    clean = Clean(predictions(model, pixels), labels, "squared error", ("a", "b", "c"), held_out)
+    table = ablation_table(found, heads, clean, 3, 200)
+    assert table["heads"].tolist() == [2, 1, 2]
+    assert set(table["images"]) == set(table["exact_images"]) == {3}
+    own = 100 * grown(heads["title"])
+    assert table["effect"][0] == pytest.approx(own.mean() / held_out.mean(), rel=1e-4)
+    assert table["effect_b"][0] == pytest.approx(own[:, 1].mean() / held_out[:, 1].mean(), rel=1e-4)
+    assert (table["low"] <= table["effect"]).all()
+    assert (table["effect"] <= table["high"]).all()
+    excess = {"title": Interval(5.0, 4.0, 7.0), "chirp": Interval(1.0, 0.0, 2.0)}
+    more = beyond_ablation(excess, table)
+    assert list(more) == ["title"], "a decoration that heads look at"
+    assert more["title"].value == pytest.approx(5.0 - table["effect"][0])
+
+
+def test_the_difference_of_estimates_from_other_images_holds_the_truth():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        one, other = rng.exponential(2.0, 40), rng.normal(0.5, 1.0, 300)
+        found = apart(mean_interval(one, 400), mean_interval(other, 400))
+        assert found.low <= found.value <= found.high
+        held += found.low <= 1.5 <= found.high
+    assert held / 400 >= 0.93
+    exact = Interval(2.0, 2.0, 2.0)
+    assert apart(exact, exact) == Interval(0.0, 0.0, 0.0)
+
+
+def test_what_heads_carry_is_held_against_their_effects_on_more_images():
+    carried = pd.DataFrame(
+        {"layer": [0, 1], "head": [1, 0], "images": 6, "target": "title", "carries": [3.0, 4.0]}
+    )
+    sweep = pd.DataFrame(
+        {"layer": [1, 0, 1, 0], "head": [0, 1, 0, 1], "mode": ["mean", "mean", "zero", "zero"], "images": 500}
+    ).assign(effect=[7.0, 8.0, 1.0, 2.0])
+    found = with_ablation(carried, sweep)
+    assert found["ablation"].tolist() == [8.0, 7.0]
+    assert set(found["ablation_images"]) == {500}
+    assert found["images"].tolist() == [6, 6]
+    fewer = with_ablation(carried, sweep.iloc[1:])
+    assert fewer["head"].tolist() == [1], "a head that the sweep left out has no effect"

@@ -303,6 +303,15 @@ def test_attacks_reach_each_verdict(tmp_path: Path, claim: str, verdict: str, ta
     assert "up to 16/255 on 200 pixels" in row["sample"]
 
 
+def test_the_images_that_heads_are_ablated_on_are_told_where_they_are_others(tmp_path: Path) -> None:
+    tables = attack_tables((20.0, 60.0), (5.0, 30.0))
+    before = judged(tmp_path / "before", attacks=tables).loc["Q6", "sample"]
+    assert "ablated on" not in before
+    tables["claims_c8_q6"]["ablation_images"] = 1_160
+    row = judged(tmp_path / "after", attacks=tables).loc["Q6"]
+    assert row["sample"] == f"{before}; heads are ablated on 1,160 other images"
+
+
 @pytest.mark.parametrize(
     ("verdict", "tables"),
     [

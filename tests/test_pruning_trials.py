@@ -8,6 +8,7 @@ import torch
 from heads_zoo import pictures, zoo
 from matplotlib.colors import to_rgba
 
+from vitmech_utils.heads.ablation import sweep
 from vitmech_utils.heads.costs import Costs
 from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.model.regressor import ChirpRegressor
@@ -20,6 +21,7 @@ from vitmech_utils.studies.pruning.measure import (
     loss_change,
     pareto_front,
     removed_by_hand,
+    single_effects,
     timings,
     trial_table,
     trials,
@@ -27,6 +29,28 @@ from vitmech_utils.studies.pruning.measure import (
 )
 
 LABELS = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [2.0, 3.0, 0.0], [3.0, 2.0, 1.0], [-1.0, -2.0, 0.5]])
+
+
+def test_effects_of_single_heads_are_exact_where_all_images_are_and_estimates_where_few_are() -> None:
+    model = ChirpRegressor.tiny(seed=0, layers=3, heads=2).double()
+    generator = torch.Generator().manual_seed(1)
+    images = {
+        "pixel_values": torch.rand(8, 3, 224, 224, generator=generator).double(),
+        "labels": torch.randn(8, 3, generator=generator),
+    }
+    exact = sweep(model, images["pixel_values"], images["labels"].double(), "zero", bootstrap=200)
+    found = single_effects(model, images, 8, 4, 200)
+    assert [*zip(found["layer"], found["head"], strict=True)] == [
+        *zip(exact["layer"], exact["head"], strict=True)
+    ]
+    np.testing.assert_allclose(found["effect"], exact["effect"], rtol=1e-6, atol=1e-9)
+    fewer = single_effects(model, images, 3, 4, 200)
+    assert set(fewer["images"]) == {8}
+    assert set(fewer.columns) == set(exact.columns)
+    held = (fewer["low"] <= exact["effect"]) & (exact["effect"] <= fewer["high"])
+    assert held.sum() >= 5, "of six heads, by three exact images"
+    with pytest.raises(ValueError, match="exact is 0, expected at least 1"):
+        single_effects(model, images, 0, 4, 200)
 
 
 def test_effects_are_those_of_the_same_images() -> None:

@@ -645,7 +645,8 @@ def what_you_know(
     layers, means_kept = models
     rows, drawn = table.set_index("name"), random["effect"]
     size = rows.loc[layers, "heads"]
-    compared = {"layers 1-3": layers, **{name: f"{name} ({size})" for name in ("first order", "in rounds")}}
+    others = ("least effect", "in rounds", "first order")
+    compared = {"layers 1-3": layers, **{name: f"{name} ({size})" for name in others}}
     places = {name: int((drawn < rows.loc[model, "effect"]).sum()) for name, model in compared.items()}
     less = listed(f"{_part(place, len(drawn))} than {name}" for name, place in places.items())
     faster = listed(f"{found:.2f} (batch size {batch})" for batch, found in speedups.items())
