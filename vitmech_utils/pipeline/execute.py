@@ -209,6 +209,8 @@ def _execute(
                 kernel_name="python3",
                 progress_bar=sys.stderr.isatty(),
                 start_timeout=180,
+                # A chapter has written all when its last cell ends: nothing is gained by waiting for a kernel's exit.
+                shutdown_kernel="immediate",
                 extra_arguments=["--Application.log_level=50"],
             )
     except PapermillExecutionError as error:
@@ -253,7 +255,7 @@ def _keep_pickers_once(notebook: dict[str, Any]) -> None:
     """Drop the live views of a notebook whose kernel is gone; their pickers' HTML stands beside them and stays."""
     pages = (o.get("data", {}).get("text/html", "") for c in notebook["cells"] for o in c.get("outputs", []))
     if any("data-vm-host" in "".join(page) for page in pages):
-        from vitmech_utils.report.picker.static import share_notebook_data
+        from vitmech_utils.report.notebook_data import share_notebook_data
 
         share_notebook_data(notebook)
     kinds = {

@@ -20,7 +20,7 @@ from vitmech_utils.pipeline.made_pages import fill_made
 from vitmech_utils.pipeline.pictures import ARGUMENT, argument, show_argument
 from vitmech_utils.pipeline.provenance import banner, day, duration, hardware, inline_code, literal, version
 from vitmech_utils.profiles import Profile
-from vitmech_utils.report.picker.static import share_notebook_data
+from vitmech_utils.report.notebook_data import share_notebook_data
 from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import RunError, all_outputs, check_outputs, read_manifest
 from vitmech_utils.runs.sections import sections_read, values_read

@@ -1,11 +1,11 @@
 """The head picker: one widget for live notebooks and static pages, made from plain arrays."""
 
+from vitmech_utils.report.notebook_data import share_notebook_data
 from vitmech_utils.report.picker.answer import Answer, Tracks
 from vitmech_utils.report.picker.chirps import chirp_answer
 from vitmech_utils.report.picker.data import PickerData
 from vitmech_utils.report.picker.example import example_arrays
 from vitmech_utils.report.picker.facts import head_facts
-from vitmech_utils.report.picker.static import share_notebook_data
 from vitmech_utils.report.picker.widget import HeadPicker, save_page
 
 __all__ = [

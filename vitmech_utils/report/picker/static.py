@@ -2,10 +2,8 @@
 
 import base64
 import io
-import json
-import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,17 +12,16 @@ from markupsafe import Markup
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from vitmech_utils.report.notebook_data import share_chunks
 from vitmech_utils.report.picker.payload import Payload
 from vitmech_utils.report.templating import render, script_json
 
 HERE = Path(__file__).parent
-_CHUNK = re.compile(r'<script type="text/plain" data-vm-chunk="([0-9a-f]+)">[^<]*</script>\n?')
 # The middle is white: no effect, or attention as the area has it. The same colours as in picker.js.
 _BLUE_ORANGE = LinearSegmentedColormap.from_list(
     "blue_orange",
     ["#0b3c6f", "#2f6fae", "#7fb2d8", "#c9dfee", "#f4f2ee", "#f6d2ab", "#e39a55", "#b75d17", "#6d2f04"],
 )
-_WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
 def picker_html(payload: Payload, state: dict, png: str) -> str:
@@ -61,40 +58,6 @@ def page_html(pickers: Sequence[str], title: str) -> str:
     """Return a complete HTML page with several pickers' HTML, each chunk of data kept once."""
     page = render("page.html", title=title, pickers=[Markup(each) for each in share_chunks(pickers)])
     return f"{page}\n"
-
-
-def share_chunks(pages: Iterable[str]) -> list[str]:
-    """Return the HTML fragments of one page in order, without the data chunks that an earlier fragment carries."""
-    seen: set[str] = set()
-
-    def keep_first(match: re.Match) -> str:
-        known = match[1] in seen
-        seen.add(match[1])
-        return "" if known else match[0]
-
-    return [_CHUNK.sub(keep_first, page) for page in pages]
-
-
-def share_notebook_data(notebook: dict) -> int:
-    """Make an executed notebook's pickers ready for static pages, in place; return the number of characters saved.
-
-    Repeated data chunks are dropped, and so are the live views and their saved state where a picker's HTML stands
-    beside them: without a kernel, JupyterLab then shows the HTML picker instead of an error.
-    """
-    before = len(json.dumps(notebook))
-    bundles = [
-        output["data"]
-        for cell in notebook["cells"]
-        for output in cell.get("outputs", [])
-        if "data-vm-host" in "".join(output.get("data", {}).get("text/html", ""))
-    ]
-    for bundle, page in zip(bundles, share_chunks("".join(b["text/html"]) for b in bundles), strict=True):
-        bundle["text/html"] = page
-        view = bundle.pop(_WIDGET_MIME, None)
-        states = notebook["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
-        if view:
-            states.get("state", {}).pop(view["model_id"], None)
-    return before - len(json.dumps(notebook))
 
 
 def fallback_png(payload: Payload, state: dict) -> bytes:
