@@ -13,6 +13,7 @@ from vitmech_utils.heads.costs import Costs
 from vitmech_utils.heads.pruning import prune_heads
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.runs import kept
+from vitmech_utils.statistics import Interval
 from vitmech_utils.studies.pruning import measure as pruning_trials
 from vitmech_utils.studies.pruning import plots as pruning_plots
 from vitmech_utils.studies.pruning.measure import (
@@ -277,15 +278,42 @@ def test_the_random_sets_that_do_less_harm_are_counted_and_those_outdone_named()
         "Of 3 random sets of as many heads, so many do less harm on the same 7 images: none than layers 1-3, "
         "all 3 than first order. More than half of them outdo: first order."
     )
+    kept = pd.concat([table, table.iloc[:1].assign(choice="layers 1-3, means kept")])
+    told = pruning_plots.against_random(kept, pd.Series([2.0, 5.0, 8.0]))
+    assert told.endswith("Not ranked: layers 1-3, means kept; no random set was given its means.")
 
 
 def test_every_size_is_judged_in_the_title_of_the_sizes() -> None:
     rows = [("in rounds", 2, 9.0, 8.0, 10.0), ("in rounds", 4, 9.0, 1.0, 20.0)]
     rows += [("least effect", 2, 3.0, 2.0, 4.0), ("least effect", 4, 11.0, 5.0, 30.0)]
     table = pd.DataFrame(rows, columns=["choice", "heads", "effect", "low", "high"])
-    figure = pruning_plots.pruned_sizes(table.assign(recovered=False, images=5, name="x"))
-    told = figure.get_suptitle()
-    assert (
-        told == "In rounds, against one shot: clearly worse with 2, not clearly better with 4 heads removed"
-    )
+    apart = {2: Interval(6.0, 4.0, 8.0), 4: Interval(-2.0, -9.0, 3.0)}
+    figure = pruning_plots.pruned_sizes(table.assign(recovered=False, images=5, name="x"), apart)
+    told = "In rounds, against least effect: clearly worse with 2, not clearly better with 4 heads removed"
+    assert figure.get_suptitle() == told
     plt.close("all")
+    words = pruning_plots.rounds(apart, Interval(-5.0, -7.0, -1.0), 2)
+    assert "-5.0 % [-7.0, -1.0], clearly less harm (2 heads)" in words
+    assert "+6.0 % [+4.0, +8.0], clearly more harm (2 heads)" in words
+    assert "-2.0 % [-9.0, +3.0], not clearly less harm (4 heads)" in words
+
+
+def test_a_choice_says_how_badly_its_effects_are_known() -> None:
+    single = pd.DataFrame(
+        {"layer": [0, 0, 1], "head": [0, 1, 0], "low": [-1.0, 2.0, -3.0], "high": [1.0, 5.0, 4.0]}
+    )
+    told = pruning_plots.how_known(single, {(0, 0), (0, 1)})
+    assert "the intervals of 2 of all 3 heads, and of 1 of the 2 heads of least effect, include zero" in told
+
+
+def test_the_control_of_a_choice_is_in_percent_of_the_held_out_loss() -> None:
+    row = {"one": Interval(0.02, 0.01, 0.04), "other": Interval(0.0, -0.002, 0.002)}
+    told = pruning_plots.choice_control({"layers 1-3": row}, {"one": 0.1, "other": 0.2}, 0.02)
+    assert "| layers 1-3 | +100 % [+50, +200] | +0.0 % [-10.0, +10.0] |" in told
+
+
+def test_a_speed_above_its_ceiling_is_said() -> None:
+    within, beyond = {1: Interval(1.15, 1.05, 1.2)}, {1: Interval(1.15, 1.12, 1.2)}
+    assert pruning_plots._beyond(within, 1.2) == ""
+    assert "within its interval" in pruning_plots._beyond(within, 1.11)
+    assert "clearly exceeds" in pruning_plots._beyond(beyond, 1.11)

@@ -118,7 +118,11 @@ def attacks_find_what_ablation_misses(
         return Judgement(
             FAILS, "ablating a decoration's heads does clearly more than the attack, for every decoration"
         )
-    return undecided(f"the intervals reach across zero or {HARDLY:g} %")
+    matter = [name for name, effect in ablated.items() if effect.low > HARDLY]
+    known = f"ablating the heads of {_named(matter)} clearly costs more than {HARDLY:g} %: these do matter; "
+    return undecided(
+        f"{known if matter else ''}{'of the others ' if matter else ''}the intervals reach across zero or {HARDLY:g} %"
+    )
 
 
 RULES = {"C8": decorations_are_an_attack_surface, "Q6": attacks_find_what_ablation_misses}

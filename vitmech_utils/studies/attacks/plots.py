@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 from vitmech_utils.arguments import checked_arguments
@@ -27,6 +28,7 @@ from vitmech_utils.figures.tables import (
     three_sentences,
 )
 from vitmech_utils.heads.hooks import Head
+from vitmech_utils.intervals import METHOD
 from vitmech_utils.statistics import Interval, rank_correlation
 from vitmech_utils.studies.attacks.figure_changes import DECORATIONS, TARGETS
 from vitmech_utils.studies.attacks.judge import RULES
@@ -38,10 +40,12 @@ from vitmech_utils.studies.attacks.measure import (
     RANDOM,
     SAME_LAYERS,
     WORST,
+    Clean,
     most_open,
     worst_style,
 )
-from vitmech_utils.studies.verdicts import Judgement
+from vitmech_utils.studies.coverage import measured
+from vitmech_utils.studies.verdicts import EFFECT, HARDLY, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,10 +134,38 @@ def attacks_table(table: pd.DataFrame, excess: Mapping[str, Interval]) -> str:
 
 
 @checked_arguments()
-def vulnerability(table: pd.DataFrame, follows: Interval) -> "Figure":
-    """What attacks on the regions do against what ablating their heads does."""
+def on_how_many(errors: Mapping[tuple[str, float, str], Float[ndarray, "image target"]], clean: Clean) -> str:
+    """On how many images the largest attacks do more than the worst draw, and what intervals by so few are worth."""
+    top = max(budget for _, budget, _ in errors)
+    unit = 100 / clean.loss if clean.task.relative else 1.0
+    counts = {
+        target: int(
+            (unit * (errors[target, top, ATTACK] - errors[target, top, WORST]).mean(1) > HARDLY).sum()
+        )
+        for target in TARGETS
+    }
+    images = len(clean.labels)
+    least, most = min(counts.values()), max(counts.values())
+    range_of = f"{least}" if least == most else f"{least} to {most}"
+    coverage = measured()
+    coverage = coverage[(coverage["quantity"] == EFFECT) & (coverage["method"] == METHOD)]
+    tried = max((count for count in coverage["images"] if count <= images), default=coverage["images"].min())
+    row = coverage.set_index("images").loc[tried]
+    return (
+        f"Image by image, attacks do more than {HARDLY:g} % beyond the worst draw on {range_of} of {images} images, "
+        f"whatever the region; how much that is on average is known badly. Nothing was measured of how often intervals "
+        f"of attacks hold the truth; those of single heads' effects by {counted(int(tried), 'image')} do so in "
+        f"{row['covered']:.0f} % of draws for the median head, in {row['least']:.0f} % for the worst "
+        "([](04_head_ablation.ipynb))."
+    )
+
+
+@checked_arguments()
+def vulnerability(table: pd.DataFrame, follows: Interval, attacked: int) -> "Figure":
+    """What attacks on the regions, on so many images, do against what ablating their heads does."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.0))
     vulnerability_scatter(ax, table)
+    ax.set_ylabel(f"attacked, beyond noise ({counted(attacked, 'image')}):\nchange of the MSE (%)")
     return headline(
         figure, f"Vulnerability against ablation, {len(table)} regions: rank correlation {follows:+.2f}"
     )
@@ -158,7 +190,9 @@ def ablations_table(
         f"{pipe_table(['region', heads, 'ablated together', others, 'images'], rows)}\n\nOver the {regions} regions "
         f"vulnerability and ablation effect have a rank correlation of {follows:+.2f} (95 % interval over regions). "
         f"So "
-        "few regions say little, whatever the number."
+        "few regions say little, whatever the number, and they share heads, so that even this interval is too narrow. "
+        f"Intervals are over images, and of random sets for these {random_sets}, which come from all layers, late ones "
+        "too: other sets would differ."
     )
 
 
@@ -168,13 +202,17 @@ def by_head_text(per_head: pd.DataFrame, heads: Mapping[str, Collection[Head]], 
     lines = []
     for target, part in per_head.groupby("target", sort=False):
         found = rank_correlation(part["carries"].to_numpy(), part["ablation"].to_numpy(), bootstrap)
+        ranks = part.groupby("layer")[["carries", "ablation"]].rank(pct=True)
+        within = rank_correlation(ranks["carries"].to_numpy(), ranks["ablation"].to_numpy(), bootstrap)
         first = part.sort_values("carries", ascending=False).head(3)
+        clear = int((first["low"] > 0).sum())
         mine = sum((row.layer, row.head) in heads[target] for row in first.itertuples())
         lines.append(
             f"attack on the {target}: rank correlation over {len(part)} heads {found:+.2f} (95 % interval over "
-            f"heads; {part['images'].iloc[0]} attacked images, effects by {part['ablation_images'].iloc[0]:,}); "
-            f"most is carried by {listed(head_names(first))}, of which {mine} "
-            f"belong to the heads named above for the {target}"
+            f"heads; {part['images'].iloc[0]} attacked images, effects by {part['ablation_images'].iloc[0]:,}), "
+            f"within layers, where depth plays no part, {within:+.2f}; in the mean most is carried by "
+            f"{listed(head_names(first))}, clearly by {clear} of them; {mine} belong to the heads named above for the "
+            f"{target}"
         )
     return f"What a head carries of an attack, against its ablation effect:\n\n{bullets(lines)}"
 
@@ -220,10 +258,13 @@ def carried_text(
         "images": "images",
     }
     listing = frame_table(table[table["kind"] == OWN], columns)
+    small = ranks.loc[ranks["target"].isin(DECORATIONS), "p_value"]
     return (
         f"{listing}\n\nIn percent of the held-out MSE, with 95 % intervals over images. The p-values are ranks among "
         f"{ranks['sets'].max()} random sets of as many heads, by what each carries to first order (outputs linearized "
-        f"in the gates): the smallest that so many sets can give is {1 / (1 + ranks['sets'].max()):.2g}."
+        f"in the gates): the smallest that so many sets can give is {1 / (1 + ranks['sets'].max()):.2g}. Of "
+        f"{len(small)} tests of decorations {int((small < 0.05).sum())} lie below 0.05, as chance alone would have it "
+        f"in {0.05 * len(small):.1g}."
     )
 
 
@@ -292,11 +333,20 @@ def verdict(
         "Q6": "attacks on extraneous regions lower the accuracy although ablation says that those heads don't matter",
     }
     effects = listed(f"{target} {found:+,.0f} %" for target, found in attacked.items())
+    beyond = claims[claims["quantity"] == "beyond_ablation"]
+    less = listed(
+        f"{row.target} {Interval(row.value, row.low, row.high):+,.0f}" for row in beyond.itertuples()
+    )
+    apart = (
+        f" The attack less the ablation of its heads, from different images, in percentage points: {less}."
+        * bool(less)
+    )
     return (
         f"On {row['images']:,} images (heads ablated on {row['ablation_images']:,} others), at a budget of "
         f"{row['budget']:g}/255 on up to {row['pixels']:,} pixels, "
         f"beyond "
-        f"the worst random draw: {effects} of the held-out MSE (95 % intervals).\n\n{judgement_list(judged, claimed)}"
+        f"the worst random draw: {effects} of the held-out MSE (95 % intervals).{apart if less else ''}"
+        f"\n\n{judgement_list(judged, claimed)}"
         f"\n\nWith random heads of the same layers as the control, the rule would say of C8: {by_layers.verdict} "
         f"({by_layers.reason})."
     )

@@ -46,6 +46,8 @@ CHOICES: dict[str, tuple[str, str]] = {
     "random": ("#888888", "P"),
 }
 """One fixed colour and marker per way of choosing heads."""
+KEPT = ("layers 1-3, means kept",)
+"""Choices whose heads leave something in their place, other than those of the random sets."""
 SHARES = ("#D55E00", "#F0B48A", "#D0D7DE")
 """Colours of the work: what goes, what the attention keeps, all the rest."""
 
@@ -162,6 +164,17 @@ def chosen_text(
 
 
 @checked_arguments()
+def how_known(single: pd.DataFrame, chosen: Heads) -> str:
+    """How well the effects that chose are known: `single` has those of all heads, `chosen` names the heads that go."""
+    open_ends = single[(single["low"] <= 0) & (single["high"] >= 0)]
+    gone = sum((row.layer, row.head) in chosen for row in open_ends.itertuples())
+    return (
+        f"These effects are known badly one by one: the intervals of {len(open_ends)} of all {len(single)} heads, and "
+        f"of {gone} of the {len(chosen)} heads of least effect, include zero. Other images would choose others in part."
+    )
+
+
+@checked_arguments()
 def chosen_grids(
     sets: Mapping[str, Collection[tuple[int, int]]], layers: int, heads: int, columns: int = 3
 ) -> "Figure":
@@ -228,7 +241,7 @@ def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
     choice_forest(ax, same_size, draws)
     removed = same_size[~same_size["recovered"]].set_index("name")
-    mildest = removed.loc[removed["effect"].idxmin(), "choice"]
+    mildest = removed.loc[removed.loc[~removed["choice"].isin(KEPT), "effect"].idxmin(), "choice"]
     beaten = int((draws > removed.loc[layers, "effect"]).sum())
     ax.set_xlabel(
         f"change of the MSE (%), {counted(int(same_size['images'].iloc[0]), 'image')}; "
@@ -236,7 +249,7 @@ def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
     )
     headline(
         figure,
-        f"Layers 1-3 do less harm than {beaten} of {len(draws)} random sets; least harm: {mildest}",
+        f"Layers 1-3 do less harm than {beaten} of {len(draws)} random sets; least harm with nothing kept: {mildest}",
     )
     return figure
 
@@ -247,14 +260,17 @@ def against_random(same_size: pd.DataFrame, draws: pd.Series) -> str:
 
     `same_size` holds the models without as many heads, `draws` the effects of the random sets.
     """
-    removed = same_size[~same_size["recovered"] & ~same_size["choice"].isin(["random", "unpruned"])]
+    others = ["random", "unpruned", *KEPT]
+    removed = same_size[~same_size["recovered"] & ~same_size["choice"].isin(others)]
     places = sorted((int((draws < row.effect).sum()), row.choice) for row in removed.itertuples())
     told = listed(f"{_part(place, len(draws))} than {name}" for place, name in places)
     worse = [name for place, name in places if 2 * place > len(draws)]
+    kept = set(same_size["choice"]) & set(KEPT)
+    unranked = f" Not ranked: {listed(kept)}; no random set was given its means." if kept else ""
     outdone = f" More than half of them outdo: {listed(worse, ' and ')}." if worse else ""
     return (
         f"Of {counted(len(draws), 'random set')} of as many heads, so many do less harm on the same "
-        f"{counted(int(removed['images'].iloc[0]), 'image')}: {told}.{outdone}"
+        f"{counted(int(removed['images'].iloc[0]), 'image')}: {told}.{outdone}{unranked}"
     )
 
 
@@ -282,12 +298,14 @@ def recovery(
     means_kept: str,
     at_mean: float,
     more: Interval,
+    draws: pd.Series,
 ) -> str:
     """Effects before and after recovery as a table, with their scale.
 
     `bases` names what each recovered model was, `control` the whole model given the same training, `means_kept` the
     one with means in its biases; `at_mean` is the effect of always predicting the mean, in percent. `more` is by how
-    much layers 1-3, recovered, do more harm than the random set, recovered.
+    much layers 1-3, recovered, do more harm than the random set, recovered, which is the first
+    of the `draws`, whose effects these are.
     """
     rows = table.set_index("name")
     headings = (
@@ -305,11 +323,11 @@ def recovery(
         f"{pipe_table(headings, lines)}\n\nThe same further training changes the error of the unpruned model by "
         f"{percent(rows.loc[control])}. For scale: a model that always predicts the mean would stand at "
         f"{at_mean:+,.0f} %. Without the heads of layers 1-3, but with their means, it is "
-        f"{_means(rows.loc[means_kept])}, with nothing trained.\n\n{_after_recovery(more)}"
+        f"{_means(rows.loc[means_kept])}, with nothing trained.\n\n{_after_recovery(more, draws)}"
     )
 
 
-def _after_recovery(more: Interval) -> str:
+def _after_recovery(more: Interval, draws: pd.Series) -> str:
     """Whether layers 1-3 are any better than a random set once both were trained on."""
     said = "no clearly better and no clearly worse than"
     if more.high < 0 or more.low > 0:
@@ -317,7 +335,8 @@ def _after_recovery(more: Interval) -> str:
     apart = percent({"effect": more.value, "low": more.low, "high": more.high})
     return (
         f"After this recovery layers 1-3 are {said} the one random set that was given it: image by image their error "
-        f"differs from that set's by {apart} of the whole model's loss."
+        f"differs from that set's by {apart} of the whole model's loss. Of {counted(len(draws), 'random set')} "
+        f"{_part(int((draws < draws.iloc[0]).sum()), len(draws))} do less harm than this one before recovery."
     )
 
 
@@ -374,24 +393,37 @@ def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
 
 
 @checked_arguments()
-def pruned_sizes(table: pd.DataFrame) -> "Figure":
-    """The effect against the number of heads removed, titled with which way of choosing is better at each size."""
+def pruned_sizes(table: pd.DataFrame, apart: Mapping[int, Interval]) -> "Figure":
+    """The effect against the number of heads removed, titled with which way of choosing is better at each size.
+
+    `apart` is by how much more harm choosing in rounds does than choosing by least effect, image by image.
+    """
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
     size_curves(ax, table[table["heads"] > 0])
     ax.set_ylabel(f"change of the MSE (%), {counted(int(table['images'].iloc[0]), 'image')}")
-    rounds, once = (
-        table[~table["recovered"] & (table["choice"] == name)].set_index("heads")
-        for name in ("in rounds", "least effect")
+    told = [f"{_clearly(found, 'better', 'worse')} with {size}" for size, found in apart.items()]
+    return headline(figure, f"In rounds, against least effect: {listed(told)} heads removed")
+
+
+@checked_arguments()
+def rounds(apart: Mapping[int, Interval], once: Interval, count: int) -> str:
+    """What rounds change, image by image: `apart` from least effect by size, `once` from first order with `count`."""
+
+    def said(found: Interval) -> str:
+        return f"{percent(vars(found), value='value')}, {_clearly(found, 'less harm', 'more harm')}"
+
+    others = listed(f"{said(found)} ({size} heads)" for size, found in apart.items())
+    return (
+        f"Image by image, in percent of the whole model's loss: against *first order*, which ranks by the same slopes "
+        f"on the same images, only at once, rounds change the error by {said(once)} ({count} heads). Against *least "
+        f"effect*, which ablates and sees more images, so that rounds are not all that differs: {others}."
     )
-    told = []
-    for size in sorted(set(rounds.index) & set(once.index)):
-        one, other = rounds.loc[size], once.loc[size]
-        clear = one["high"] < other["low"] or other["high"] < one["low"]
-        told.append(
-            f"{'' if clear else 'not '}clearly {'better' if one['effect'] < other['effect'] else 'worse'} with {size}"
-        )
-    headline(figure, f"In rounds, against one shot: {listed(told)} heads removed")
-    return figure
+
+
+def _clearly(found: Interval, below: str, above: str) -> str:
+    """Whether a difference lies clearly below or above zero, in these words."""
+    word = below if found.value < 0 else above
+    return f"{'' if found.high < 0 or found.low > 0 else 'not '}clearly {word}"
 
 
 @checked_arguments()
@@ -583,19 +615,30 @@ def surprise(sentence: str) -> str:
 
 
 @checked_arguments()
-def choice_control(control: Mapping[str, Mapping[str, Interval]], own: Mapping[str, float]) -> str:
-    """Changes of the MSE on the images that heads were chosen on, and on others; `own` is the whole model's MSE."""
+def choice_control(
+    control: Mapping[str, Mapping[str, Interval]], own: Mapping[str, float], whole: float
+) -> str:
+    """Changes of the MSE on the images that heads were chosen on, and on others, in percent of `whole`.
+
+    `own` is the whole model's MSE on either, `whole` that on the held-out set.
+    """
     table = pipe_table(
         ("change of the MSE without", *own),
-        [(what, *(f"{found:+.3f}" for found in row.values())) for what, row in control.items()],
+        [(what, *(_of_whole(found, whole) for found in row.values())) for what, row in control.items()],
     )
     return (
-        f"{table}\n\nThe whole model's own MSE on these images is "
+        f"{table}\n\nIn percent of the held-out loss. The whole model's own MSE on these images is "
         f"{listed((f'{error:.3f}' for error in own.values()), ' and ')}. A choice that looked better where it "
         "was made would have a lower last row on the left; where the two intervals of that row overlap, these "
-        "images do "
-        "not tell."
+        "images do not tell. No image chose layers 1-3: how far their two columns lie apart says how little either set "
+        "of images tells of the size of the harm."
     )
+
+
+def _of_whole(found: Interval, whole: float) -> str:
+    """A change of the MSE in percent of the held-out set's."""
+    share = {name: 100 * value / whole for name, value in vars(found).items()}
+    return percent(share, value="value")
 
 
 @checked_arguments()
@@ -655,9 +698,19 @@ def what_you_know(
         f"their means kept and nothing trained, by {_means(rows.loc[means_kept])}.",
         f"As many heads drawn at random change it by {drawn.median():+,.0f} % in the median ({drawn.min():+,.0f} to "
         f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); of these draws so many do less harm: {less}.",
-        f"The pruned model runs {faster} times as fast, of at most {limit:.2f} by its floating-point operations; "
+        f"The pruned model runs {faster} times as fast, of at most {limit:.2f} by its floating-point operations"
+        f"{_beyond(speedups, limit)}; "
         f"verdict on Q1, early heads can go for good: {judgement.words}.",
     )
+
+
+def _beyond(speedups: Mapping[int, Interval], limit: float) -> str:
+    """What a speed-up above its ceiling means."""
+    above = [found for found in speedups.values() if found.value > limit]
+    if not above:
+        return ""
+    clear = any(found.low > limit for found in above)
+    return ", which the clock clearly exceeds" if clear else " (what lies above that is within its interval)"
 
 
 def _recovered(rows: pd.DataFrame, longer: pd.DataFrame, layers: str) -> str:

@@ -38,7 +38,7 @@ def opening(profile: Profile, sizes: Mapping[str, int]) -> str:
         f"This page was made with profile **{profile.name}**: {sizes['layers']} layers of {sizes['heads']} heads; "
         f"the "
         f"whole procedure runs on {profile.audit.procedure_images:,} held-out images in three orders of the layers, "
-        f"the other comparisons on {profile.audit.images:,}."
+        f"the other comparisons on {profile.audit.images:,}, those of point 8 on {min(4, profile.audit.images)}."
     )
 
 
@@ -131,12 +131,23 @@ def heatmaps_text(theirs: pd.DataFrame, ours: pd.DataFrame, same: Interval, with
     """How alike the two heatmaps are, over all heads and within layers."""
     images = counted(int(theirs["images"].iloc[0]), "image")
     return (
-        f"The rank correlation between the two heatmaps is {same:+.2f} over all heads (95 % interval over {len(ours)} "
+        f"The rank correlation between the procedure's heatmap and the effects of {ours['mode'].iloc[0]} ablation is "
+        f"{same:+.2f} over all heads (95 % interval over {len(ours)} "
         f"heads, for these {images}; it says nothing of other images). "
         f"Two heatmaps that rise with depth are alike for that reason alone; within layers, where depth plays no part, "
         f"they correlate by {within:+.2f}. The largest change that the procedure finds is "
         f"{theirs['effect'].abs().max():.1f} % of the held-out loss, the largest effect of a whole head "
         f"{ours['effect'].abs().max():.1f} %."
+    )
+
+
+@checked_arguments()
+def described_text(weights: pd.DataFrame, likeness: Sequence[Interval]) -> str:
+    """How like the heatmap is to effects of zeroed query, key and value weights, over all heads and within layers."""
+    over_all, within = likeness
+    return (
+        f"By zeroed query, key and value weights, which the study describes, {len(weights)} heads correlate by "
+        f"{over_all:+.2f}, and within layers by {within:+.2f}."
     )
 
 
@@ -224,6 +235,8 @@ def verdict(
     `matched` backbone weights find their partner; `corner` is the corner patch's rank correlation with CLS, `constant`
     the part of its size that the median head keeps.
     """
+    overlap = pixels["normalized"].low <= pixels["trained_on"].high
+    undecided = " (their intervals overlap)" if overlap else ""
     steps = [
         ("zero a head", f"zeroes one of its first head's {sizes['head_size']} rows", "only head 1 touched"),
         ("ablate, then predict", "predicts, then ablates", "the first batch is one step behind"),
@@ -245,14 +258,18 @@ def verdict(
         (
             "feed what training fed",
             "normalizes by ImageNet",
-            f"MSE {pixels['normalized'].value:.3f} instead of {pixels['trained_on'].value:.3f}",
+            f"MSE {pixels['normalized'].value:.3f} instead of {pixels['trained_on'].value:.3f}{undecided}",
         ),
         (
             "show what the model attends to",
             "shows the corner patch",
             f"rank correlation {corner:.2f} with CLS",
         ),
-        ("silence the head", "leaves its biases", f"median constant {constant:.0%} of the usual size"),
+        (
+            "silence the head",
+            "leaves its biases",
+            f"median constant {constant:.0%} of the usual size (few images)",
+        ),
     ]
     headings = ("", "the study sets out to", "the published code does", "seen here")
     return (
