@@ -32,6 +32,19 @@ def test_the_slope_is_that_of_a_small_step(family, mode):
             )
 
 
+def test_slopes_of_both_signs_cancel_in_the_effect_and_not_in_the_importance():
+    model, (pixels, labels) = zoo("vit"), pictures()
+    table = first_order(model, pixels, labels)
+    single = [
+        first_order(model, pixels[[i]], labels[[i]], bootstrap=100, batch=1) for i in range(len(pixels))
+    ]
+    slopes = np.stack([found["effect"] * found["baseline_mse"] for found in single])
+    baseline = table["baseline_mse"].iloc[0]
+    np.testing.assert_allclose(table["effect"], slopes.mean(0) / baseline, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(table["importance"], abs(slopes).mean(0) / baseline, rtol=1e-9)
+    assert (table["importance"] > table["effect"].abs() + 1e-9).any(), "on some heads images disagree"
+
+
 def test_it_is_exact_where_the_error_is_a_straight_line():
     """Last layer without a norm after it, huge labels: the squared error is all but linear in each gate."""
     model, (pixels, _) = zoo("vit"), pictures()

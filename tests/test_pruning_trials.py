@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 
 from vitmech_utils.heads.ablation import sweep
 from vitmech_utils.heads.costs import Costs
-from vitmech_utils.heads.pruning import prune_heads
+from vitmech_utils.heads.pruning import mean_writings, prune_heads, prune_keeping_means
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.runs import kept
 from vitmech_utils.statistics import Interval
@@ -274,13 +274,32 @@ def test_the_random_sets_that_do_less_harm_are_counted_and_those_outdone_named()
         {"choice": ["layers 1-3", "first order", "random"], "effect": [1.0, 9.0, 5.0], "images": 7,
          "recovered": False}
     )  # fmt: skip
-    assert pruning_plots.against_random(table, pd.Series([2.0, 5.0, 8.0])) == (
+    assert pruning_plots.against_random(table, pd.Series([2.0, 5.0, 8.0]), pd.Series([3.0])) == (
         "Of 3 random sets of as many heads, so many do less harm on the same 7 images: none than layers 1-3, "
         "all 3 than first order. More than half of them outdo: first order."
     )
     kept = pd.concat([table, table.iloc[:1].assign(choice="layers 1-3, means kept")])
-    told = pruning_plots.against_random(kept, pd.Series([2.0, 5.0, 8.0]))
-    assert told.endswith("Not ranked: layers 1-3, means kept; no random set was given its means.")
+    told = pruning_plots.against_random(kept, pd.Series([2.0, 5.0, 8.0]), pd.Series([-1.0, 3.0]))
+    assert told.endswith(
+        "of the first 2 random sets so many do less harm than *layers 1-3, means kept*: 1; in the median they "
+        "change the error by +1 % (-1 to +3)."
+    )
+
+
+def test_random_sets_are_tried_with_and_without_their_means() -> None:
+    model = ChirpRegressor.tiny(seed=0, layers=3, heads=2)
+    images = {"pixel_values": torch.rand(3, 3, 224, 224), "labels": torch.randn(3, 3)}
+    draws = [{(0, 0), (2, 1)}, {(1, 0)}]
+    whole = pruning_trials.predicted(model, images)
+    means = mean_writings(model, images["pixel_values"])
+    bare = pruning_trials.random_trials(model, draws, images, {"unpruned": whole}, 10)
+    keeping = pruning_trials.random_trials(model, draws, images, {"unpruned": whole}, 10, means)
+    asked = pruning_trials.predicted(prune_keeping_means(model, draws[0], means), images)
+    truth = images["labels"].numpy()
+    assert keeping["mse"].iloc[0] == pytest.approx(((asked - truth) ** 2).mean())
+    assert bare["draw"].tolist() == keeping["draw"].tolist() == ["draw 1", "draw 2"]
+    assert bare["removed"].tolist() == ["L1H1 L3H2", "L2H1"]
+    assert not np.allclose(bare["mse"], keeping["mse"], rtol=1e-6)
 
 
 def test_every_size_is_judged_in_the_title_of_the_sizes() -> None:

@@ -55,8 +55,9 @@ def first_order(
     `task` as there, but for the divergence from the model's own answer, which has no slope there.
 
     Returns layer, head (0-based), mode, images, baseline_mse (or baseline_loss), effect (percent of the baseline, or in
-    the task's unit), low, high (paired bootstrap over images). Errors as in `sweep`. Source: Michel et al. 2019,
-    section 5 (there the absolute value, here signed); attribution patching: Nanda 2023; Syed et al. 2023.
+    the task's unit), low, high (paired bootstrap over images), and importance, in the same unit: the mean over images
+    of the slope's size, by which Michel et al. 2019 rank heads (section 5). Slopes of both signs cancel in the effect,
+    not in the importance. Errors as in `sweep`. Attribution patching: Nanda 2023; Syed et al. 2023.
     """
     check_settings(bootstrap, confidence)
     anatomy, gated = check_gated(model, pixel_values, labels, mode, task, donors, reference)
@@ -106,6 +107,7 @@ def _table(
             "effect": slope_sizes(per_head, error, task.relative),
             "low": low,
             "high": high,
+            "importance": slope_sizes(abs(per_head), error, task.relative),
         }
     )
 

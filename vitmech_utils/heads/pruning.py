@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from operator import index as as_int
 from pathlib import Path
@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.check import TOLERANCE, check_heads, one_image, remember
 from vitmech_utils.heads.hooks import Head, capture_heads, change_heads
-from vitmech_utils.heads.replacements import check_linear, check_model, evaluating, verify
+from vitmech_utils.heads.replacements import check_images, check_linear, check_model, evaluating, verify
 from vitmech_utils.heads.replay import answer, predict
 from vitmech_utils.model.anatomy import Anatomy, AnatomyError, AttentionBlock, HeadNumbers, find_blocks
 from vitmech_utils.model.backbones import DAMAGED
@@ -476,24 +476,27 @@ def _unpruned_regressor(
         ) from error
 
 
-@checked_arguments(finite=("pixel_values",), least={"batch": 1})
+@checked_arguments()
 @torch.no_grad()
 def prune_keeping_means(
     model: nn.Module,
     heads: Iterable[Head],
-    pixel_values: Float[Tensor, "image ..."],
-    batch: int = 16,
+    means: Sequence[Float[Tensor, "head size"]],
+    hold: bool = True,
 ) -> nn.Module:
     """A copy of `model` without these heads, as `prune_heads` makes it, whose biases hold the means of what they wrote.
 
-    Means are taken over the tokens and images of `pixel_values`; what a head writes differently from token to token
-    is lost. It computes what replacing each head's output by its mean computes. Raises as `prune_heads`, and
-    `PruningError` for an output projection without a bias.
+    `means` are those of `mean_writings`, layer by layer; what a head writes differently from token to token is lost. It
+    computes what replacing each head's output by its mean computes. `hold` as in `prune_heads`. Raises as that, and
+    `PruningError` for an output projection without a bias or for means of another number of layers.
     """
     heads = list(heads)
-    pruned = prune_heads(model, heads)
-    parts = zip(find_blocks(model).blocks, find_blocks(pruned).blocks, strict=True)
-    means = _means(model, pixel_values, batch)
+    pruned = prune_heads(model, heads, hold=hold)
+    parts = list(zip(find_blocks(model).blocks, find_blocks(pruned).blocks, strict=True))
+    if len(means) != len(parts):
+        raise PruningError(
+            f"means of {len(means)} layers, expected the {len(parts)} of this model: see mean_writings"
+        )
     for layer, (whole, less) in enumerate(parts):
         for head in (head for of, head in heads if of == layer):
             if less.output.bias is None:
@@ -504,8 +507,16 @@ def prune_keeping_means(
     return pruned
 
 
-def _means(model: nn.Module, pixel_values: Tensor, batch: int) -> list[Float[Tensor, "head size"]]:
-    """What each head writes on average, layer by layer; heads by their numbers in the unpruned model."""
+@checked_arguments(finite=("pixel_values",), least={"batch": 1})
+@torch.no_grad()
+def mean_writings(
+    model: nn.Module, pixel_values: Float[Tensor, "image ..."], batch: int = 16
+) -> list[Float[Tensor, "head size"]]:
+    """What each head writes on average over tokens and images, layer by layer, for `prune_keeping_means`.
+
+    Heads go by their numbers in the unpruned model; raises `ValueError` where there is no image.
+    """
+    check_images(pixel_values)
     weight, sums = next(model.parameters()), None
     with evaluating(model):
         for images in pixel_values.split(batch):

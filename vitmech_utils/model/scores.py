@@ -39,7 +39,10 @@ UNREAD = 0.1
 
 @checked_arguments()
 def predict_dataset(
-    regressor: ChirpRegressor, images: Dataset, batch_size: int = 32, workers: int | None = None
+    regressor: ChirpRegressor,
+    images: Dataset | Sequence[Mapping[str, Tensor]],
+    batch_size: int = 32,
+    workers: int | None = None,
 ) -> tuple[Float[np.ndarray, "image target"], Float[np.ndarray, "image target"]]:
     """Standardized predictions and labels of a data set, in its order, on the regressor's own device.
 

@@ -19,7 +19,7 @@ def least_effect(table: pd.DataFrame, count: int, magnitude: bool = False) -> se
     """The `count` heads of least `effect` in a table of `sweep` (exact) or `first_order` (estimated).
 
     Effects are signed: heads whose removal lowers the error go first. With `magnitude`, those that change it least
-    either way (Michel et al. 2019 rank by it). Equal effects go by layer, then head. Raises `ValueError` for a count
+    either way. Equal effects go by layer, then head. Raises `ValueError` for a count
     that the table cannot give, a head with several rows, or an effect that is not a number.
     """
     _check_count(count, len(table))

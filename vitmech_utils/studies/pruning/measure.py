@@ -26,6 +26,7 @@ from vitmech_utils.heads.estimates import estimate, fast_dtype
 from vitmech_utils.heads.hooks import Head, change_heads
 from vitmech_utils.heads.pruning import (
     load_pruned,
+    mean_writings,
     prune_heads,
     prune_keeping_means,
     recovering,
@@ -47,6 +48,9 @@ COMPILED_FROM = 10
 """Repeats from which on compiled models are timed too: compiling takes longer than a few passes ever save."""
 STANDARDIZED = tasks.squared_error(chance=1.0)
 """Squared error on standardized labels, of which a model that always predicts the mean has an MSE of 1."""
+
+MEANS_SETS = 20
+"""Random sets at most that keep their means: as many again as without would take as long again."""
 
 OTHER_REPEATS = 20
 """Repeats at most where a device is not the run's own."""
@@ -240,22 +244,23 @@ def choose(
     """Choose as many heads as there are `early` ones in five ways, two of them at half and twice that number too.
 
     `single` has the effects of heads one at a time (`single_effects`); the slopes of the loss, at once and in rounds,
-    are those of `images`.
+    are those of `images`: heads go first whose slope is least in size, on average over the images.
     """
     count, total = len(early), len(find_blocks(model).pairs)
 
     def estimated(pruned: nn.Module) -> pd.DataFrame:
         pixels, labels = images["pixel_values"], images["labels"].double()
-        return first_order(pruned, pixels, labels, "zero", bootstrap=bootstrap)
+        slopes = first_order(pruned, pixels, labels, "zero", bootstrap=bootstrap)
+        return slopes.assign(effect=slopes["importance"])
 
     sizes = sorted({max(1, count // 2), count, min(2 * count, total - 1)})
     draws = at_random(model, count, random_sets, np.random.default_rng(seed))
     estimate = estimated(model)
     sets = {("layers 1-3", count): set(early)}
     sets |= {("least effect", size): least_effect(single, size, magnitude=True) for size in sizes}
-    sets |= {("first order", count): least_effect(estimate, count, magnitude=True)}
+    sets |= {("first order", count): least_effect(estimate, count)}
     for size in sizes[1:]:
-        sets["in rounds", size] = in_rounds(model, size, min(rounds, size), estimated, magnitude=True)
+        sets["in rounds", size] = in_rounds(model, size, min(rounds, size), estimated)
     return Choices(sets | {("random", count): draws[0]}, draws)
 
 
@@ -265,11 +270,20 @@ def pruned_models(
     named: Mapping[str, Collection[Head]],
     means_kept: str,
     early: Collection[Head],
-    pixel_values: Tensor,
+    means: Sequence[Tensor],
 ) -> dict[str, ChirpRegressor]:
-    """The whole model, one without each of the named sets, and `means_kept` without the early heads but their means."""
+    """The whole model, one without each of the named sets, and `means_kept` without the early heads but their means.
+
+    `means` are those of `kept_means`.
+    """
     models = {"unpruned": model} | {name: prune_heads(model, heads) for name, heads in named.items()}
-    return models | {means_kept: prune_keeping_means(model, early, pixel_values)}
+    return models | {means_kept: prune_keeping_means(model, early, means)}
+
+
+@checked_arguments()
+def kept_means(model: ChirpRegressor, images: ChoiceImages) -> list[Tensor]:
+    """What every head writes on average on the images that heads are chosen on, layer by layer: [head, size]."""
+    return mean_writings(model, images.images["pixel_values"])
 
 
 @checked_arguments()
@@ -279,18 +293,23 @@ def random_trials(
     images: Images,
     known: Mapping[str, Float[ndarray, "image target"]],
     bootstrap: int,
+    means: Sequence[Tensor] | None = None,
 ) -> pd.DataFrame:
     """The `trials` of random sets: draw, the columns of `trials`, and the heads removed.
 
-    `known` are the predictions of the whole model (`unpruned`) and of the first draw (`draw 1`), whose pruned model was
-    held against zero ablation.
+    `known` are the predictions of the whole model (`unpruned`) and, where it has been asked, of the first draw
+    (`draw 1`), whose pruned model was held against zero ablation. With `means`, those of `kept_means`, the sets keep
+    theirs in the biases.
     """
-    drawn = {**known} | {
-        f"draw {place}": predicted(
-            prune_heads(model, heads, pixel_values=images["pixel_values"], hold=False), images
-        )
-        for place, heads in enumerate(draws[1:], start=2)
-    }
+
+    def without(heads: set[Head]) -> ChirpRegressor:
+        if means is not None:
+            return prune_keeping_means(model, heads, means, hold=False)
+        return prune_heads(model, heads, pixel_values=images["pixel_values"], hold=False)
+
+    names = {f"draw {place}": heads for place, heads in enumerate(draws, start=1)}
+    drawn = {**known}
+    drawn |= {name: predicted(without(heads), images) for name, heads in names.items() if name not in known}
     table = trials(drawn, images["labels"].numpy(), "unpruned", bootstrap, task=ChirpRegressor.task).iloc[1:]
     removed = [" ".join(f"L{layer + 1}H{head + 1}" for layer, head in sorted(heads)) for heads in draws]
     return table.rename(columns={"name": "draw"}).assign(removed=removed)

@@ -236,16 +236,19 @@ def work_bars(ax: "Axes", shares: Mapping[str, float], removed: float) -> None:
 
 
 @checked_arguments()
-def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
-    """Every choice of as many heads with its effect; `draws` are the random sets' effects, `layers` names the early."""
+def choices(same_size: pd.DataFrame, draws: pd.Series, keeping: pd.Series, layers: str) -> "Figure":
+    """Every choice of as many heads with its effect; `layers` names the early ones.
+
+    `draws` are the random sets' effects, `keeping` those of the first of them with their means kept.
+    """
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
-    choice_forest(ax, same_size, draws)
+    choice_forest(ax, same_size, draws, keeping)
     removed = same_size[~same_size["recovered"]].set_index("name")
     mildest = removed.loc[removed.loc[~removed["choice"].isin(KEPT), "effect"].idxmin(), "choice"]
     beaten = int((draws > removed.loc[layers, "effect"]).sum())
     ax.set_xlabel(
         f"change of the MSE (%), {counted(int(same_size['images'].iloc[0]), 'image')}; "
-        f"dots: {counted(len(draws), 'random set')}"
+        f"dots: {counted(len(draws), 'random set')}, {len(keeping)} of them with means kept"
     )
     headline(
         figure,
@@ -255,22 +258,28 @@ def choices(same_size: pd.DataFrame, draws: pd.Series, layers: str) -> "Figure":
 
 
 @checked_arguments()
-def against_random(same_size: pd.DataFrame, draws: pd.Series) -> str:
+def against_random(same_size: pd.DataFrame, draws: pd.Series, keeping: pd.Series) -> str:
     """How many random sets do less harm than each other choice of as many heads.
 
-    `same_size` holds the models without as many heads, `draws` the effects of the random sets.
+    `same_size` holds the models without as many heads, `draws` the effects of the random sets, `keeping` those of the
+    first of them with their means kept.
     """
     others = ["random", "unpruned", *KEPT]
     removed = same_size[~same_size["recovered"] & ~same_size["choice"].isin(others)]
     places = sorted((int((draws < row.effect).sum()), row.choice) for row in removed.itertuples())
     told = listed(f"{_part(place, len(draws))} than {name}" for place, name in places)
     worse = [name for place, name in places if 2 * place > len(draws)]
-    kept = set(same_size["choice"]) & set(KEPT)
-    unranked = f" Not ranked: {listed(kept)}; no random set was given its means." if kept else ""
+    kept = same_size[same_size["choice"].isin(KEPT)]
+    fair = "".join(
+        f" With means kept in the biases, of the first {counted(len(keeping), 'random set')} so many do less harm than "
+        f"*{row.choice}*: {_part(int((keeping < row.effect).sum()), len(keeping))}; in the median they change the "
+        f"error by {keeping.median():+,.0f} % ({keeping.min():+,.0f} to {keeping.max():+,.0f})."
+        for row in kept.itertuples()
+    )
     outdone = f" More than half of them outdo: {listed(worse, ' and ')}." if worse else ""
     return (
         f"Of {counted(len(draws), 'random set')} of as many heads, so many do less harm on the same "
-        f"{counted(int(removed['images'].iloc[0]), 'image')}: {told}.{outdone}{unranked}"
+        f"{counted(int(removed['images'].iloc[0]), 'image')}: {told}.{outdone}{fair}"
     )
 
 
@@ -370,25 +379,27 @@ def long_recovery(table: pd.DataFrame, recoveries: Sequence[Mapping[str, object]
 
 
 @checked_arguments()
-def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series) -> None:
+def choice_forest(ax: "Axes", table: pd.DataFrame, draws: pd.Series, keeping: pd.Series) -> None:
     """Compare choices of as many heads: each one's effect with its interval, over the random draws as dots.
 
     `table` has choice, effect, low, high (percent) and recovered; hollow marks are after recovery. `draws` are the
-    effects of the random sets.
+    effects of the random sets, `keeping` those with their means kept, beside the choice that keeps them.
     """
+    dots = {"random": draws} | dict.fromkeys(KEPT, keeping)
     names = [name for name in CHOICES if name in set(table["choice"])]
     for place, name in enumerate(names):
         for row in table[table["choice"] == name].itertuples():
             _point(ax, row.effect, place + (0.22 if row.recovered else 0), row, horizontal=True)
-        if name == "random":
+        if name in dots:
             rng = np.random.default_rng(0)
-            shift = place - 0.25 + rng.uniform(-0.12, 0.12, len(draws))
-            ax.plot(draws, shift, "o", color="#888888", alpha=0.55, markersize=4, markeredgewidth=0)
+            shift = place - 0.25 + rng.uniform(-0.12, 0.12, len(dots[name]))
+            ax.plot(dots[name], shift, "o", color="#888888", alpha=0.55, markersize=4, markeredgewidth=0)
     ax.axvline(0, color="#444444", linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("change of the MSE (%)")
-    percent_scale_to(ax, "x", min(table["low"].min(), draws.min()), max(table["high"].max(), draws.max()))
+    every = pd.concat([table["low"], table["high"], draws, keeping])
+    percent_scale_to(ax, "x", every.min(), every.max())
     _key(ax, [("filled: heads removed", True), ("hollow: after recovery", False)])
 
 
