@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
+from vitmech_utils.heads.rank_agreement import depth_alone, disattenuated_correlation, permutation_null
 
 RNG = np.random.default_rng(0)
 HEADS, IMAGES = 60, 40
 
 
-def noisy(order: np.ndarray, noise: float, seed: int) -> np.ndarray:
+def noisy(order: np.ndarray, noise: float, seed: int, images: int = IMAGES) -> np.ndarray:
     """One quantity [1, head, image]: the order, and noise of every image's own."""
-    return order[None, :, None] + noise * np.random.default_rng(seed).normal(size=(1, len(order), IMAGES))
+    return order[None, :, None] + noise * np.random.default_rng(seed).normal(size=(1, len(order), images))
 
 
 def test_the_same_order_is_shared_in_full_whatever_the_noise():
@@ -100,6 +100,19 @@ def test_heads_that_change_places_keep_what_depth_explains():
     assert permutation_null(deep[None], deep[None], draws=500).value == pytest.approx(0, abs=0.05)
     flat = RNG.normal(size=60)
     assert abs(permutation_null(flat[None], flat[None], layers, draws=300).value) < 0.35
+
+
+def test_depth_alone_is_blurred_by_few_images_as_the_correlation_is():
+    layers = np.repeat(np.arange(12), 5)
+    deep = layers.astype(float)
+    few, many = ((noisy(deep, 6.0, 1, images), noisy(deep, 6.0, 2, images)) for images in (4, 4000))
+    for pair in (few, many):
+        between = disattenuated_correlation(*pair, draws=50).between.value
+        assert depth_alone(*pair, layers, draws=200).value == pytest.approx(between, abs=0.08)
+    whole = permutation_null(few[0].mean(2), few[1].mean(2), layers, draws=200).value
+    assert depth_alone(*few, layers, draws=200).value < whole - 0.05, "halves are blurred more than all"
+    with pytest.raises(ValueError, match="two images or more"):
+        depth_alone(few[0][:, :, :1], few[1][:, :, :1], layers)
 
 
 @pytest.mark.parametrize(

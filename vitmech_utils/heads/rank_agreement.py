@@ -123,6 +123,41 @@ def permutation_null(
     return Interval(float(np.nanmean(found)), float(low), float(high))
 
 
+@checked_arguments(finite=("first", "second"), least={"splits": 1})
+def depth_alone(
+    first: Measured,
+    second: Measured,
+    layers: Int[ndarray, " layer"],
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    splits: int = SPLITS,
+) -> Interval:
+    """What `between` of `disattenuated_correlation` would be, did two models share nothing but what depth gives.
+
+    `permutation_null` within layers, one model's order on half of the images against the other's on the other half,
+    both ways and in so many random splits: few images blur it as they blur `between`. Arguments and errors as there,
+    with one of `layers` per head.
+    """
+    if first.ndim != 3 or first.shape != second.shape or first.shape[2] < 2:
+        raise ValueError(
+            f"got shapes {first.shape} and {second.shape}, expected two equal ones [quantity, head, image], with two "
+            "images or more"
+        )
+    rng = np.random.default_rng(seed)
+    half = first.shape[2] // 2
+    pairs = []
+    for _ in range(splits):
+        order = rng.permutation(first.shape[2])
+        one, two = order[:half], order[half : 2 * half]
+        pairs += [
+            (first[:, :, here].mean(2), second[:, :, there].mean(2))
+            for here, there in ((one, two), (two, one))
+        ]
+    sides = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return permutation_null(*sides, layers, draws, confidence, seed)
+
+
 def _counts(chosen: Int[ndarray, "draw head"]) -> Float[ndarray, "head draw"]:
     """How often every head was drawn."""
     draws, heads = chosen.shape

@@ -40,7 +40,7 @@ PUBLIC_API: dict[str, tuple[str, ...]] = {
     "heads.attacks": ("attack", "random_noise"),
     "heads.semantics": ("classify",),
     "heads.effects": ("effects", "loss_changes", "Losses"),
-    "heads.rank_agreement": ("disattenuated_correlation", "permutation_null"),
+    "heads.rank_agreement": ("disattenuated_correlation", "permutation_null", "depth_alone"),
     "studies.origin.measure": ("lift_changes", "transitions"),
     "heads.pruning": ("prune_heads", "recovering", "save_pruned", "load_pruned"),
     "heads.recoveries": ("save_recovery", "load_recovery"),

@@ -23,7 +23,7 @@ from vitmech_utils.heads.attention_shares import patch_coverage
 from vitmech_utils.heads.estimates import fast_dtype
 from vitmech_utils.heads.hooks import Head
 from vitmech_utils.heads.linearized import predict_linearized
-from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
+from vitmech_utils.heads.rank_agreement import depth_alone, disattenuated_correlation
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.statistics import FALSE_DISCOVERIES, Count, Interval, adjust, spearman
 from vitmech_utils.studies.recordings.folds import (
@@ -402,8 +402,9 @@ def orders(found: RealShifts, heads: int, seed: int = 0) -> pd.DataFrame:
     """How much of the painted chirps' model's order of heads another one shares on real chirps.
 
     One row per entry of `COMPARED`: between, ceiling, share, each with _low and _high (drawing heads; see
-    `heads.rank_agreement`), depth (what is left when heads change places within their layers), images, and folds: the
-    mean rank correlation of two folds' orders (NaN but for the fine-tuned models). `heads` is their number per layer.
+    `heads.rank_agreement`), depth (what is left of between when heads change places within their layers), images, and
+    folds: the mean rank correlation of two folds' orders (NaN but for the fine-tuned models). `heads` is their number
+    per layer.
     """
     rows = []
     for name, field in COMPARED.items():
@@ -413,7 +414,7 @@ def orders(found: RealShifts, heads: int, seed: int = 0) -> pd.DataFrame:
         first, second = found.painted[None, :, :count], other[None][:, :, picked]
         shared = disattenuated_correlation(first, second, seed=seed)
         layers = np.repeat(np.arange(first.shape[1] // heads), heads)
-        depth = permutation_null(first.mean(2), second.mean(2), layers, seed=seed)
+        depth = depth_alone(first, second, layers, seed=seed)
         row = {"compared": name, "images": count, "depth": depth.value, "folds": np.nan}
         for part in ("between", "ceiling", "share"):
             one = getattr(shared, part)

@@ -20,7 +20,7 @@ from vitmech_utils.arguments import checked_arguments
 from vitmech_utils.heads.estimates import fast_dtype
 from vitmech_utils.heads.linearized import predict_linearized
 from vitmech_utils.heads.probes import fit_ridge
-from vitmech_utils.heads.rank_agreement import disattenuated_correlation, permutation_null
+from vitmech_utils.heads.rank_agreement import depth_alone, disattenuated_correlation
 from vitmech_utils.model.regressor import ChirpRegressor
 from vitmech_utils.studies.task.measure import Shifts, WithoutHeads, decorated, relative_shifts, titled
 
@@ -129,8 +129,8 @@ def shared_orders(found: ByTask, heads: int, draws: int = 2000) -> pd.DataFrame:
     """How much of their order of heads every two tasks share, and each task with its own untuned backbone.
 
     `heads` is their number per layer. Returns kind, first, second, images, heads (in all); between, ceiling and share,
-    each with _low and _high (over heads; see `heads.rank_agreement`); depth: the rank correlation that is left when
-    heads change places within their layers.
+    each with _low and _high (over heads; see `heads.rank_agreement`); depth: what is left of between when heads change
+    places within their layers.
     """
     pairs = [
         (kind, (one, found[kind][one]), (other, found[kind][other]))
@@ -142,7 +142,7 @@ def shared_orders(found: ByTask, heads: int, draws: int = 2000) -> pd.DataFrame:
     for kind, (first, one), (second, other) in pairs:
         order = disattenuated_correlation(one[None], other[None], draws)
         layers = np.repeat(np.arange(len(one) // heads), heads)
-        depth = permutation_null(one.mean(1)[None], other.mean(1)[None], layers, draws)
+        depth = depth_alone(one[None], other[None], layers, draws)
         row = {"kind": kind, "first": first, "second": second, "images": one.shape[1], "heads": len(one)}
         for part in ("between", "ceiling", "share"):
             value = getattr(order, part)
