@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from small_book import ROOT, write_notebook
 from test_faults import WAITS, is_alive, kernel_at_work, leftovers, wait_for
 
 from vitmech_utils.pipeline import warm
+from vitmech_utils.pipeline.execute import run_chapter
 from vitmech_utils.pipeline.warm import server
 
 pytestmark = [
@@ -207,3 +209,36 @@ def test_what_serves_ends_with_who_started_it(tmp_path: Path, how: signal.Signal
         os.kill(int(told), signal.SIGKILL)
     for child in map(int, children):
         wait_for(lambda child=child: not is_alive(child), "the end of the command and of what served", 60)
+
+
+def test_a_kernel_that_imported_ahead_is_the_chapter_s(small: Path) -> None:
+    asks = 'import sys\nprint("ahead:", "wait_ahead" in " ".join(sys.orig_argv), "torch" in sys.modules)'
+    write_notebook(small / "notebooks" / "01_first.ipynb", "01_first", [asks])
+    done = ask(small, "run", "01", **{warm.SOCKET: ""})
+    _, complaint = done.communicate(timeout=120)
+    assert done.returncode == 0, complaint
+    assert "ahead: True True" in printed(small / "results" / "quick")
+
+
+def test_one_that_ended_while_it_imported_is_done_without(small: Path) -> None:
+    def ended() -> None:
+        mine, its = Pipe()
+        its.close()
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        warm.keep_spare(process, mine)
+
+    write_notebook(small / "notebooks" / "01_first.ipynb", "01_first", [LOOKS])
+    assert run_chapter(small, "01_first", "quick", {}, ahead=ended)
+    assert "forked: False" in printed(small / "results" / "quick")
+    assert not warm.has_spare()
+
+
+def test_what_imports_ahead_for_nothing_ends_with_who_started_it() -> None:
+    code = (
+        "from vitmech_utils.pipeline import warm; from vitmech_utils.pipeline.warm.ahead import start_ahead;"
+        "start_ahead(); start_ahead(); print(warm.take_spare()[0].pid, warm.has_spare())"
+    )
+    number, more = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert more == "False", "the second call starts none"
+    wait_for(lambda: not is_alive(int(number)), "the end of what waits", 60)

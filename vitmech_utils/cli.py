@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Execute one chapter, or all in order (those that are up to date are skipped unless --force)."""
     from vitmech_utils.pipeline.execute import chapters, find_chapter, run_chapter
+    from vitmech_utils.pipeline.warm.ahead import start_ahead
 
     root = repository_root()
     overrides = parse_overrides(options.parameter)
@@ -30,7 +31,9 @@ def run(options: argparse.Namespace) -> int:
     skip = options.if_stale or (everything and not options.force)
     for name in names:
         started = time.perf_counter()
-        executed = run_chapter(root, name, options.profile, overrides, _run_dir(options), skip)
+        executed = run_chapter(
+            root, name, options.profile, overrides, _run_dir(options), skip, ahead=start_ahead
+        )
         if executed:
             print(f"{name}: {executed} ({time.perf_counter() - started:.0f} s)", flush=True)
     return 0
@@ -39,13 +42,16 @@ def run(options: argparse.Namespace) -> int:
 def redraw(options: argparse.Namespace) -> int:
     """Draw one chapter's page again from what its run kept, or all that are not up to date; nothing is computed."""
     from vitmech_utils.pipeline.execute import chapters, find_chapter, redraw_chapter
+    from vitmech_utils.pipeline.warm.ahead import start_ahead
 
     root = repository_root()
     overrides = parse_overrides(options.parameter)
     everything = options.chapter == "all"
     for name in chapters(root) if everything else [find_chapter(root, options.chapter)]:
         started = time.perf_counter()
-        executed = redraw_chapter(root, name, options.profile, overrides, _run_dir(options), everything)
+        executed = redraw_chapter(
+            root, name, options.profile, overrides, _run_dir(options), everything, ahead=start_ahead
+        )
         if executed:
             print(f"{name}: {executed} ({time.perf_counter() - started:.0f} s)", flush=True)
     return 0

@@ -83,10 +83,11 @@ def run_chapter(
     run_dir: str | Path | None = None,
     only_if_stale: bool = False,
     say: Callable[[str], None] = print,
+    ahead: Callable[[], None] = lambda: None,
 ) -> Path | None:
     """Execute one chapter and return its executed notebook in the run folder (None: it was up to date).
 
-    Where `only_if_stale` finds that what the chapter kept stands, and its page alone does not, the page is drawn again.
+    `ahead` is called once it is known that a kernel will be needed (`warm.ahead.start_ahead`). Where `only_if_stale` finds that what the chapter kept stands, and its page alone does not, the page is drawn again.
     Works beside the last good run, which is replaced only after every cell ran and the chapter left a sound manifest.
     A failed notebook is kept as `<run folder>/<chapter>.failed.ipynb`. Raises `RunError` or `ProfileError`.
     """
@@ -107,7 +108,7 @@ def run_chapter(
                 redraw = there.verb == "redraw"
                 if redraw:
                     say(f"{chapter}: to redraw ({there.to_redraw})")
-        return work.do(redraw, say)
+        return work.do(redraw, say, ahead)
 
 
 def redraw_chapter(
@@ -118,11 +119,12 @@ def redraw_chapter(
     run_dir: str | Path | None = None,
     only_if_needed: bool = False,
     say: Callable[[str], None] = print,
+    ahead: Callable[[], None] = lambda: None,
 ) -> Path | None:
     """Draw a chapter's page again from what its run kept; returns the executed notebook (None: it was up to date).
 
     It is the same notebook, whose `Chapter.keep` reads instead of computing; one that keeps nothing is run. Raises
-    `RunError` where the run is missing or stale (the message says what runs it), and as `run_chapter` does.
+    `RunError` where the run is missing or stale (the message says what runs it), and as `run_chapter` does, which tells of `ahead`.
     """
     work = _Work.of(root, chapter, profile_name, overrides, run_dir)
     with _runner_lock(work.run, chapter, say):
@@ -130,7 +132,7 @@ def redraw_chapter(
         if only_if_needed and not there.to_redraw:
             say(f"{chapter}: up to date")
             return None
-        return work.do(there.verb == "redraw", say)
+        return work.do(there.verb == "redraw", say, ahead)
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,12 @@ class _Work:
         cls, root: Path, chapter: str, name: str, overrides: dict[str, Any], run_dir: str | Path | None
     ) -> "_Work":
         profile = load_profile(name, overrides, root)
-        _require_parameters_cell(root / "notebooks" / f"{chapter}.ipynb")
         return cls(root, chapter, name, overrides, profile, find_run_dir(root, profile.name, run_dir))
 
-    def do(self, redraw: bool, say: Callable[[str], None]) -> Path:
+    def do(self, redraw: bool, say: Callable[[str], None], ahead: Callable[[], None]) -> Path:
+        ahead()
+        source = self.root / "notebooks" / f"{self.chapter}.ipynb"
+        _require_parameters_cell(source)
         run, chapter, final = self.run, self.chapter, self.run / self.chapter
         verb = "redrawn from what its run kept" if redraw else "run"
         say(f"{chapter}: {verb}, profile {self.profile.name}, run folder {run}")
@@ -162,7 +166,6 @@ class _Work:
             failed.unlink(missing_ok=True)
             scratch = run / ".scratch" / f"{chapter}.ipynb"
             environment = {WAIT: str(final), **({REDRAW: str(final)} if redraw else {})}
-            source = self.root / "notebooks" / f"{chapter}.ipynb"
             _execute(source, scratch, failed, self._parameters(), self.root, environment)
             executed = _accept(scratch, run, chapter, self.root, self.profile)
             shutil.rmtree(checkpoint_folder(run, chapter, self.root, self.profile), ignore_errors=True)

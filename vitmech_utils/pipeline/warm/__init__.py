@@ -15,6 +15,7 @@ import sys
 from multiprocessing.connection import Client, Connection
 from multiprocessing.reduction import send_handle
 from pathlib import Path
+from subprocess import Popen
 
 SOCKET = "VITMECH_WARM"
 """The environment variable that names the serving process's socket."""
@@ -25,7 +26,9 @@ READ_ONCE = (
     *("HF_", "TRANSFORMERS_", "MPL"),
 )
 """How variables begin that an interpreter or a library reads once: who asks must have them as the server has."""
-_spare: "tuple[int, Connection] | None" = None
+Spare = tuple["int | Popen", "Connection"]
+"""A process that waits to become a kernel (a fork by its id, a child by itself), and what wakes it."""
+_spare: "Spare | None" = None
 
 
 def read_once() -> dict[str, str]:
@@ -62,13 +65,13 @@ def hand_over(arguments: list[str]) -> int | None:
     return 1
 
 
-def keep_spare(process: int, connection: Connection) -> None:
-    """Keep a process that waits to become this one's kernel, by its id, and the connection that wakes it."""
+def keep_spare(process: "int | Popen", connection: Connection) -> None:
+    """Keep a process that waits to become this one's kernel, and the connection that wakes it: see `Spare`."""
     global _spare
     _spare = (process, connection)
 
 
-def take_spare() -> "tuple[int, Connection] | None":
+def take_spare() -> "Spare | None":
     """The waiting process, given away once."""
     global _spare
     spare, _spare = _spare, None

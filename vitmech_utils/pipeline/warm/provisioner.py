@@ -21,14 +21,19 @@ class WarmProvisioner(LocalProvisioner):
         spare = warm.take_spare()
         if spare is None:
             return await super().launch_kernel(cmd, **kwargs)
-        number, connection = spare
+        process, connection = spare
         folder, environment = str(kwargs.get("cwd") or Path.cwd()), dict(kwargs.get("env") or os.environ)
         # The process to end with, which a kernel otherwise reads from its environment when it is imported.
         arguments = [*cmd[2:], f"--IPKernelApp.parent_handle={os.getpid()}"]
         asked = {"arguments": arguments, "folder": folder, "environment": environment}
-        with connection:
-            connection.send_bytes(json.dumps(asked).encode())
-        self.process, self.pid, self.pgid, self.cwd = _Forked(number), number, number, folder
+        try:
+            with connection:
+                connection.send_bytes(json.dumps(asked).encode())
+        except OSError:  # it ended while it imported
+            return await super().launch_kernel(cmd, **kwargs)
+        self.process = _Forked(process) if isinstance(process, int) else process
+        self.pid = self.pgid = self.process.pid
+        self.cwd = folder
         return self.connection_info
 
 

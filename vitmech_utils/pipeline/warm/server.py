@@ -19,6 +19,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
+from typing import NoReturn
 
 from vitmech_utils.pipeline import warm
 
@@ -195,10 +196,15 @@ def _fork_kernel(connection: Connection, path: list[str]) -> tuple[int, Connecti
         os._exit(0)
     its.close()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    become_kernel(asked, path[1:])
+
+
+def become_kernel(asked: dict, path: list[str]) -> NoReturn:
+    """Launch the kernel that is asked for in this process, which has imported; `path` is where it finds modules."""
     # ipykernel sets this variable, but matplotlib, which reads it, has been imported already.
     if "MPLBACKEND" not in asked["environment"]:
         sys.modules["matplotlib"].rcParams["backend"] = "module://matplotlib_inline.backend_inline"
-    _become(asked["arguments"][0], {**asked, "arguments": asked["arguments"][1:]}, path[1:])
+    _become(asked["arguments"][0], {**asked, "arguments": asked["arguments"][1:]}, path)
     importlib.import_module("ipykernel.kernelapp").launch_new_instance()
     sys.exit(0)
 
