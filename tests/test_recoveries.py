@@ -147,11 +147,11 @@ def test_the_verdict_tells_the_recovery_that_decides() -> None:
     names = ("early", "early, recovered", "kept")
     table = pd.DataFrame([{"name": name, "images": 64, **bounds, **same} for name in names])
     judgement = Judgement("does not hold", "the error grows")
-    speedups = {1: Interval(1.1, 1.0, 1.2)}
-    short = plots.verdict(judgement, table, pd.DataFrame(), "early", speedups, 18, "kept")
+    speedups, keeping = {1: Interval(1.1, 1.0, 1.2)}, pd.Series([1e9, -1e9])
+    short = plots.verdict(judgement, table, pd.DataFrame(), "early", speedups, 18, "kept", keeping)
     assert "after recovery by +9.0 % [+8.0, +10.0]" in short
     longer = pd.DataFrame([{"images": 500, **bounds, **{name: value / 3 for name, value in same.items()}}])
-    long = plots.verdict(judgement, table, longer, "early", speedups, 18, "kept")
+    long = plots.verdict(judgement, table, longer, "early", speedups, 18, "kept", keeping)
     assert "after the longer one by +3.0 % [+2.7, +3.3], and by +50.0 % [+40.0, +60.0] against" in long
     assert "(on 500 images)" in long
-    assert "the error changes by +50.0 % [+40.0, +60.0]; the verdict does not speak of that" in long
+    assert "the error changes by +50.0 % [+40.0, +60.0], and of 2 random sets that keep theirs 1 do less harm" in long

@@ -87,9 +87,10 @@ def run_chapter(
 ) -> Path | None:
     """Execute one chapter and return its executed notebook in the run folder (None: it was up to date).
 
-    `ahead` is called once it is known that a kernel will be needed (`warm.ahead.start_ahead`). Where `only_if_stale` finds that what the chapter kept stands, and its page alone does not, the page is drawn again.
+    Where `only_if_stale` finds that what the chapter kept stands, and its page alone does not, the page is drawn again.
     Works beside the last good run, which is replaced only after every cell ran and the chapter left a sound manifest.
-    A failed notebook is kept as `<run folder>/<chapter>.failed.ipynb`. Raises `RunError` or `ProfileError`.
+    A failed notebook is kept as `<run folder>/<chapter>.failed.ipynb`. `ahead` is called once it is known that a kernel
+    will be needed (`warm.ahead.start_ahead`). Raises `RunError` or `ProfileError`.
     """
     work = _Work.of(root, chapter, profile_name, overrides, run_dir)
     if only_if_stale and up_to_date(
@@ -124,7 +125,8 @@ def redraw_chapter(
     """Draw a chapter's page again from what its run kept; returns the executed notebook (None: it was up to date).
 
     It is the same notebook, whose `Chapter.keep` reads instead of computing; one that keeps nothing is run. Raises
-    `RunError` where the run is missing or stale (the message says what runs it), and as `run_chapter` does, which tells of `ahead`.
+    `RunError` where the run is missing or stale (the message says what runs it), and as `run_chapter` does, which tells
+    of `ahead`.
     """
     work = _Work.of(root, chapter, profile_name, overrides, run_dir)
     with _runner_lock(work.run, chapter, say):

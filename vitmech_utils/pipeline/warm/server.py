@@ -19,7 +19,6 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
-from typing import NoReturn
 
 from vitmech_utils.pipeline import warm
 
@@ -197,16 +196,19 @@ def _fork_kernel(connection: Connection, path: list[str]) -> tuple[int, Connecti
     its.close()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     become_kernel(asked, path[1:])
+    sys.exit(0)
 
 
-def become_kernel(asked: dict, path: list[str]) -> NoReturn:
-    """Launch the kernel that is asked for in this process, which has imported; `path` is where it finds modules."""
+def become_kernel(asked: dict, path: list[str]) -> None:
+    """Be the kernel that is asked for until it ends, in this process, which has imported.
+
+    `asked` has arguments (its name first), folder and environment; `path` is where it finds modules.
+    """
     # ipykernel sets this variable, but matplotlib, which reads it, has been imported already.
     if "MPLBACKEND" not in asked["environment"]:
         sys.modules["matplotlib"].rcParams["backend"] = "module://matplotlib_inline.backend_inline"
     _become(asked["arguments"][0], {**asked, "arguments": asked["arguments"][1:]}, path)
     importlib.import_module("ipykernel.kernelapp").launch_new_instance()
-    sys.exit(0)
 
 
 if __name__ == "__main__":

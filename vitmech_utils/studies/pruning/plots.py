@@ -661,12 +661,15 @@ def verdict(
     speedups: Mapping[int, Interval],
     count: int,
     means_kept: str,
+    keeping: pd.Series,
 ) -> str:
     """The answer to the study's question with its figures; `layers` names the model without the `count` early heads.
 
-    `longer` holds the longer recovery, which then decides, or no row; `means_kept` names the model with their means.
+    `longer` holds the longer recovery, which then decides, or no row; `means_kept` names the model with their means,
+    `keeping` are the effects of random sets that keep theirs.
     """
     rows = table.set_index("name")
+    beaten = int((keeping < rows.loc[means_kept, "effect"]).sum())
     faster = listed(f"{speedup:.2f} (batch size {batch})" for batch, speedup in speedups.items())
     images = int(rows["images"].iloc[0])
     return (
@@ -676,8 +679,9 @@ def verdict(
         "- **Q1**, the heads of layers 1-3 can be pruned for good, with accuracy kept and inference measurably "
         f"faster: **{judgement.words}**. Reason: {judgement.reason}.\n\n"
         "The question, and so the verdict, is about heads with nothing in their place. With their means kept in the "
-        f"biases, and nothing trained, the error changes by {_means(rows.loc[means_kept])}; the verdict does not speak "
-        "of that."
+        f"biases, and nothing trained, the error changes by {_means(rows.loc[means_kept])}, and of "
+        f"{counted(len(keeping), 'random set')} that keep theirs {_part(beaten, len(keeping))} do less harm; the "
+        "verdict does not speak of that."
     )
 
 
@@ -686,29 +690,32 @@ def what_you_know(
     judgement: Judgement,
     table: pd.DataFrame,
     longer: pd.DataFrame,
-    random: pd.DataFrame,
+    sets: tuple[pd.Series, pd.Series],
     models: tuple[str, str],
     speedups: Mapping[int, Interval],
     limit: float,
 ) -> str:
     """The chapter in three sentences.
 
-    `longer` holds the longer recovery or no row, `random` the effects of random sets; `models` names those without the
-    early heads, with nothing and with their means in their place; `limit` is the ceiling by FLOPs.
+    `longer` holds the longer recovery or no row, `sets` the effects of random sets, and of some with their means kept;
+    `models` names those without the early heads, with nothing and with their means in their place; `limit` is the
+    ceiling by FLOPs.
     """
     layers, means_kept = models
-    rows, drawn = table.set_index("name"), random["effect"]
+    rows, (drawn, keeping) = table.set_index("name"), sets
     size = rows.loc[layers, "heads"]
     others = ("least effect", "in rounds", "first order")
     compared = {"layers 1-3": layers, **{name: f"{name} ({size})" for name in others}}
     places = {name: int((drawn < rows.loc[model, "effect"]).sum()) for name, model in compared.items()}
     less = listed(f"{_part(place, len(drawn))} than {name}" for name, place in places.items())
     faster = listed(f"{found:.2f} (batch size {batch})" for batch, found in speedups.items())
+    beaten = int((keeping < rows.loc[means_kept, "effect"]).sum())
     return three_sentences(
         f"Without {layers} the error changes by {percent(rows.loc[layers])}, {_recovered(rows, longer, layers)}; with "
         f"their means kept and nothing trained, by {_means(rows.loc[means_kept])}.",
         f"As many heads drawn at random change it by {drawn.median():+,.0f} % in the median ({drawn.min():+,.0f} to "
-        f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); of these draws so many do less harm: {less}.",
+        f"{drawn.max():+,.0f} over {counted(len(drawn), 'draw')}); of these draws so many do less harm: {less}; where "
+        f"means are kept, of {len(keeping)} draws {_part(beaten, len(keeping))} than layers 1-3.",
         f"The pruned model runs {faster} times as fast, of at most {limit:.2f} by its floating-point operations"
         f"{_beyond(speedups, limit)}; "
         f"verdict on Q1, early heads can go for good: {judgement.words}.",
