@@ -154,4 +154,7 @@ def test_the_verdict_tells_the_recovery_that_decides() -> None:
     long = plots.verdict(judgement, table, longer, "early", speedups, 18, "kept", keeping)
     assert "after the longer one by +3.0 % [+2.7, +3.3], and by +50.0 % [+40.0, +60.0] against" in long
     assert "(on 500 images)" in long
-    assert "the error changes by +50.0 % [+40.0, +60.0], and of 2 random sets that keep theirs 1 do less harm" in long
+    assert (
+        "the error changes by +50.0 % [+40.0, +60.0], and of 2 random sets that keep theirs 1 do less harm"
+        in long
+    )
