@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vitmech_utils.arguments import exit_status
 from vitmech_utils.cli import main
-from vitmech_utils.pipeline import execute
+from vitmech_utils.pipeline import execute, warm
 from vitmech_utils.profiles import (
     Profile,
     ProfileError,
@@ -442,9 +442,13 @@ def test_a_kernel_that_cannot_start_is_told_in_a_sentence(
     folder.mkdir(parents=True)
     spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
     (folder / "kernel.json").write_text(json.dumps(spec))
-    monkeypatch.setattr(execute, "OWN_KERNEL", tmp_path)
+    for kernels in ("OWN_KERNEL", "WARM_KERNEL"):
+        monkeypatch.setattr(execute, kernels, tmp_path)
     monkeypatch.setenv("VITMECH_ROOT", str(small))
     assert main(["run", "01"]) == 1
+    if spare := warm.take_spare():  # which imported ahead for nothing
+        spare[1].close()
+        assert spare[0].wait(60) == 0
     told = capsys.readouterr().err
     assert "vitmech: 01_first.ipynb: its kernel" in told
     assert "Traceback" not in told
