@@ -26,9 +26,9 @@ READ_ONCE = (
     *("HF_", "TRANSFORMERS_", "MPL"),
 )
 """How variables begin that an interpreter or a library reads once: who asks must have them as the server has."""
-Spare = tuple["int | Popen", "Connection"]
+Spare = tuple[int | Popen, Connection]
 """A process that waits to become a kernel (a fork by its id, a child by itself), and what wakes it."""
-_spare: "Spare | None" = None
+_spare: Spare | None = None
 
 
 def read_once() -> dict[str, str]:
@@ -65,13 +65,13 @@ def hand_over(arguments: list[str]) -> int | None:
     return 1
 
 
-def keep_spare(process: "int | Popen", connection: Connection) -> None:
+def keep_spare(process: int | Popen, connection: Connection) -> None:
     """Keep a process that waits to become this one's kernel, and the connection that wakes it: see `Spare`."""
     global _spare
     _spare = (process, connection)
 
 
-def take_spare() -> "Spare | None":
+def take_spare() -> Spare | None:
     """The waiting process, given away once."""
     global _spare
     spare, _spare = _spare, None

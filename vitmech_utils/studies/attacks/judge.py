@@ -120,9 +120,11 @@ def attacks_find_what_ablation_misses(
         )
     matter = [name for name, effect in ablated.items() if effect.low > HARDLY]
     known = f"ablating the heads of {_named(matter)} clearly costs more than {HARDLY:g} %: these do matter; "
-    return undecided(
-        f"{known if matter else ''}{'of the others ' if matter else ''}the intervals reach across zero or {HARDLY:g} %"
-    )
+    if not matter:
+        return undecided(f"the intervals reach across zero or {HARDLY:g} %")
+    if len(matter) == len(ablated):
+        return undecided(f"{known}what attacks do beyond that has intervals that reach across zero")
+    return undecided(f"{known}of the others the intervals reach across zero or {HARDLY:g} %")
 
 
 RULES = {"C8": decorations_are_an_attack_surface, "Q6": attacks_find_what_ablation_misses}

@@ -339,7 +339,6 @@ def verdict(
     )
     apart = (
         f" The attack less the ablation of its heads, from different images, in percentage points: {less}."
-        * bool(less)
     )
     return (
         f"On {row['images']:,} images (heads ablated on {row['ablation_images']:,} others), at a budget of "
