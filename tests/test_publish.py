@@ -199,6 +199,10 @@ def test_more_than_the_limit_is_refused_with_the_sizes(finished: Path) -> None:
 def test_a_page_that_names_a_folder_of_this_machine_is_refused(finished: Path) -> None:
     made(finished, "01_first", said=f"{finished}/results")
     refused(finished, r"01_first/01_first\.ipynb: names a folder of this machine")
+    made(finished, "01_first", said='run_dir = "/elsewhere/run"')
+    refused(
+        finished, r"01_first/01_first\.ipynb: names a folder of this machine, /elsewhere/run; draw 01 again"
+    )
 
 
 def test_the_published_run_cannot_replace_itself(finished: Path) -> None:

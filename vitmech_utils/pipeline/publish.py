@@ -15,6 +15,8 @@ from vitmech_utils.runs.code import read_notebook
 from vitmech_utils.runs.manifests import PACKAGE, RunError, check_outputs, git, read_manifest, write_manifest
 
 PUBLISHED = "published"
+RUN_DIR = re.compile(r'run_dir = \\"(/[^"\\]*)')
+"""A run folder outside the clone, as a page's parameters name it: where a chapter ran, wherever its run lies now."""
 LIMIT = 30_000_000
 LARGEST_ARRAYS = 1_000_000
 
@@ -165,12 +167,12 @@ def _refuse_folders(fresh: Path, names: list[str], folders: tuple[Path, ...]) ->
             if path.suffix not in (".ipynb", ".json"):
                 continue
             text = path.read_text(encoding="utf-8")
-            for folder in folders:
-                if f"{folder}/" in text:
-                    raise RunError(
-                        f"{path.relative_to(fresh)}: names a folder of this machine, {folder}; run {name[:2]} again "
-                        "without --run-dir, or with a run folder inside the clone"
-                    )
+            found = [str(folder) for folder in folders if f"{folder}/" in text] + RUN_DIR.findall(text)
+            if found:
+                raise RunError(
+                    f"{path.relative_to(fresh)}: names a folder of this machine, {found[0]}; draw {name[:2]} again "
+                    "without --run-dir, or with a run folder inside the clone"
+                )
 
 
 def _size(path: Path) -> int:
